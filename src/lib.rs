@@ -1,1 +1,5 @@
+//! Rollcall: a DNS server that answers for the services that are alive.
 
+pub mod model;
+pub mod store;
+pub mod telemetry;

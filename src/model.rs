@@ -1,0 +1,20 @@
+//! The vocabulary: nodes, instances, checks, and the changes that happen to them.
+//!
+//! Everything here is a plain value. Names are parsed once, at the door, and carry the proof in their
+//! type; no other room is known from here. Consul's JSON lives in `http`, the stored form in
+//! [`change`], DNS bytes in `dns`.
+
+pub mod address;
+pub mod change;
+pub mod check;
+pub mod duration;
+pub mod instance;
+pub mod name;
+pub mod node;
+
+pub use address::Address;
+pub use change::{Change, CheckKey, Definition, Key, Maintenance, Observation, Record};
+pub use check::{Check, CheckKind, ProbeTls, Status};
+pub use instance::{Instance, Locality, Origin, TaggedAddress, Weights};
+pub use name::{CheckId, InstanceId, NameError, NodeName, ServiceName};
+pub use node::Node;

@@ -1,0 +1,216 @@
+//! Names and ids, parsed once into types.
+//!
+//! Service and node names are compared without regard to ASCII case and remember how they were
+//! written (a client that registered `Redis` reads `Redis`, and `redis.service.internal` finds it).
+//! Ids are compared as they are. None of them holds a control character or is longer than
+//! [`NAME_OCTETS_MAX`]; which of them can stand in DNS is asked with [`ServiceName::is_label`].
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest name or id that is taken, in octets.
+pub const NAME_OCTETS_MAX: usize = 512;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("{what} is empty")]
+    Empty { what: &'static str },
+    #[error("{what} has {octets} octets; at most {NAME_OCTETS_MAX} are allowed")]
+    TooLong { what: &'static str, octets: usize },
+    #[error("{what} {text:?} contains a control character")]
+    Control { what: &'static str, text: String },
+}
+
+fn parse(what: &'static str, text: &str) -> Result<Arc<str>, NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty { what });
+    }
+    if text.len() > NAME_OCTETS_MAX {
+        return Err(NameError::TooLong { what, octets: text.len() });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(NameError::Control { what, text: text.to_owned() });
+    }
+    Ok(Arc::from(text))
+}
+
+/// Whether a text can be one label of a DNS name here: letters, digits, `-` and `_`, 1 to 63 octets
+/// (RFC 1035 section 2.3.4; the underscore as RFC 2782 uses it).
+pub fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+macro_rules! serde_by_text {
+    ($type:ident) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                $type::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.as_str())
+            }
+        }
+    };
+}
+
+macro_rules! folded_name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $type {
+            text: Arc<str>,
+            folded: Arc<str>,
+        }
+
+        impl $type {
+            /// Parses a name: not empty, no control characters, at most [`NAME_OCTETS_MAX`] octets.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                let text = parse($what, text)?;
+                let folded = if text.bytes().any(|b| b.is_ascii_uppercase()) {
+                    Arc::from(text.to_ascii_lowercase())
+                } else {
+                    text.clone()
+                };
+                Ok(Self { text, folded })
+            }
+            /// As it was registered.
+            pub fn as_str(&self) -> &str {
+                &self.text
+            }
+            /// In lower case: what is compared, and what a DNS question is looked up by.
+            pub fn folded(&self) -> &str {
+                &self.folded
+            }
+            /// Whether the name can be asked for in DNS (see [`is_label`]).
+            pub fn is_label(&self) -> bool {
+                is_label(&self.text)
+            }
+        }
+
+        impl PartialEq for $type {
+            fn eq(&self, other: &Self) -> bool {
+                self.folded == other.folded
+            }
+        }
+        impl Eq for $type {}
+        impl Hash for $type {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.folded.hash(state);
+            }
+        }
+        impl PartialOrd for $type {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for $type {
+            fn cmp(&self, other: &Self) -> Ordering {
+                self.folded.cmp(&other.folded)
+            }
+        }
+        /// Look-ups by a text that is already in lower case.
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.folded
+            }
+        }
+        serde_by_text!($type);
+    };
+}
+
+macro_rules! exact_id {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Parses an id: not empty, no control characters, at most [`NAME_OCTETS_MAX`] octets.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                parse($what, text).map(Self)
+            }
+            /// The id's text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        serde_by_text!($type);
+    };
+}
+
+folded_name! {
+    /// The name of a service, e.g. `web`.
+    ServiceName, "service name"
+}
+folded_name! {
+    /// The name of a node, e.g. `n1`.
+    NodeName, "node name"
+}
+exact_id! {
+    /// The id of an instance, unique on its node.
+    InstanceId, "service id"
+}
+exact_id! {
+    /// The id of a check, unique on its node.
+    CheckId, "check id"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_names_fold_case_and_remember_it() {
+        let (upper, lower) = (ServiceName::parse("Redis").unwrap(), ServiceName::parse("redis").unwrap());
+        assert_eq!(upper, lower);
+        assert_eq!((upper.as_str(), upper.folded()), ("Redis", "redis"));
+    }
+
+    #[test]
+    fn ids_do_not_fold_case() {
+        assert_ne!(InstanceId::parse("A").unwrap(), InstanceId::parse("a").unwrap());
+    }
+
+    #[test]
+    fn refuses_what_is_no_name() {
+        assert_eq!(ServiceName::parse(""), Err(NameError::Empty { what: "service name" }));
+        assert!(matches!(CheckId::parse("a\nb"), Err(NameError::Control { .. })));
+        let long = "x".repeat(NAME_OCTETS_MAX + 1);
+        assert!(matches!(NodeName::parse(&long), Err(NameError::TooLong { octets: 513, .. })));
+    }
+
+    #[test]
+    fn knows_what_can_be_a_label() {
+        for (text, good) in
+            [("web", true), ("web_1", true), ("web.1", false), ("w b", false), ("ü", false), ("*", false)]
+        {
+            assert_eq!(is_label(text), good, "{text}");
+        }
+        assert!(is_label(&"a".repeat(63)) && !is_label(&"a".repeat(64)));
+    }
+}

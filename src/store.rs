@@ -1,0 +1,101 @@
+//! Durable definitions.
+//!
+//! A store is a log: what is proposed to it comes back, in order and with an index, once it will
+//! outlive us, and only what comes back is applied. The embedded store's log is our own writes; one
+//! on a shared engine would bring other servers' by the same road. Status flips are written behind:
+//! nobody waits for them.
+//!
+//! The index never goes backwards, over any end of the process: the store keeps a high-water mark,
+//! reserved in blocks, above every index that was published.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::model::{CheckKey, Definition, Observation, Record};
+
+/// What the log brings: the receiving half is given to the registry's writer.
+pub type Log = mpsc::UnboundedReceiver<LogEntry>;
+/// The half that a store keeps.
+pub type LogSender = mpsc::UnboundedSender<LogEntry>;
+
+/// A store of definitions.
+pub trait Store: Send + Sync + 'static {
+    /// Everything that was accepted. Called once, before anything else.
+    fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// Hands over changes to be committed as a whole. Does not block; the outcome comes on the log.
+    fn propose(&self, proposal: Proposal);
+
+    /// Hands over status flips to be written behind. Does not block; a flip may be lost with the process, and a later
+    /// one of the same check replaces it. `index` is the last that was published.
+    fn observe(&self, flips: Vec<Observation>, index: u64);
+
+    /// Writes everything, as of one moment, in the form that `restore` reads. Blocks.
+    fn backup(&self, to: &mut dyn Write) -> Result<(), StoreError>;
+
+    /// Whether definitions can be stored at present; the reason why not otherwise.
+    fn writable(&self) -> Result<(), StoreError>;
+
+    /// Ends: everything handed over is committed or refused when this returns. Blocks.
+    fn close(&self);
+}
+
+/// Changes that are committed together or not at all.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Names the proposal in its outcome.
+    pub ticket: u64,
+    pub definitions: Arc<[Definition]>,
+    /// The last index that was published; the entry's index will be greater.
+    pub after: u64,
+}
+
+/// The outcome of a proposal.
+#[derive(Debug)]
+pub enum LogEntry {
+    /// Durable. `ticket` is absent for changes that another server proposed.
+    Committed { ticket: Option<u64>, index: u64, definitions: Arc<[Definition]> },
+    /// Nothing of it was kept.
+    Refused { ticket: u64, error: StoreError },
+}
+
+/// What was kept.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// In key order: nodes, instances, checks, maintenance.
+    pub records: Vec<Stored>,
+    pub statuses: Vec<StoredStatus>,
+    /// Not below any index that was ever published.
+    pub index: u64,
+}
+
+/// A record and the indexes at which it was made and last changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub record: Record,
+    pub create_index: u64,
+    pub modify_index: u64,
+}
+
+/// The last status of a check that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredStatus {
+    pub check: CheckKey,
+    pub status: crate::model::Status,
+    pub output: Arc<str>,
+}
+
+/// Why the store could not do something, in words for the operator.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub struct StoreError {
+    pub reason: Arc<str>,
+}
+
+impl StoreError {
+    pub fn new(reason: impl Into<Arc<str>>) -> Self {
+        Self { reason: reason.into() }
+    }
+}

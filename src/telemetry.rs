@@ -1,0 +1,5 @@
+//! What the server says of itself: metrics and logs.
+
+pub mod metrics;
+
+pub use metrics::Metrics;

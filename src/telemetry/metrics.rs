@@ -1,0 +1,101 @@
+//! Every metric: its name, unit, labels and help text stand here and nowhere else.
+//!
+//! Rooms get a shared [`Metrics`] and count in the section that bears their name. Label values come
+//! from fixed sets, never from a client, so that nobody outside can create series.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// One label, `kind`, from a fixed set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    pub kind: &'static str,
+}
+
+/// All counters and gauges, by room.
+#[derive(Default)]
+pub struct Metrics {
+    pub registry: RegistryMetrics,
+    pub store: StoreMetrics,
+    pub dns: DnsMetrics,
+    pub http: HttpMetrics,
+    pub checks: ChecksMetrics,
+}
+
+/// Of the registry.
+#[derive(Default)]
+pub struct RegistryMetrics {
+    pub index: Gauge,
+    pub nodes: Gauge,
+    pub services: Gauge,
+    pub instances: Gauge,
+    /// Checks by status.
+    pub checks: Family<Kind, Gauge>,
+    /// Status changes by new status.
+    pub flips: Family<Kind, Counter>,
+    pub publishes: Counter,
+    /// Requests refused because a limit was reached, by limit.
+    pub limits: Family<Kind, Counter>,
+}
+
+/// Of the store.
+#[derive(Default)]
+pub struct StoreMetrics {
+    pub commits: Counter,
+    pub errors: Counter,
+    /// 1 while definitions can be stored.
+    pub writable: Gauge,
+}
+
+/// Of the DNS listeners.
+#[derive(Default)]
+pub struct DnsMetrics {}
+
+/// Of the HTTP API.
+#[derive(Default)]
+pub struct HttpMetrics {}
+
+/// Of the health checks.
+#[derive(Default)]
+pub struct ChecksMetrics {}
+
+impl Metrics {
+    /// The metrics as Prometheus text (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.names());
+        text
+    }
+
+    fn names(&self) -> Registry {
+        let mut names = Registry::with_prefix("rollcall");
+        self.registry.name(names.sub_registry_with_prefix("registry"));
+        self.store.name(names.sub_registry_with_prefix("store"));
+        names
+    }
+}
+
+impl RegistryMetrics {
+    fn name(&self, r: &mut Registry) {
+        r.register("index", "Number of the last change", self.index.clone());
+        r.register("nodes", "Nodes registered", self.nodes.clone());
+        r.register("services", "Services with at least one instance", self.services.clone());
+        r.register("instances", "Instances registered", self.instances.clone());
+        r.register("checks", "Checks by status", self.checks.clone());
+        r.register("flips", "Changes of a check's status, by the new one", self.flips.clone());
+        r.register("publishes", "Snapshots published", self.publishes.clone());
+        r.register("limits", "Requests refused at a limit, by limit", self.limits.clone());
+    }
+}
+
+impl StoreMetrics {
+    fn name(&self, r: &mut Registry) {
+        r.register("commits", "Transactions made durable", self.commits.clone());
+        r.register("errors", "Transactions that failed", self.errors.clone());
+        r.register("writable", "1 while definitions can be stored", self.writable.clone());
+    }
+}
