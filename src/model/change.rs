@@ -96,6 +96,9 @@ impl fmt::Display for CheckKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     pub check: CheckKey,
+    /// The definition that was judged: a result for one that was replaced meanwhile does not count.
+    /// `None` means whichever stands now.
+    pub generation: Option<u64>,
     pub status: Status,
     pub output: Arc<str>,
     /// Results still needed before the status can change (at least 1); bounds the TTL of answers.

@@ -1,0 +1,202 @@
+//! The registry: the one thing that changes, the one task that changes it, and the views that are read.
+//!
+//! Requests reach the [writer](writer) as [`Command`]s. It [plans](plan) them against the newest state (pure),
+//! proposes definitions to the store, applies what the store's log brings back, and publishes an immutable
+//! [`Snapshot`] by one pointer. Observations skip the store. Readers load the pointer: no lock, no wait.
+//! After a publish the writer wakes the watchers of what changed and sends the list of changes to
+//! subscribers, so nobody compares snapshots.
+
+mod apply;
+pub mod command;
+mod deadlines;
+pub mod limits;
+mod plan;
+pub mod snapshot;
+pub mod watch;
+mod writer;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::model::{Change, CheckKey, Node, Observation};
+use crate::store::{Log, Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Kind;
+
+pub use command::{Caller, Command, Refused};
+pub use limits::Limits;
+pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
+pub use watch::Topic;
+
+/// What the registry is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node that callers on this machine act for.
+    pub own: Node,
+    pub limits: Limits,
+}
+
+/// A handle on the registry; cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+/// What the handles and the writer share.
+struct Shared {
+    published: ArcSwap<Snapshot>,
+    store: Arc<dyn Store>,
+    limits: ArcSwap<Limits>,
+    watchers: watch::Watchers,
+    wakes: broadcast::Sender<Arc<Published>>,
+    commands: mpsc::Sender<Request>,
+    observations: mpsc::Sender<Vec<Observation>>,
+    metrics: Arc<Metrics>,
+}
+
+/// A command and where its outcome goes.
+struct Request {
+    command: Command,
+    reply: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// What one publish changed, for those who follow the registry.
+#[derive(Debug)]
+pub struct Published {
+    pub index: u64,
+    pub changes: Vec<Change>,
+    /// Checks that are due now: their instance was registered again while they were not passing.
+    pub kicks: Vec<CheckKey>,
+}
+
+/// Observations that may wait for the writer; probes wait when it is full.
+const OBSERVATIONS_WAITING_MAX: usize = 1024;
+/// Publishes that a slow subscriber may be behind before it has to read the snapshot afresh.
+const WAKES_BEHIND_MAX: usize = 4096;
+
+impl Registry {
+    /// Loads what the store holds, starts the writer, and returns when the first snapshot can be read.
+    /// The writer ends when the last handle is dropped.
+    pub fn start(
+        store: Arc<dyn Store>,
+        log: Log,
+        config: Config,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
+        let loaded = store.load()?;
+        let state = apply::load(loaded, &config.own);
+        let (commands, command_queue) = mpsc::channel(config.limits.queue_max);
+        let (observations, observation_queue) = mpsc::channel(OBSERVATIONS_WAITING_MAX);
+        let shared = Arc::new(Shared {
+            published: ArcSwap::from_pointee(state.clone()),
+            store,
+            watchers: watch::Watchers::new(config.limits.watchers_max),
+            limits: ArcSwap::from_pointee(config.limits),
+            wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
+            commands,
+            observations,
+            metrics,
+        });
+        let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
+        let writer = writer::Writer::new(&shared, state, config.own, queues);
+        let task = tokio::spawn(writer.run());
+        Ok((Self { shared }, task))
+    }
+
+    /// The newest snapshot. Take it once for each question, so that the question sees one world.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.published.load_full()
+    }
+
+    /// The newest snapshot, borrowed: for the length of one answer, never across an await.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.shared.published.load()
+    }
+
+    /// Carries out a command. When it returns `Ok`, what it defines is durable and published.
+    pub async fn submit(&self, command: Command) -> Result<(), Refused> {
+        let (reply, outcome) = oneshot::channel();
+        let sent = self.shared.commands.try_send(Request { command, reply });
+        if let Err(mpsc::error::TrySendError::Full(_)) = sent {
+            self.shared.count_limit("queue");
+            let max = self.shared.commands.max_capacity();
+            return Err(Refused::Busy { max });
+        }
+        outcome.await.unwrap_or_else(|_| Err(Refused::Unavailable("the server is stopping".into())))
+    }
+
+    /// Reports what probes found. Applied at once, whatever the disk does; waits only when more than
+    /// a thousand reports are before it.
+    pub async fn observe(&self, observations: Vec<Observation>) {
+        // Fails only when the writer has ended, and then nobody asks any more.
+        let _ = self.shared.observations.send(observations).await;
+    }
+
+    /// Every change from now on. One who lags behind reads the snapshot afresh.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
+        self.shared.wakes.subscribe()
+    }
+
+    /// Waits until the topic's index is greater than `past` or `wait` is over, and returns the snapshot
+    /// to answer from. Returns at once when `past` is above every index that was ever published
+    /// (the client's server was another one). Errs when too many wait already.
+    pub async fn wait(&self, topic: &Topic, past: u64, wait: Duration) -> Result<Arc<Snapshot>, Refused> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let snapshot = self.snapshot();
+            if snapshot.index_of(topic) > past || past > snapshot.index() {
+                return Ok(snapshot);
+            }
+            let Some(watcher) = self.shared.watchers.watch(topic) else {
+                self.shared.count_limit("watchers");
+                return Err(Refused::TooManyWatchers { max: self.shared.watchers.max() });
+            };
+            let woken = watcher.woken();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            // What was published between the load above and `enable` has not woken us.
+            if self.load().index_of(topic) > past {
+                continue;
+            }
+            if tokio::time::timeout_at(deadline, woken).await.is_err() {
+                return Ok(self.snapshot());
+            }
+        }
+    }
+
+    /// How many wait at present.
+    pub fn watchers(&self) -> usize {
+        self.shared.watchers.len()
+    }
+
+    /// Replaces the limits, at a reload. Those on queues and watchers take effect at the next start.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.limits.store(Arc::new(limits));
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.shared.limits.load_full()
+    }
+
+    /// Writes all definitions and statuses as of one moment. Blocks: call it where blocking is allowed.
+    pub fn backup(&self, to: &mut dyn Write) -> Result<(), StoreError> {
+        self.shared.store.backup(to)
+    }
+
+    /// Whether definitions can be stored at present.
+    pub fn writable(&self) -> Result<(), StoreError> {
+        self.shared.store.writable()
+    }
+}
+
+impl Shared {
+    fn count_limit(&self, kind: &'static str) {
+        self.metrics.registry.limits.get_or_create(&Kind { kind }).inc();
+    }
+}

@@ -1,0 +1,440 @@
+//! One change at a time, applied to a snapshot. Pure: no clock, no I/O, no refusal. What does not fit (a check of
+//! an instance that is gone) is passed over, so that live application and a replay come to the same.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
+use super::watch::Topic;
+use crate::model::{
+    Address, Check, CheckKey, Definition, Instance, InstanceId, Key, Maintenance, Node, NodeName,
+    Observation, Record, ServiceName, Status,
+};
+use crate::store::Loaded;
+
+/// What applying changes did, beside the new state.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Whose watchers to wake.
+    pub(super) topics: BTreeSet<Topic>,
+    /// Whether a DNS answer can differ.
+    pub(super) visible: bool,
+    /// Whether anything differs at all, were it only a probe's output.
+    pub(super) changed: bool,
+}
+
+/// The state that a store's contents describe, with our own node in it.
+pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
+    let mut state = Snapshot { index: loaded.index.max(1), ..Snapshot::default() };
+    let mut effects = Effects::default();
+    state.put_node(state.index, &Arc::new(own.clone()), &mut effects);
+    for stored in loaded.records {
+        // Our own node is what the configuration says now, not what it was.
+        if matches!(&stored.record, Record::Node(node) if node.name == own.name) {
+            continue;
+        }
+        state.put(stored.modify_index, &stored.record, &mut effects);
+        state.set_create_index(&stored.record.key(), stored.create_index);
+    }
+    for stored in loaded.statuses {
+        let Some(entry) = state.check(&stored.check) else { continue };
+        let (generation, index) = (Some(entry.generation), entry.modify_index);
+        let observation = Observation {
+            check: stored.check,
+            generation,
+            status: stored.status,
+            output: stored.output,
+            to_flip: 1,
+        };
+        state.observe(index, &observation, &mut effects);
+    }
+    state.floor = state.index;
+    state.serial = state.index as u32;
+    state
+}
+
+impl Snapshot {
+    /// Applies one definition as the change of this index.
+    pub(super) fn define(&mut self, index: u64, definition: &Definition, effects: &mut Effects) {
+        effects.changed = true;
+        match definition {
+            Definition::Put(record) => self.put(index, record, effects),
+            Definition::Remove(Key::Node(name)) => self.remove_node(index, name, effects),
+            Definition::Remove(Key::Instance(node, id)) => self.remove_instance(index, node, id, effects),
+            Definition::Remove(Key::Check(node, id)) => {
+                self.remove_check(index, &CheckKey { node: node.clone(), id: id.clone() }, effects);
+            }
+            Definition::Remove(Key::Maintenance(node, instance)) => {
+                self.maintain(index, node, instance.as_ref(), None, effects);
+            }
+        }
+    }
+
+    fn put(&mut self, index: u64, record: &Record, effects: &mut Effects) {
+        match record {
+            Record::Node(node) => self.put_node(index, node, effects),
+            Record::Instance(instance) => self.put_instance(index, instance, effects),
+            Record::Check(check) => self.put_check(index, check, effects),
+            Record::Maintenance(Maintenance { node, instance, reason }) => {
+                self.maintain(index, node, instance.as_ref(), Some(reason.clone()), effects);
+            }
+        }
+    }
+
+    /// Applies what was found out about a check; returns whether its status changed. The index counts only then: other
+    /// output alone is not worth waking anybody.
+    pub(super) fn observe(&mut self, index: u64, seen: &Observation, effects: &mut Effects) -> bool {
+        let Some(entry) = self.check(&seen.check) else { return false };
+        if seen.generation.is_some_and(|generation| generation != entry.generation) {
+            return false;
+        }
+        let before = entry.status;
+        let flipped = before != seen.status;
+        if !flipped && entry.output == seen.output && entry.to_flip == seen.to_flip {
+            return false;
+        }
+        let mut after = CheckEntry::clone(entry);
+        after.status = seen.status;
+        after.output = seen.output.clone();
+        after.to_flip = seen.to_flip.max(1);
+        effects.changed = true;
+        let health = self.health_of(&seen.check);
+        if flipped {
+            after.modify_index = index;
+            self.counts.checks[before as usize] -= 1;
+            self.counts.checks[after.status as usize] += 1;
+        }
+        self.replace_check(&Arc::new(after));
+        if flipped {
+            let instance = self.check(&seen.check).and_then(|entry| entry.check.instance.clone());
+            self.touch_checked(index, &seen.check.node, instance.as_ref(), effects);
+            effects.visible |= instance.is_none() || self.health_of(&seen.check) != health;
+        }
+        flipped
+    }
+
+    /// The health of the instance that a check is of.
+    fn health_of(&self, key: &CheckKey) -> Option<Health> {
+        let instance = self.check(key)?.check.instance.as_ref()?;
+        self.instance(key.node.folded(), instance.as_str()).map(|entry| self.health(entry))
+    }
+
+    fn put_node(&mut self, index: u64, node: &Arc<Node>, effects: &mut Effects) {
+        let old = self.nodes.get(&node.name).map(|entry| entry.node.clone());
+        self.own_address(
+            old.as_ref().map(|n| &n.address),
+            Some(&node.address),
+            &Owner::Node(node.name.clone()),
+        );
+        effects.visible = true;
+        effects.topics.insert(Topic::Nodes);
+        self.tables.nodes = index;
+        if let Some(entry) = self.nodes.get_mut(&node.name) {
+            let entry = Arc::make_mut(entry);
+            entry.node = node.clone();
+            entry.modify_index = index;
+            self.touch_all(index, &node.name, effects);
+            return;
+        }
+        let entry = NodeEntry {
+            node: node.clone(),
+            maintenance: None,
+            instances: Default::default(),
+            checks: Default::default(),
+            own_checks: Vec::new(),
+            create_index: index,
+            modify_index: index,
+            index,
+        };
+        self.nodes.insert(node.name.clone(), Arc::new(entry));
+        effects.topics.insert(Topic::Node(node.name.clone()));
+    }
+
+    fn remove_node(&mut self, index: u64, name: &NodeName, effects: &mut Effects) {
+        let Some(entry) = self.nodes.get(name).cloned() else { return };
+        for id in entry.instances.keys() {
+            self.remove_instance(index, name, id, effects);
+        }
+        for check in entry.checks.values() {
+            self.remove_check(index, &check.key(), effects);
+        }
+        self.own_address(Some(&entry.node.address), None, &Owner::Node(name.clone()));
+        self.nodes.remove(name);
+        self.tables.nodes = index;
+        effects.visible = true;
+        effects.topics.extend([Topic::Nodes, Topic::Node(name.clone())]);
+    }
+
+    fn put_instance(&mut self, index: u64, instance: &Arc<Instance>, effects: &mut Effects) {
+        let Some(node) = self.nodes.get(&instance.node) else { return };
+        let old = node.instances.get(&instance.id).cloned();
+        let entry = match &old {
+            Some(old) => {
+                InstanceEntry { instance: instance.clone(), modify_index: index, ..InstanceEntry::clone(old) }
+            }
+            None => InstanceEntry {
+                instance: instance.clone(),
+                checks: Vec::new(),
+                maintenance: None,
+                create_index: index,
+                modify_index: index,
+            },
+        };
+        match &old {
+            Some(old) if old.instance.service != instance.service => self.leave_service(index, old, effects),
+            Some(_) => {}
+            None => self.counts.instances += 1,
+        }
+        let old_address = old.as_ref().filter(|old| old.instance.service == instance.service);
+        let old_address = old_address.and_then(|old| old.instance.address.as_ref());
+        let owner = Owner::Service(instance.service.clone());
+        self.own_address(old_address, instance.address.as_ref(), &owner);
+        self.replace_instance(Arc::new(entry));
+        self.tables.services = index;
+        effects.visible |= old.is_none_or(|old| answers_differ(&old.instance, instance));
+        effects.topics.insert(Topic::Services);
+        self.touch(index, &instance.node, &instance.service, effects);
+    }
+
+    fn remove_instance(&mut self, index: u64, node: &NodeName, id: &InstanceId, effects: &mut Effects) {
+        let Some(entry) = self.nodes.get(node).and_then(|n| n.instances.get(id)).cloned() else { return };
+        for check in &entry.checks {
+            self.remove_check(index, &check.key(), effects);
+        }
+        self.leave_service(index, &entry, effects);
+        if let Some(node) = self.nodes.get_mut(node) {
+            Arc::make_mut(node).instances.remove(id);
+        }
+        self.counts.instances -= 1;
+        self.tables.services = index;
+        effects.visible = true;
+        effects.topics.insert(Topic::Services);
+        self.touch(index, node, &entry.instance.service, effects);
+    }
+
+    /// Takes an instance out of its service's map, and the service away when it was the last.
+    fn leave_service(&mut self, index: u64, entry: &InstanceEntry, effects: &mut Effects) {
+        let instance = &entry.instance;
+        self.own_address(instance.address.as_ref(), None, &Owner::Service(instance.service.clone()));
+        effects.topics.insert(Topic::Service(instance.service.clone()));
+        let Some(service) = self.services.get_mut(&instance.service) else { return };
+        let service = Arc::make_mut(service);
+        service.instances.remove(&(instance.node.clone(), instance.id.clone()));
+        service.index = index;
+        if service.instances.is_empty() {
+            self.services.remove(&instance.service);
+            self.tables.vanished = index;
+        }
+    }
+
+    fn put_check(&mut self, index: u64, check: &Arc<Check>, effects: &mut Effects) {
+        let Some(node) = self.nodes.get(&check.node) else { return };
+        if check.instance.as_ref().is_some_and(|id| !node.instances.contains_key(id)) {
+            return;
+        }
+        let key = check.key();
+        let old = node.checks.get(&check.id).cloned();
+        // A check that moves to another instance starts anew.
+        let kept = old.as_ref().filter(|old| old.check.instance == check.instance);
+        let entry = CheckEntry {
+            check: check.clone(),
+            status: kept.map_or(check.initial, |old| old.status),
+            output: kept.map_or_else(|| Arc::from(""), |old| old.output.clone()),
+            to_flip: 1,
+            generation: index,
+            create_index: kept.map_or(index, |old| old.create_index),
+            modify_index: index,
+        };
+        if old.is_some() {
+            self.remove_check(index, &key, effects);
+        }
+        self.counts.checks[entry.status as usize] += 1;
+        self.replace_check(&Arc::new(entry));
+        effects.visible = true;
+        self.touch_checked(index, &check.node, check.instance.as_ref(), effects);
+    }
+
+    fn remove_check(&mut self, index: u64, key: &CheckKey, effects: &mut Effects) {
+        let Some(node) = self.nodes.get_mut(&key.node) else { return };
+        let node = Arc::make_mut(node);
+        let Some(old) = node.checks.remove(&key.id) else { return };
+        self.counts.checks[old.status as usize] -= 1;
+        match &old.check.instance {
+            None => node.own_checks.retain(|check| check.check.id != key.id),
+            Some(id) => {
+                if let Some(entry) = node.instances.get(id) {
+                    let mut entry = InstanceEntry::clone(entry);
+                    entry.checks.retain(|check| check.check.id != key.id);
+                    self.replace_instance(Arc::new(entry));
+                }
+            }
+        }
+        effects.visible = true;
+        self.touch_checked(index, &key.node, old.check.instance.as_ref(), effects);
+    }
+
+    fn maintain(
+        &mut self,
+        index: u64,
+        node: &NodeName,
+        instance: Option<&InstanceId>,
+        reason: Option<Arc<str>>,
+        effects: &mut Effects,
+    ) {
+        let Some(entry) = self.nodes.get_mut(node) else { return };
+        match instance {
+            None => Arc::make_mut(entry).maintenance = reason,
+            Some(id) => {
+                let Some(entry) = entry.instances.get(id) else { return };
+                let mut entry = InstanceEntry::clone(entry);
+                entry.maintenance = reason;
+                self.replace_instance(Arc::new(entry));
+            }
+        }
+        effects.visible = true;
+        self.touch_checked(index, node, instance, effects);
+    }
+
+    /// Puts an instance into its node's map and its service's.
+    fn replace_instance(&mut self, entry: Arc<InstanceEntry>) {
+        let instance = entry.instance.clone();
+        if let Some(node) = self.nodes.get_mut(&instance.node) {
+            Arc::make_mut(node).instances.insert(instance.id.clone(), entry.clone());
+        }
+        let service = self.services.entry(instance.service.clone()).or_insert_with(|| {
+            let name = instance.service.clone();
+            Arc::new(ServiceEntry { name, instances: Default::default(), index: 0 })
+        });
+        let key = (instance.node.clone(), instance.id.clone());
+        Arc::make_mut(service).instances.insert(key, entry);
+    }
+
+    /// Puts a check into its node's map and its instance's list.
+    fn replace_check(&mut self, entry: &Arc<CheckEntry>) {
+        let Some(node) = self.nodes.get_mut(&entry.check.node) else { return };
+        let node = Arc::make_mut(node);
+        node.checks.insert(entry.check.id.clone(), entry.clone());
+        match &entry.check.instance {
+            None => replace_in(&mut node.own_checks, entry),
+            Some(id) => {
+                if let Some(instance) = node.instances.get(id) {
+                    let mut instance = InstanceEntry::clone(instance);
+                    replace_in(&mut instance.checks, entry);
+                    self.replace_instance(Arc::new(instance));
+                }
+            }
+        }
+    }
+
+    /// One owner of an address less, one more.
+    fn own_address(&mut self, old: Option<&Address>, new: Option<&Address>, owner: &Owner) {
+        let (old, new): (Option<IpAddr>, Option<IpAddr>) =
+            (old.and_then(Address::ip), new.and_then(Address::ip));
+        if old == new {
+            return;
+        }
+        if let Some(ip) = new {
+            *self.addresses.entry(ip).or_default().entry(owner.clone()).or_insert(0) += 1;
+        }
+        let Some(ip) = old else { return };
+        let Some(owners) = self.addresses.get_mut(&ip) else { return };
+        let left = owners.get_mut(owner).map_or(0, |count| {
+            *count -= 1;
+            *count
+        });
+        if left == 0 {
+            owners.remove(owner);
+        }
+        if owners.is_empty() {
+            self.addresses.remove(&ip);
+        }
+    }
+
+    /// Something about one instance changed: its service and its node did.
+    fn touch(&mut self, index: u64, node: &NodeName, service: &ServiceName, effects: &mut Effects) {
+        if let Some(entry) = self.nodes.get_mut(node) {
+            Arc::make_mut(entry).index = index;
+        }
+        if let Some(entry) = self.services.get_mut(service) {
+            Arc::make_mut(entry).index = index;
+        }
+        effects.topics.extend([Topic::Node(node.clone()), Topic::Service(service.clone())]);
+    }
+
+    /// A check or maintenance changed: of one instance, or of the node and so of all on it.
+    fn touch_checked(
+        &mut self,
+        index: u64,
+        node: &NodeName,
+        instance: Option<&InstanceId>,
+        effects: &mut Effects,
+    ) {
+        self.tables.checks = index;
+        effects.topics.insert(Topic::Checks);
+        let entry = instance.and_then(|id| self.nodes.get(node)?.instances.get(id));
+        match (instance, entry.map(|entry| entry.instance.service.clone())) {
+            (None, _) => self.touch_all(index, node, effects),
+            (Some(_), Some(service)) => self.touch(index, node, &service, effects),
+            (Some(_), None) => {}
+        }
+    }
+
+    /// A node changed: all services on it did.
+    fn touch_all(&mut self, index: u64, node: &NodeName, effects: &mut Effects) {
+        let Some(entry) = self.nodes.get_mut(node) else { return };
+        let entry = Arc::make_mut(entry);
+        entry.index = index;
+        effects.topics.insert(Topic::Node(node.clone()));
+        let services: BTreeSet<_> = entry.instances.values().map(|e| e.instance.service.clone()).collect();
+        for service in services {
+            if let Some(entry) = self.services.get_mut(&service) {
+                Arc::make_mut(entry).index = index;
+            }
+            effects.topics.insert(Topic::Service(service));
+        }
+    }
+
+    /// After a load: when the record was made, which a put cannot know.
+    fn set_create_index(&mut self, key: &Key, create_index: u64) {
+        match key {
+            Key::Node(name) => {
+                if let Some(entry) = self.nodes.get_mut(name) {
+                    Arc::make_mut(entry).create_index = create_index;
+                }
+            }
+            Key::Instance(node, id) => {
+                if let Some(entry) = self.instance(node.folded(), id.as_str()) {
+                    let entry = InstanceEntry { create_index, ..InstanceEntry::clone(entry) };
+                    self.replace_instance(Arc::new(entry));
+                }
+            }
+            Key::Check(node, id) => {
+                let key = CheckKey { node: node.clone(), id: id.clone() };
+                if let Some(entry) = self.check(&key) {
+                    let entry = CheckEntry { create_index, ..CheckEntry::clone(entry) };
+                    self.replace_check(&Arc::new(entry));
+                }
+            }
+            Key::Maintenance(..) => {}
+        }
+    }
+
+    /// How many checks have this status.
+    pub fn checks_with(&self, status: Status) -> usize {
+        self.counts.checks[status as usize]
+    }
+}
+
+fn replace_in(checks: &mut Vec<Arc<CheckEntry>>, entry: &Arc<CheckEntry>) {
+    match checks.iter_mut().find(|check| check.check.id == entry.check.id) {
+        Some(place) => *place = entry.clone(),
+        None => checks.push(entry.clone()),
+    }
+}
+
+/// Whether a DNS answer can tell two definitions of an instance apart.
+fn answers_differ(old: &Instance, new: &Instance) -> bool {
+    (&old.service, &old.address, &old.tagged_addresses, old.port, &old.tags, old.weights, &old.meta)
+        != (&new.service, &new.address, &new.tagged_addresses, new.port, &new.tags, new.weights, &new.meta)
+}

@@ -1,0 +1,106 @@
+//! What can be asked of the registry, and how it refuses.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
+
+/// Who asks, through the agent API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The node that the caller acts for.
+    pub node: NodeName,
+    /// The caller's address: that of its node, if the node has to be made. `None` for our own node.
+    pub address: Option<IpAddr>,
+}
+
+/// A request to change something.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Puts an instance and its checks. Checks that are not named stay unless `replace_checks`. Every value's `node` is
+    /// the caller's.
+    RegisterInstance {
+        caller: Caller,
+        instance: Instance,
+        checks: Vec<Check>,
+        replace_checks: bool,
+    },
+    /// Removes an instance and its checks: the caller's, else the only one of that id elsewhere.
+    DeregisterInstance {
+        caller: Caller,
+        id: InstanceId,
+    },
+    /// Puts one check, of an instance (`check.instance`) or of the caller's node.
+    RegisterCheck {
+        caller: Caller,
+        check: Check,
+    },
+    DeregisterCheck {
+        caller: Caller,
+        id: CheckId,
+    },
+    /// Sets (`Some` reason) or ends maintenance of an instance, or of the caller's node.
+    Maintain {
+        caller: Caller,
+        instance: Option<InstanceId>,
+        reason: Option<Arc<str>>,
+    },
+    /// A client's word on its TTL check; restarts its timer.
+    UpdateTtl {
+        caller: Caller,
+        id: CheckId,
+        status: Status,
+        output: Arc<str>,
+    },
+    /// The catalog API: puts a node (unless `skip_node`), an instance, and checks whose `initial` is the status they
+    /// have now.
+    CatalogRegister {
+        node: Node,
+        skip_node: bool,
+        instance: Option<Instance>,
+        checks: Vec<Check>,
+    },
+    /// The catalog API: removes an instance, a check, or (neither named) a node with all it has. What is unknown is no
+    /// error.
+    CatalogDeregister {
+        node: NodeName,
+        instance: Option<InstanceId>,
+        check: Option<CheckId>,
+    },
+    /// The definitions that the configuration file owns, all of them; those of an earlier file go. Not stored.
+    SetFileDefinitions {
+        instances: Vec<Instance>,
+        checks: Vec<Check>,
+    },
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Text as Consul's.
+    #[error("Unknown service ID {0:?}. Ensure that the service ID is passed, not the service name.")]
+    UnknownInstance(String),
+    #[error("Unknown check ID {0:?}. Ensure that the check ID is passed, not the check name.")]
+    UnknownCheck(String),
+    /// A check names an instance that is not there.
+    #[error("ServiceID {0:?} does not exist")]
+    NoSuchInstance(String),
+    #[error("CheckID {0:?} does not have associated TTL")]
+    NotTtl(String),
+    #[error("{kind} ID {id:?} is registered on several nodes ({nodes}); name one with ?node=")]
+    Ambiguous { kind: &'static str, id: String, nodes: String },
+    #[error("{kind} ID {id:?} is defined in the configuration file; change it there and reload the server")]
+    FileOwned { kind: &'static str, id: String },
+    /// A catalog request with `SkipNodeUpdate` for a node that is not there.
+    #[error("node {0:?} does not exist; register it with its address first")]
+    UnknownNode(String),
+    #[error("{what} {count}: at most {max} are allowed ([limits] {key})")]
+    Limit { what: String, count: usize, max: usize, key: &'static str },
+    #[error("{max} requests are waiting to be stored already; try again ([limits] queue_max)")]
+    Busy { max: usize },
+    #[error("{max} blocking queries are waiting already; try again later ([limits] watchers_max)")]
+    TooManyWatchers { max: usize },
+    /// The store cannot take definitions now.
+    #[error("cannot store the change: {0}")]
+    Unavailable(Arc<str>),
+}

@@ -1,0 +1,44 @@
+//! What a client can make grow, and how far.
+
+/// Bounds on the registry. Each is a refusal with its name and a counted metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub nodes_max: usize,
+    pub instances_max: usize,
+    pub checks_max: usize,
+    /// Checks of one instance, or of one node itself.
+    pub checks_per_instance_max: usize,
+    pub tags_max: usize,
+    pub tag_octets_max: usize,
+    /// Meta pairs of one node or instance; Consul's bound.
+    pub meta_pairs_max: usize,
+    pub meta_key_octets_max: usize,
+    pub meta_value_octets_max: usize,
+    pub tagged_addresses_max: usize,
+    /// Blocking queries that wait at once.
+    pub watchers_max: usize,
+    /// Requests that wait for the writer.
+    pub queue_max: usize,
+    /// Proposals that wait for the disk.
+    pub commits_waiting_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            nodes_max: 100_000,
+            instances_max: 1_000_000,
+            checks_max: 2_000_000,
+            checks_per_instance_max: 64,
+            tags_max: 64,
+            tag_octets_max: 255,
+            meta_pairs_max: 64,
+            meta_key_octets_max: 128,
+            meta_value_octets_max: 512,
+            tagged_addresses_max: 16,
+            watchers_max: 16_384,
+            queue_max: 4_096,
+            commits_waiting_max: 4_096,
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
+//! nothing.
+
+use std::sync::Arc;
+
+use super::command::{Caller, Command, Refused};
+use super::limits::Limits;
+use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Snapshot};
+use crate::model::{
+    Address, Check, CheckId, CheckKey, CheckKind, Definition, Instance, InstanceId, Key, Maintenance, Node,
+    NodeName, Observation, Origin, Record, Status,
+};
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) definitions: Vec<Definition>,
+    /// Applied after the definitions.
+    pub(super) observations: Vec<Observation>,
+    /// Probes that are due now.
+    pub(super) kicks: Vec<CheckKey>,
+    /// TTL checks whose time starts anew.
+    pub(super) renewals: Vec<CheckKey>,
+    /// The definitions are not stored: the configuration file has them.
+    pub(super) volatile: bool,
+}
+
+/// What a command is planned against.
+pub(super) struct Planner<'a> {
+    pub(super) state: &'a Snapshot,
+    pub(super) limits: &'a Limits,
+    /// Our own node, which stays whatever happens.
+    pub(super) own: &'a NodeName,
+}
+
+impl Planner<'_> {
+    /// Plans a command.
+    pub(super) fn plan(&self, command: Command) -> Result<Plan, Refused> {
+        let mut plan = Plan::default();
+        match command {
+            Command::RegisterInstance { caller, instance, checks, replace_checks } => {
+                self.make_node(&caller, &mut plan)?;
+                let instance_key = (instance.node.clone(), instance.id.clone());
+                self.put_instance(instance, &mut plan)?;
+                self.put_checks(Some(&instance_key), checks, replace_checks, &mut plan)?;
+            }
+            Command::RegisterCheck { caller, check } => self.register_check(&caller, check, &mut plan)?,
+            Command::DeregisterInstance { caller, id } => {
+                let entry = self.instance(&caller, &id)?;
+                refuse_file(entry.instance.origin, "service", id.as_str())?;
+                self.remove_instance(entry, &mut plan);
+                self.drop_implied(&entry.instance.node, &mut plan);
+            }
+            Command::DeregisterCheck { caller, id } => {
+                let entry = self.check(&caller, &id)?;
+                refuse_file(entry.check.origin, "check", id.as_str())?;
+                plan.definitions.push(remove_check(entry));
+                self.drop_implied(&entry.check.node, &mut plan);
+            }
+            Command::Maintain { caller, instance, reason } => {
+                self.maintain(&caller, instance, reason, &mut plan)?;
+            }
+            Command::UpdateTtl { caller, id, status, output } => {
+                let entry = self.check(&caller, &id)?;
+                if !matches!(entry.check.kind, CheckKind::Ttl { .. }) {
+                    return Err(Refused::NotTtl(id.to_string()));
+                }
+                let (generation, to_flip) = (Some(entry.generation), 1);
+                plan.renewals.push(entry.key());
+                plan.observations.push(Observation {
+                    check: entry.key(),
+                    generation,
+                    status,
+                    output,
+                    to_flip,
+                });
+            }
+            Command::CatalogRegister { node, skip_node, instance, checks } => {
+                self.catalog_register(node, skip_node, instance, checks, &mut plan)?;
+            }
+            Command::CatalogDeregister { node, instance, check } => {
+                self.catalog_deregister(&node, instance, check, &mut plan)?;
+            }
+            Command::SetFileDefinitions { instances, checks } => {
+                self.set_file(instances, checks, &mut plan)?;
+            }
+        }
+        Ok(plan)
+    }
+
+    fn register_check(&self, caller: &Caller, mut check: Check, plan: &mut Plan) -> Result<(), Refused> {
+        let mut of = None;
+        if let Some(id) = &check.instance {
+            let found = self.state.find_instance(caller.node.folded(), id.as_str());
+            let entry = found.map_err(|nodes| ambiguous("service", id.as_str(), &nodes))?;
+            let entry = entry.ok_or_else(|| Refused::NoSuchInstance(id.to_string()))?;
+            check.node = entry.instance.node.clone();
+            of = Some((check.node.clone(), id.clone()));
+        } else {
+            self.make_node(caller, plan)?;
+        }
+        self.put_checks(of.as_ref(), vec![check], false, plan)
+    }
+
+    fn maintain(
+        &self,
+        caller: &Caller,
+        instance: Option<InstanceId>,
+        reason: Option<Arc<str>>,
+        plan: &mut Plan,
+    ) -> Result<(), Refused> {
+        let (node, set) = match &instance {
+            Some(id) => {
+                let entry = self.instance(caller, id)?;
+                (entry.instance.node.clone(), entry.maintenance.is_some())
+            }
+            None => {
+                self.make_node(caller, plan)?;
+                let node = self.state.node(caller.node.folded());
+                (caller.node.clone(), node.is_some_and(|entry| entry.maintenance.is_some()))
+            }
+        };
+        // Set twice, the first reason stays, as in Consul.
+        match reason {
+            Some(reason) if !set => {
+                let record = Record::Maintenance(Maintenance { node, instance, reason });
+                plan.definitions.push(Definition::Put(record));
+            }
+            None if set => plan.definitions.push(Definition::Remove(Key::Maintenance(node, instance))),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The caller's node, made on first use.
+    fn make_node(&self, caller: &Caller, plan: &mut Plan) -> Result<(), Refused> {
+        if self.state.node(caller.node.folded()).is_some() {
+            return Ok(());
+        }
+        let Some(address) = caller.address else {
+            return Err(Refused::UnknownNode(caller.node.to_string()));
+        };
+        self.put_node(
+            Node {
+                name: caller.node.clone(),
+                id: None,
+                address: Address::Ip(address),
+                tagged_addresses: Default::default(),
+                meta: Default::default(),
+                implied: true,
+            },
+            plan,
+        )
+    }
+
+    fn put_node(&self, node: Node, plan: &mut Plan) -> Result<(), Refused> {
+        let meta = format!("meta pairs of node {:?}:", node.name.as_str());
+        limit(&meta, node.meta.len(), self.limits.meta_pairs_max, "meta_pairs_max")?;
+        match self.state.node(node.name.folded()) {
+            Some(entry) if *entry.node == node => return Ok(()),
+            Some(_) => {}
+            None => limit("nodes:", self.state.nodes().len() + 1, self.limits.nodes_max, "nodes_max")?,
+        }
+        plan.definitions.push(Definition::Put(Record::Node(Arc::new(node))));
+        Ok(())
+    }
+
+    fn put_instance(&self, instance: Instance, plan: &mut Plan) -> Result<(), Refused> {
+        self.limit_instance(&instance)?;
+        let old = self.state.instance(instance.node.folded(), instance.id.as_str());
+        match old {
+            Some(old) if instance.origin != Origin::File => {
+                refuse_file(old.instance.origin, "service", instance.id.as_str())?;
+                if *old.instance == instance {
+                    return Ok(());
+                }
+            }
+            Some(_) => {}
+            None => {
+                let count = self.state.counts().instances + 1;
+                limit("instances:", count, self.limits.instances_max, "instances_max")?;
+            }
+        }
+        plan.definitions.push(Definition::Put(Record::Instance(Arc::new(instance))));
+        Ok(())
+    }
+
+    fn limit_instance(&self, instance: &Instance) -> Result<(), Refused> {
+        let of = |what: &str| format!("{what} of service {:?}:", instance.id.as_str());
+        let limits = self.limits;
+        limit(&of("tags"), instance.tags.len(), limits.tags_max, "tags_max")?;
+        for tag in &instance.tags {
+            limit(&of("octets of a tag"), tag.len(), limits.tag_octets_max, "tag_octets_max")?;
+        }
+        limit(&of("meta pairs"), instance.meta.len(), limits.meta_pairs_max, "meta_pairs_max")?;
+        for (key, value) in &instance.meta {
+            let max = limits.meta_key_octets_max;
+            limit(&of("octets of a meta key"), key.len(), max, "meta_key_octets_max")?;
+            let max = limits.meta_value_octets_max;
+            limit(&of("octets of a meta value"), value.len(), max, "meta_value_octets_max")?;
+        }
+        let addresses = instance.tagged_addresses.len();
+        limit(&of("tagged addresses"), addresses, limits.tagged_addresses_max, "tagged_addresses_max")
+    }
+
+    /// Puts the checks of one instance (or of a node itself). Those that are the same already are not stored again, but
+    /// are due at once when they do not pass, and their TTL starts anew.
+    fn put_checks(
+        &self,
+        of: Option<&(NodeName, InstanceId)>,
+        checks: Vec<Check>,
+        replace: bool,
+        plan: &mut Plan,
+    ) -> Result<(), Refused> {
+        let instance = of.and_then(|(node, id)| self.state.instance(node.folded(), id.as_str()));
+        let present: &[Arc<CheckEntry>] = match (of, checks.first()) {
+            (Some(_), _) => instance.map_or(&[], |entry| &entry.checks),
+            (None, Some(check)) => {
+                self.state.node(check.node.folded()).map_or(&[], |entry| &entry.own_checks)
+            }
+            (None, None) => &[],
+        };
+        let stays = |old: &CheckEntry| !replace && checks.iter().all(|check| check.id != old.check.id);
+        let count = checks.len() + present.iter().filter(|old| stays(old)).count();
+        let max = self.limits.checks_per_instance_max;
+        limit("checks of one service or node:", count, max, "checks_per_instance_max")?;
+        let total = self.state.counts().checks.iter().sum::<usize>() + checks.len();
+        limit("checks:", total, self.limits.checks_max, "checks_max")?;
+        if replace {
+            let gone = present.iter().filter(|old| checks.iter().all(|check| check.id != old.check.id));
+            plan.definitions.extend(gone.map(|old| remove_check(old)));
+        }
+        for check in checks {
+            self.put_check(check, plan)?;
+        }
+        Ok(())
+    }
+
+    fn put_check(&self, check: Check, plan: &mut Plan) -> Result<(), Refused> {
+        let key = check.key();
+        if let Some(old) = self.state.check(&key) {
+            if check.origin != Origin::File {
+                refuse_file(old.check.origin, "check", key.id.as_str())?;
+            }
+            if matches!(check.kind, CheckKind::Ttl { .. }) {
+                plan.renewals.push(key.clone());
+            }
+            // The status to start with says nothing about a check that has one.
+            let same = Check { initial: old.check.initial, ..check.clone() } == *old.check;
+            if same {
+                if check.is_probe() && old.status != Status::Passing {
+                    plan.kicks.push(key);
+                }
+                return Ok(());
+            }
+        }
+        plan.definitions.push(Definition::Put(Record::Check(Arc::new(check))));
+        Ok(())
+    }
+
+    fn catalog_register(
+        &self,
+        node: Node,
+        skip_node: bool,
+        instance: Option<Instance>,
+        checks: Vec<Check>,
+        plan: &mut Plan,
+    ) -> Result<(), Refused> {
+        let name = node.name.clone();
+        let external = match self.state.node(name.folded()) {
+            Some(entry) if skip_node => entry.node.is_external(),
+            None if skip_node => return Err(Refused::UnknownNode(name.to_string())),
+            // Our own node is what the configuration says.
+            _ if name == *self.own => false,
+            _ => {
+                let external = node.is_external();
+                self.put_node(node, plan)?;
+                external
+            }
+        };
+        if let Some(instance) = instance {
+            self.put_instance(instance, plan)?;
+        }
+        for check in checks {
+            let (key, status) = (check.key(), check.initial);
+            let runs = check.is_probe() && !external;
+            let of = check.instance.clone().map(|id| (key.node.clone(), id));
+            self.put_checks(of.as_ref(), vec![check], false, plan)?;
+            // A status written from outside never overrides a live probe's.
+            if !runs && let Some(old) = self.state.check(&key) {
+                plan.observations.push(Observation {
+                    check: key,
+                    generation: None,
+                    status,
+                    output: old.output.clone(),
+                    to_flip: 1,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn catalog_deregister(
+        &self,
+        node: &NodeName,
+        instance: Option<InstanceId>,
+        check: Option<CheckId>,
+        plan: &mut Plan,
+    ) -> Result<(), Refused> {
+        let Some(entry) = self.state.node(node.folded()) else { return Ok(()) };
+        match (instance, check) {
+            (Some(id), _) => {
+                let Some(entry) = entry.instances.get(&id) else { return Ok(()) };
+                refuse_file(entry.instance.origin, "service", id.as_str())?;
+                self.remove_instance(entry, plan);
+            }
+            (None, Some(id)) => {
+                let Some(entry) = entry.checks.get(&id) else { return Ok(()) };
+                refuse_file(entry.check.origin, "check", id.as_str())?;
+                plan.definitions.push(remove_check(entry));
+            }
+            (None, None) => return self.remove_node(entry, plan),
+        }
+        self.drop_implied(node, plan);
+        Ok(())
+    }
+
+    fn remove_node(&self, entry: &NodeEntry, plan: &mut Plan) -> Result<(), Refused> {
+        let in_file = entry.instances.values().find(|e| e.instance.origin == Origin::File);
+        if let Some(in_file) = in_file {
+            return refuse_file(Origin::File, "service", in_file.instance.id.as_str());
+        }
+        for instance in entry.instances.values() {
+            self.remove_instance(instance, plan);
+        }
+        plan.definitions.extend(entry.own_checks.iter().map(|check| remove_check(check)));
+        if entry.maintenance.is_some() {
+            plan.definitions.push(Definition::Remove(Key::Maintenance(entry.node.name.clone(), None)));
+        }
+        if entry.node.name != *self.own {
+            plan.definitions.push(Definition::Remove(Key::Node(entry.node.name.clone())));
+        }
+        Ok(())
+    }
+
+    /// Removes an instance with all that hangs on it.
+    pub(super) fn remove_instance(&self, entry: &InstanceEntry, plan: &mut Plan) {
+        let instance = &entry.instance;
+        plan.definitions.extend(entry.checks.iter().map(|check| remove_check(check)));
+        if entry.maintenance.is_some() {
+            let key = Key::Maintenance(instance.node.clone(), Some(instance.id.clone()));
+            plan.definitions.push(Definition::Remove(key));
+        }
+        plan.definitions.push(Definition::Remove(Key::Instance(instance.node.clone(), instance.id.clone())));
+    }
+
+    /// A node that was made on first use goes with the last that it had.
+    pub(super) fn drop_implied(&self, node: &NodeName, plan: &mut Plan) {
+        let Some(entry) = self.state.node(node.folded()) else { return };
+        let removed = |wanted: &Key| {
+            plan.definitions.iter().any(|d| matches!(d, Definition::Remove(key) if key == wanted))
+        };
+        let emptied = entry.instances.keys().all(|id| removed(&Key::Instance(node.clone(), id.clone())))
+            && entry.checks.keys().all(|id| removed(&Key::Check(node.clone(), id.clone())));
+        if entry.node.implied && entry.maintenance.is_none() && emptied {
+            plan.definitions.push(Definition::Remove(Key::Node(node.clone())));
+        }
+    }
+
+    fn set_file(&self, instances: Vec<Instance>, checks: Vec<Check>, plan: &mut Plan) -> Result<(), Refused> {
+        plan.volatile = true;
+        let Some(own) = self.state.node(self.own.folded()) else { return Ok(()) };
+        for check in own.checks.values().filter(|e| e.check.origin == Origin::File) {
+            if checks.iter().all(|new| new.id != check.check.id) {
+                plan.definitions.push(remove_check(check));
+            }
+        }
+        for old in own.instances.values().filter(|e| e.instance.origin == Origin::File) {
+            if instances.iter().all(|new| new.id != old.instance.id) {
+                self.remove_instance(old, plan);
+            }
+        }
+        for instance in instances {
+            let old = self.state.instance(instance.node.folded(), instance.id.as_str());
+            if old.is_none_or(|old| *old.instance != instance) {
+                self.put_instance(instance, plan)?;
+            }
+        }
+        for check in checks {
+            self.put_check(check, plan)?;
+        }
+        Ok(())
+    }
+
+    fn instance(&self, caller: &Caller, id: &InstanceId) -> Result<&Arc<InstanceEntry>, Refused> {
+        let found = self.state.find_instance(caller.node.folded(), id.as_str());
+        let entry = found.map_err(|nodes| ambiguous("service", id.as_str(), &nodes))?;
+        entry.ok_or_else(|| Refused::UnknownInstance(id.to_string()))
+    }
+
+    fn check(&self, caller: &Caller, id: &CheckId) -> Result<&Arc<CheckEntry>, Refused> {
+        let found = self.state.find_check(caller.node.folded(), id.as_str());
+        let entry = found.map_err(|nodes| ambiguous("check", id.as_str(), &nodes))?;
+        entry.ok_or_else(|| Refused::UnknownCheck(id.to_string()))
+    }
+}
+
+fn remove_check(entry: &CheckEntry) -> Definition {
+    Definition::Remove(Key::Check(entry.check.node.clone(), entry.check.id.clone()))
+}
+
+fn ambiguous(kind: &'static str, id: &str, nodes: &[NodeName]) -> Refused {
+    let nodes = nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+    Refused::Ambiguous { kind, id: id.to_owned(), nodes }
+}
+
+fn refuse_file(origin: Origin, kind: &'static str, id: &str) -> Result<(), Refused> {
+    match origin {
+        Origin::File => Err(Refused::FileOwned { kind, id: id.to_owned() }),
+        Origin::Agent | Origin::Catalog => Ok(()),
+    }
+}
+
+fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {
+    if count > max {
+        return Err(Refused::Limit { what: what.to_owned(), count, max, key });
+    }
+    Ok(())
+}

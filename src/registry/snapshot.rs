@@ -1,0 +1,278 @@
+//! One immutable view of the registry.
+//!
+//! Persistent maps (imbl): a clone shares everything with the original and a change copies only the
+//! path to what changed, so publishing costs what the change costs, not what the registry holds.
+//! An instance stands in its node's map and in its service's, as one shared value.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap};
+
+use super::watch::Topic;
+use crate::model::{
+    Check, CheckId, CheckKey, Instance, InstanceId, Maintenance, Node, NodeName, ServiceName, Status,
+};
+
+/// One view of the registry, as of one index.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    pub(super) index: u64,
+    pub(super) serial: u32,
+    /// The index at which this process began. No topic's index is below it: what changed between the
+    /// last publish and the end of an earlier process is not known, so everybody looks again once.
+    pub(super) floor: u64,
+    pub(super) nodes: OrdMap<NodeName, Arc<NodeEntry>>,
+    pub(super) services: OrdMap<ServiceName, Arc<ServiceEntry>>,
+    pub(super) addresses: HashMap<IpAddr, OrdMap<Owner, u32>>,
+    pub(super) tables: Tables,
+    pub(super) counts: Counts,
+}
+
+/// The index of the last change to each listing as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tables {
+    pub(super) nodes: u64,
+    pub(super) services: u64,
+    pub(super) checks: u64,
+    /// When a service last lost its last instance: the index of services that do not exist.
+    pub(super) vanished: u64,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub instances: usize,
+    /// Checks passing, warning, critical.
+    pub checks: [usize; 3],
+}
+
+/// A node and all it has.
+#[derive(Clone)]
+pub struct NodeEntry {
+    pub node: Arc<Node>,
+    pub maintenance: Option<Arc<str>>,
+    pub instances: OrdMap<InstanceId, Arc<InstanceEntry>>,
+    /// Those of the node itself and those of its instances.
+    pub checks: OrdMap<CheckId, Arc<CheckEntry>>,
+    /// Those of the node itself.
+    pub own_checks: Vec<Arc<CheckEntry>>,
+    pub create_index: u64,
+    pub modify_index: u64,
+    /// The last change to the node or anything on it.
+    pub index: u64,
+}
+
+/// A service: at least one instance.
+#[derive(Clone)]
+pub struct ServiceEntry {
+    /// As the first instance spelt it.
+    pub name: ServiceName,
+    pub instances: OrdMap<(NodeName, InstanceId), Arc<InstanceEntry>>,
+    /// The last change to an instance, its checks or its node.
+    pub index: u64,
+}
+
+/// One instance and what is known of it.
+#[derive(Debug, Clone)]
+pub struct InstanceEntry {
+    pub instance: Arc<Instance>,
+    pub checks: Vec<Arc<CheckEntry>>,
+    pub maintenance: Option<Arc<str>>,
+    pub create_index: u64,
+    pub modify_index: u64,
+}
+
+/// One check and its status.
+#[derive(Debug, Clone)]
+pub struct CheckEntry {
+    pub check: Arc<Check>,
+    pub status: Status,
+    pub output: Arc<str>,
+    /// Results still needed before the status can change; at least 1.
+    pub to_flip: u32,
+    /// Which definition this is: changes when the definition does.
+    pub generation: u64,
+    pub create_index: u64,
+    pub modify_index: u64,
+}
+
+/// Who has an address, for reverse look-ups. Nodes sort before services.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    Node(NodeName),
+    Service(ServiceName),
+}
+
+/// What an instance's checks, its node's checks and the operators' word come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    Passing,
+    Warning,
+    Critical,
+    Maintenance,
+}
+
+impl Health {
+    /// Consul's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Maintenance => "maintenance",
+        }
+    }
+
+    /// Whether DNS answers with such an instance.
+    pub fn is_served(self) -> bool {
+        self <= Self::Warning
+    }
+}
+
+impl From<Status> for Health {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Passing => Self::Passing,
+            Status::Warning => Self::Warning,
+            Status::Critical => Self::Critical,
+        }
+    }
+}
+
+impl Snapshot {
+    /// The number of the last change.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The SOA serial: the low 32 bits of the index of the last change that an answer can show.
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<NodeEntry>> {
+        self.nodes.values()
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceEntry>> {
+        self.services.values()
+    }
+
+    /// All checks, by node and id.
+    pub fn checks(&self) -> impl Iterator<Item = &Arc<CheckEntry>> {
+        self.nodes.values().flat_map(|node| node.checks.values())
+    }
+
+    /// A node by its name in lower case.
+    pub fn node(&self, folded: &str) -> Option<&Arc<NodeEntry>> {
+        self.nodes.get(folded)
+    }
+
+    /// A service by its name in lower case.
+    pub fn service(&self, folded: &str) -> Option<&Arc<ServiceEntry>> {
+        self.services.get(folded)
+    }
+
+    /// An instance by node (lower case) and id.
+    pub fn instance(&self, node: &str, id: &str) -> Option<&Arc<InstanceEntry>> {
+        self.nodes.get(node)?.instances.get(id)
+    }
+
+    pub fn check(&self, key: &CheckKey) -> Option<&Arc<CheckEntry>> {
+        self.nodes.get(&key.node)?.checks.get(&key.id)
+    }
+
+    /// The nodes and services that have this address; empty when nobody does.
+    pub fn owners(&self, address: IpAddr) -> impl Iterator<Item = &Owner> {
+        self.addresses.get(&address).into_iter().flat_map(|owners| owners.keys())
+    }
+
+    /// The one place where probes, node checks and maintenance are combined.
+    pub fn health(&self, instance: &InstanceEntry) -> Health {
+        let node = self.nodes.get(&instance.instance.node);
+        let node_maintained = node.is_some_and(|node| node.maintenance.is_some());
+        if instance.maintenance.is_some() || node_maintained {
+            return Health::Maintenance;
+        }
+        let own = worst(&instance.checks);
+        let nodes = node.map_or(Status::Passing, |node| worst(&node.own_checks));
+        own.max(nodes).into()
+    }
+
+    /// The index that a blocking query on this topic waits for; at least 1.
+    pub fn index_of(&self, topic: &Topic) -> u64 {
+        let index = match topic {
+            Topic::Service(name) => self.services.get(name).map_or(self.tables.vanished, |s| s.index),
+            Topic::Node(name) => self.nodes.get(name).map_or(self.tables.nodes, |n| n.index),
+            Topic::Nodes => self.tables.nodes,
+            Topic::Services => self.tables.services,
+            Topic::Checks => self.tables.checks,
+        };
+        index.max(self.floor).max(1)
+    }
+
+    /// The instance of this id on the given node (lower case), else the only one elsewhere. `Err` names the nodes when
+    /// there are several.
+    pub fn find_instance(&self, node: &str, id: &str) -> Result<Option<&Arc<InstanceEntry>>, Vec<NodeName>> {
+        self.find(node, |entry| entry.instances.get(id))
+    }
+
+    /// The check of this id on the given node (lower case), else the only one elsewhere. `Err` names the nodes when
+    /// there are several.
+    pub fn find_check(&self, node: &str, id: &str) -> Result<Option<&Arc<CheckEntry>>, Vec<NodeName>> {
+        self.find(node, |entry| entry.checks.get(id))
+    }
+
+    fn find<'a, T>(
+        &'a self,
+        node: &str,
+        get: impl Fn(&'a NodeEntry) -> Option<&'a T>,
+    ) -> Result<Option<&'a T>, Vec<NodeName>> {
+        if let Some(found) = self.nodes.get(node).and_then(|entry| get(entry)) {
+            return Ok(Some(found));
+        }
+        let mut elsewhere = self.nodes.values().filter_map(|entry| Some((&entry.node.name, get(entry)?)));
+        let first = elsewhere.next();
+        let others: Vec<_> = elsewhere.map(|(name, _)| name.clone()).collect();
+        match first {
+            None => Ok(None),
+            Some((_, found)) if others.is_empty() => Ok(Some(found)),
+            Some((name, _)) => Err(std::iter::once(name.clone()).chain(others).collect()),
+        }
+    }
+}
+
+/// The worst status; passing when there is no check.
+pub fn worst(checks: &[Arc<CheckEntry>]) -> Status {
+    checks.iter().map(|check| check.status).max().unwrap_or(Status::Passing)
+}
+
+impl CheckEntry {
+    pub fn key(&self) -> CheckKey {
+        self.check.key()
+    }
+}
+
+impl NodeEntry {
+    /// The operators' word on this node and its instances.
+    pub fn maintenances(&self) -> impl Iterator<Item = Maintenance> + '_ {
+        let node = &self.node.name;
+        let own = self.maintenance.iter().map(move |reason| Maintenance {
+            node: node.clone(),
+            instance: None,
+            reason: reason.clone(),
+        });
+        let instances = self.instances.values().filter_map(move |entry| {
+            let instance = Some(entry.instance.id.clone());
+            Some(Maintenance { node: node.clone(), instance, reason: entry.maintenance.clone()? })
+        });
+        own.chain(instances)
+    }
+}

@@ -1,0 +1,393 @@
+//! The one task that changes the registry.
+//!
+//! Definitions go out to the store and come back on its log; only then are they applied. Meanwhile `ahead`, the state
+//! as it will be when all that is under way is durable, is what the next command is planned against. Observations,
+//! TTL renewals and deadlines are applied at once. Each round takes what waits, applies it, publishes once, wakes,
+//! and then answers those who asked: a client that has its answer finds its change in DNS.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::apply::Effects;
+use super::command::{Command, Refused};
+use super::deadlines::{Deadlines, Due};
+use super::plan::{Plan, Planner};
+use super::snapshot::{CheckEntry, Snapshot};
+use super::{Published, Request, Shared};
+use crate::model::{
+    Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record, Status,
+};
+use crate::store::{Log, LogEntry, Proposal};
+use crate::telemetry::metrics::Kind;
+
+/// What reaches the writer.
+pub(super) struct Queues {
+    pub(super) commands: mpsc::Receiver<Request>,
+    pub(super) observations: mpsc::Receiver<Vec<Observation>>,
+    pub(super) log: Log,
+}
+
+/// Things taken in one round, so that a flood of one kind still lets the others through.
+const ROUND_MAX: usize = 256;
+/// How long until a deregistration that the store refused is tried again.
+const REAP_AGAIN: Duration = Duration::from_secs(1);
+
+type Reply = oneshot::Sender<Result<(), Refused>>;
+
+/// A proposal that the store has not answered.
+struct UnderWay {
+    definitions: Arc<[Definition]>,
+    plan: Plan,
+    reply: Option<Reply>,
+    /// The deadline that asked for it, to be set again if it fails.
+    reaping: Option<CheckKey>,
+}
+
+pub(super) struct Writer {
+    /// Weak: when the last handle goes, the queues close and the writer ends.
+    shared: Weak<Shared>,
+    own: NodeName,
+    queues: Queues,
+    state: Snapshot,
+    /// `state` with everything under way applied; absent when nothing is.
+    ahead: Option<Snapshot>,
+    under_way: HashMap<u64, UnderWay>,
+    tickets: u64,
+    deadlines: Deadlines,
+    round: Round,
+}
+
+/// What this round did so far.
+#[derive(Default)]
+struct Round {
+    effects: Effects,
+    changes: Vec<Change>,
+    kicks: Vec<CheckKey>,
+    /// Flips for the store to write behind.
+    flips: Vec<Observation>,
+    replies: Vec<(Reply, Result<(), Refused>)>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: &Arc<Shared>, state: Snapshot, own: Node, queues: Queues) -> Self {
+        let mut writer = Self {
+            shared: Arc::downgrade(shared),
+            own: own.name.clone(),
+            queues,
+            state,
+            ahead: None,
+            under_way: HashMap::new(),
+            tickets: 0,
+            deadlines: Deadlines::default(),
+            round: Round::default(),
+        };
+        // TTL checks get one full TTL from now, and what was critical is given its whole time again.
+        let checks: Vec<_> = writer.state.checks().cloned().collect();
+        for check in checks {
+            writer.arm(&check, true);
+        }
+        // The other records of our node name it: the store keeps it for a later start under another name.
+        let own = Definition::Put(Record::Node(Arc::new(own)));
+        writer.propose(shared, Plan { definitions: vec![own], ..Plan::default() }, None, None);
+        writer.publish(shared);
+        writer
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let next = self.deadlines.next();
+            let room = self.room();
+            tokio::select! {
+                biased;
+                Some(entry) = self.queues.log.recv() => self.on_log(entry),
+                Some(seen) = self.queues.observations.recv() => self.on_observations(seen),
+                () = sleep_until(next) => {}
+                request = self.queues.commands.recv(), if room => match request {
+                    Some(request) => self.on_request(request),
+                    None => return,
+                },
+            }
+            self.take_waiting();
+            self.pass_deadlines();
+            let Some(shared) = self.shared.upgrade() else { return };
+            self.publish(&shared);
+        }
+    }
+
+    /// Whether another proposal may be under way.
+    fn room(&self) -> bool {
+        let max = self.shared.upgrade().map_or(0, |shared| shared.limits.load().commits_waiting_max);
+        self.under_way.len() < max
+    }
+
+    /// Takes what waits besides what woke us, so that one publish shows it all.
+    fn take_waiting(&mut self) {
+        for _ in 0..ROUND_MAX {
+            let Ok(entry) = self.queues.log.try_recv() else { break };
+            self.on_log(entry);
+        }
+        for _ in 0..ROUND_MAX {
+            let Ok(seen) = self.queues.observations.try_recv() else { break };
+            self.on_observations(seen);
+        }
+        for _ in 0..ROUND_MAX {
+            if !self.room() {
+                break;
+            }
+            let Ok(request) = self.queues.commands.try_recv() else { break };
+            self.on_request(request);
+        }
+    }
+
+    fn on_request(&mut self, Request { command, reply }: Request) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        match self.plan(&shared, command) {
+            Err(refused) => {
+                if let Refused::Limit { key, .. } = refused {
+                    shared.count_limit(key);
+                }
+                self.round.replies.push((reply, Err(refused)));
+            }
+            Ok(plan) if plan.definitions.is_empty() => {
+                self.finish(plan);
+                self.round.replies.push((reply, Ok(())));
+            }
+            Ok(plan) if plan.volatile => {
+                let index = self.next_index();
+                let definitions: Arc<[Definition]> = plan.definitions.as_slice().into();
+                if let Some(ahead) = &mut self.ahead {
+                    definitions.iter().for_each(|d| ahead.define(index, d, &mut Effects::default()));
+                }
+                self.apply(index, &definitions);
+                self.finish(plan);
+                self.round.replies.push((reply, Ok(())));
+            }
+            Ok(plan) => self.propose(&shared, plan, Some(reply), None),
+        }
+    }
+
+    fn plan(&self, shared: &Shared, command: Command) -> Result<Plan, Refused> {
+        let limits = shared.limits.load();
+        let state = self.ahead.as_ref().unwrap_or(&self.state);
+        Planner { state, limits: &limits, own: &self.own }.plan(command)
+    }
+
+    fn propose(&mut self, shared: &Shared, mut plan: Plan, reply: Option<Reply>, reaping: Option<CheckKey>) {
+        let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
+        let ahead = self.ahead.get_or_insert_with(|| self.state.clone());
+        let mut unseen = Effects::default();
+        definitions.iter().for_each(|d| ahead.define(self.state.index, d, &mut unseen));
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
+        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, reaping });
+        shared.store.propose(proposal);
+    }
+
+    fn on_log(&mut self, entry: LogEntry) {
+        match entry {
+            LogEntry::Committed { ticket, index, definitions } => {
+                let index = index.max(self.next_index());
+                self.apply(index, &definitions);
+                if let Some(done) = ticket.and_then(|ticket| self.under_way.remove(&ticket)) {
+                    self.finish(done.plan);
+                    self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
+                }
+                if self.under_way.is_empty() {
+                    self.ahead = None;
+                }
+            }
+            LogEntry::Refused { ticket, error } => {
+                let Some(failed) = self.under_way.remove(&ticket) else { return };
+                self.forget_ahead();
+                if let Some(key) = failed.reaping {
+                    self.deadlines.set(Due::Reap(key), Instant::now() + REAP_AGAIN);
+                }
+                let refused = Refused::Unavailable(error.reason);
+                self.round.replies.extend(failed.reply.map(|reply| (reply, Err(refused))));
+            }
+        }
+    }
+
+    /// Something under way was refused: what comes after it is looked at without it.
+    fn forget_ahead(&mut self) {
+        self.ahead = None;
+        if self.under_way.is_empty() {
+            return;
+        }
+        let mut ahead = self.state.clone();
+        let mut tickets: Vec<_> = self.under_way.keys().copied().collect();
+        tickets.sort_unstable();
+        for ticket in tickets {
+            for definition in self.under_way[&ticket].definitions.iter() {
+                ahead.define(self.state.index, definition, &mut Effects::default());
+            }
+        }
+        self.ahead = Some(ahead);
+    }
+
+    fn next_index(&self) -> u64 {
+        self.state.index + 1
+    }
+
+    fn apply(&mut self, index: u64, definitions: &[Definition]) {
+        for definition in definitions {
+            self.state.define(index, definition, &mut self.round.effects);
+            match definition {
+                Definition::Put(Record::Check(check)) => {
+                    if let Some(entry) = self.state.check(&check.key()).cloned() {
+                        self.arm(&entry, true);
+                    }
+                }
+                Definition::Remove(Key::Check(node, id)) => {
+                    let key = CheckKey { node: node.clone(), id: id.clone() };
+                    self.deadlines.clear(&Due::Expire(key.clone()));
+                    self.deadlines.clear(&Due::Reap(key));
+                }
+                _ => {}
+            }
+            self.round.changes.push(Change::Definition(definition.clone()));
+        }
+        self.state.index = index;
+    }
+
+    /// The parts of a plan that are not stored.
+    fn finish(&mut self, plan: Plan) {
+        for key in &plan.renewals {
+            if let Some(entry) = self.state.check(key).cloned() {
+                self.arm(&entry, true);
+            }
+        }
+        self.on_observations(plan.observations);
+        self.round.kicks.extend(plan.kicks);
+    }
+
+    fn on_observations(&mut self, observations: Vec<Observation>) {
+        for seen in observations {
+            let index = self.next_index();
+            if !self.state.observe(index, &seen, &mut self.round.effects) {
+                continue;
+            }
+            self.state.index = index;
+            if let Some(shared) = self.shared.upgrade() {
+                shared.metrics.registry.flips.get_or_create(&Kind { kind: seen.status.as_str() }).inc();
+            }
+            if let Some(entry) = self.state.check(&seen.check).cloned() {
+                self.arm(&entry, false);
+            }
+            self.round.flips.push(seen.clone());
+            self.round.changes.push(Change::Observation(seen));
+        }
+    }
+
+    /// Sets and clears the deadlines that a check's definition and status call for. `renew` starts a TTL anew.
+    fn arm(&mut self, entry: &CheckEntry, renew: bool) {
+        let now = Instant::now();
+        if let (CheckKind::Ttl { ttl }, true) = (&entry.check.kind, renew) {
+            self.deadlines.set(Due::Expire(entry.key()), now + *ttl);
+        }
+        let reap = Due::Reap(entry.key());
+        match entry.check.deregister_after {
+            Some(after) if entry.status == Status::Critical && entry.check.instance.is_some() => {
+                self.deadlines.set_if_absent(reap, now + after);
+            }
+            _ => self.deadlines.clear(&reap),
+        }
+    }
+
+    fn pass_deadlines(&mut self) {
+        let now = Instant::now();
+        while let Some(due) = self.deadlines.pop(now) {
+            match due {
+                Due::Expire(key) => self.expire(key),
+                Due::Reap(key) => self.reap(key),
+            }
+        }
+    }
+
+    /// A TTL check was not renewed: critical until its client speaks again (the timer is not set anew).
+    fn expire(&mut self, check: CheckKey) {
+        let Some(entry) = self.state.check(&check) else { return };
+        let output = match &*entry.output {
+            "" => "TTL expired".into(),
+            last => format!("TTL expired (last output before timeout follows): {last}").into(),
+        };
+        let generation = Some(entry.generation);
+        self.on_observations(vec![Observation {
+            check,
+            generation,
+            status: Status::Critical,
+            output,
+            to_flip: 1,
+        }]);
+    }
+
+    /// An instance was critical for too long: it is deregistered, through the store like any other.
+    fn reap(&mut self, key: CheckKey) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let state = self.ahead.as_ref().unwrap_or(&self.state);
+        let Some(check) = state.check(&key) else { return };
+        let Some(id) = &check.check.instance else { return };
+        let Some(entry) = state.instance(key.node.folded(), id.as_str()) else { return };
+        tracing::info!(
+            service = %entry.instance.service, id = %id, node = %key.node, check = %key.id,
+            "deregistering: critical for longer than its deregister_critical_service_after"
+        );
+        let limits = shared.limits.load();
+        let planner = Planner { state, limits: &limits, own: &self.own };
+        let mut plan = Plan::default();
+        planner.remove_instance(entry, &mut plan);
+        planner.drop_implied(&key.node, &mut plan);
+        self.propose(&shared, plan, None, Some(key));
+    }
+
+    /// Shows what this round did: pointer, store, wake-ups, then answers.
+    fn publish(&mut self, shared: &Shared) {
+        let round = std::mem::take(&mut self.round);
+        if round.effects.changed {
+            if round.effects.visible {
+                self.state.serial = self.state.index as u32;
+            }
+            shared.published.store(Arc::new(self.state.clone()));
+            self.show_metrics(shared);
+            shared.watchers.wake(&round.effects.topics);
+        }
+        if !round.flips.is_empty() {
+            shared.store.observe(round.flips, self.state.index);
+        }
+        if !round.changes.is_empty() || !round.kicks.is_empty() {
+            let (index, changes, kicks) = (self.state.index, round.changes, round.kicks);
+            // Nobody may be listening.
+            let _ = shared.wakes.send(Arc::new(Published { index, changes, kicks }));
+        }
+        for (reply, outcome) in round.replies {
+            // The client may have gone.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    fn show_metrics(&self, shared: &Shared) {
+        let metrics = &shared.metrics.registry;
+        metrics.publishes.inc();
+        metrics.index.set(self.state.index as i64);
+        metrics.nodes.set(self.state.nodes.len() as i64);
+        metrics.services.set(self.state.services.len() as i64);
+        metrics.instances.set(self.state.counts.instances as i64);
+        for status in [Status::Passing, Status::Warning, Status::Critical] {
+            let gauge = metrics.checks.get_or_create(&Kind { kind: status.as_str() });
+            gauge.set(self.state.checks_with(status) as i64);
+        }
+    }
+}
+
+/// Sleeps until then; for ever when there is no deadline.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
