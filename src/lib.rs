@@ -2,5 +2,6 @@
 
 pub mod model;
 pub mod registry;
+pub mod select;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,210 @@
+//! Which instances answer a question, in what order, with what weight and TTL, and why.
+//!
+//! Pure: the world is one snapshot and the settings, all chance comes in as `pick`. DNS encodes what
+//! comes out; whatever explains an answer asks here too, so that it shows what DNS did.
+//! Fields for the client's place, its view and the clock come with the features that read them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{Address, CheckKind};
+use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
+
+/// What answers depend on beside the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// No answer of a live name lives longer.
+    pub ttl_ceiling: Duration,
+    /// Ceilings for single services: a name in lower case, or a prefix and `*`. The exact name beats
+    /// the longest prefix.
+    pub service_ttl: Vec<(String, Duration)>,
+}
+
+/// One consistent view of everything.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    pub snapshot: &'a Snapshot,
+    pub settings: &'a Settings,
+}
+
+/// A question about a service; names in lower case.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub service: &'a str,
+    pub tag: Option<&'a str>,
+    /// Where the rotation starts: any number.
+    pub pick: u64,
+}
+
+/// What there is to a question.
+pub enum Selection<'a> {
+    /// No such service, or none of its instances has the tag.
+    Unknown,
+    /// No such tag, but one that ends in it after a dot: an empty non-terminal (RFC 8020).
+    Above,
+    Known(Known<'a>),
+}
+
+/// The instances to answer with.
+pub struct Known<'a> {
+    pub service: &'a Arc<ServiceEntry>,
+    /// In the order of the answer; may be empty.
+    pub chosen: Vec<Chosen<'a>>,
+    /// Seconds, for every RRset of the answer.
+    pub ttl: u32,
+}
+
+/// One instance of an answer.
+#[derive(Clone, Copy)]
+pub struct Chosen<'a> {
+    pub entry: &'a Arc<InstanceEntry>,
+    pub node: &'a Arc<NodeEntry>,
+    pub weight: u16,
+    pub reached: Reached<'a>,
+}
+
+/// Where an instance is reached: up to one address of each family, or a host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reached<'a> {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    /// Only when there is no address.
+    pub host: Option<&'a str>,
+    /// The address is the node's and not the instance's own.
+    pub by_node: bool,
+}
+
+/// Whether an instance answers, and why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Served,
+    /// It has not the tag that was asked for.
+    OtherTag,
+    /// A check of it or of its node is critical, or somebody took it or its node out of service.
+    NotServed(Health),
+}
+
+/// Selects the instances that answer.
+pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
+    let Some(service) = world.snapshot.service(asked.service) else { return Selection::Unknown };
+    let ceiling = world.settings.ceiling(service.name.folded());
+    let (mut tagged, mut ttl) = (asked.tag.is_none(), ceiling);
+    let mut chosen = Vec::new();
+    for entry in service.instances.values() {
+        let (verdict, health) = judge(world.snapshot, entry, asked.tag);
+        tagged |= verdict != Verdict::OtherTag;
+        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
+        if verdict != Verdict::Served {
+            continue;
+        }
+        ttl = ttl.min(stable_for(entry, node));
+        let weights = entry.instance.weights;
+        let weight = if health == Health::Warning { weights.warning } else { weights.passing };
+        chosen.push(Chosen { entry, node, weight, reached: reached(entry, node) });
+    }
+    if !tagged {
+        let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag));
+        return if above { Selection::Above } else { Selection::Unknown };
+    }
+    if let Some(start) = asked.pick.checked_rem(chosen.len() as u64) {
+        chosen.rotate_left(start as usize);
+    }
+    Selection::Known(Known { service, chosen, ttl: seconds(ttl, ceiling) })
+}
+
+/// Whether one instance answers for its service (and tag), and its health.
+pub fn judge(snapshot: &Snapshot, entry: &InstanceEntry, tag: Option<&str>) -> (Verdict, Health) {
+    let health = snapshot.health(entry);
+    let verdict = match tag {
+        Some(tag) if !entry.instance.tags.iter().any(|t| t.eq_ignore_ascii_case(tag)) => Verdict::OtherTag,
+        _ if health.is_served() => Verdict::Served,
+        _ => Verdict::NotServed(health),
+    };
+    (verdict, health)
+}
+
+/// `2` stands above the tag `v1.2`.
+fn is_above_a_tag(service: &ServiceEntry, tag: &str) -> bool {
+    let below = |longer: &str| {
+        longer.len() > tag.len() && {
+            let (front, end) = longer.as_bytes().split_at(longer.len() - tag.len());
+            front.ends_with(b".") && end.eq_ignore_ascii_case(tag.as_bytes())
+        }
+    };
+    service.instances.values().any(|entry| entry.instance.tags.iter().any(|longer| below(longer)))
+}
+
+/// Where an instance is reached. Addresses tagged `lan_ipv4` and `lan_ipv6` are the dual-stack form;
+/// an instance without an address of its own has its node's.
+pub fn reached<'a>(entry: &'a InstanceEntry, node: &'a NodeEntry) -> Reached<'a> {
+    let instance = &entry.instance;
+    let tagged = |tag: &str| instance.tagged_addresses.get(tag).map(|tagged| &tagged.address);
+    let own = join([tagged("lan_ipv4"), tagged("lan_ipv6"), instance.address.as_ref()]);
+    if own != Reached::default() {
+        return own;
+    }
+    Reached { by_node: true, ..node_reached(node) }
+}
+
+/// Where a node is reached.
+pub fn node_reached(node: &NodeEntry) -> Reached<'_> {
+    let tagged = &node.node.tagged_addresses;
+    join([tagged.get("lan_ipv4"), tagged.get("lan_ipv6"), Some(&node.node.address)])
+}
+
+/// The first address of each family; a host name where there is none.
+fn join<'a>(addresses: [Option<&'a Address>; 3]) -> Reached<'a> {
+    let mut reached = Reached::default();
+    for address in addresses.into_iter().flatten() {
+        match address {
+            Address::Ip(std::net::IpAddr::V4(ip)) => reached.v4 = reached.v4.or(Some(*ip)),
+            Address::Ip(std::net::IpAddr::V6(ip)) => reached.v6 = reached.v6.or(Some(*ip)),
+            Address::Host(host) => reached.host = reached.host.or(Some(host)),
+        }
+    }
+    if reached.v4.is_some() || reached.v6.is_some() {
+        reached.host = None;
+    }
+    reached
+}
+
+/// How long it takes at least until the checks of an instance and its node can change its status: no answer may live
+/// longer (gdnsd's rule).
+fn stable_for(entry: &InstanceEntry, node: &NodeEntry) -> Duration {
+    entry.checks.iter().chain(&node.own_checks).map(|check| flips_after(check)).min().unwrap_or(Duration::MAX)
+}
+
+fn flips_after(check: &CheckEntry) -> Duration {
+    match check.check.kind {
+        CheckKind::Ttl { ttl } => ttl,
+        // They follow others at once; an answer's ceiling is all the promise there is.
+        CheckKind::Alias { .. } | CheckKind::External => Duration::MAX,
+        _ => check.check.interval.saturating_mul(check.to_flip.max(1)),
+    }
+}
+
+/// Whole seconds, at least one where the ceiling allows it.
+fn seconds(ttl: Duration, ceiling: Duration) -> u32 {
+    let secs = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+    let ceiling = u32::try_from(ceiling.as_secs()).unwrap_or(u32::MAX);
+    secs.max(1).min(ceiling)
+}
+
+impl Settings {
+    /// The longest TTL of a service's answers; its name in lower case.
+    pub fn ceiling(&self, service: &str) -> Duration {
+        let exact = self.service_ttl.iter().find(|(name, _)| name == service);
+        let longest = || {
+            let prefixes =
+                self.service_ttl.iter().filter_map(|(name, ttl)| Some((name.strip_suffix('*')?, ttl)));
+            prefixes.filter(|(prefix, _)| service.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len())
+        };
+        exact.map(|(_, ttl)| *ttl).or_else(|| longest().map(|(_, ttl)| *ttl)).unwrap_or(self.ttl_ceiling)
+    }
+
+    /// Seconds, for names that no check can change: nodes and addresses.
+    pub fn plain_ttl(&self) -> u32 {
+        seconds(self.ttl_ceiling, self.ttl_ceiling)
+    }
+}
