@@ -11,7 +11,11 @@ pub mod command;
 mod deadlines;
 pub mod limits;
 mod plan;
+#[cfg(test)]
+mod properties;
 pub mod snapshot;
+#[cfg(test)]
+mod under_way;
 pub mod watch;
 mod writer;
 

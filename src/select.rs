@@ -208,3 +208,43 @@ impl Settings {
         seconds(self.ttl_ceiling, self.ttl_ceiling)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CEILING: Duration = Duration::from_secs(5);
+
+    fn settings(service_ttl: &[(&str, u64)]) -> Settings {
+        let service_ttl =
+            service_ttl.iter().map(|(name, secs)| ((*name).to_owned(), Duration::from_secs(*secs))).collect();
+        Settings { ttl_ceiling: CEILING, service_ttl }
+    }
+
+    #[test]
+    fn the_exact_name_beats_the_longest_prefix() {
+        let settings = settings(&[("*", 9), ("web*", 3), ("web-a*", 4), ("web-b", 2)]);
+        for (name, secs) in [("web-b", 2), ("web-b1", 3), ("web-a1", 4), ("web", 3), ("db", 9)] {
+            assert_eq!(settings.ceiling(name), Duration::from_secs(secs), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_whole_seconds_between_one_and_the_ceiling() {
+        let ceiling = Duration::from_secs(5);
+        for (millis, secs) in [(100, 1), (1_900, 1), (4_000, 4), (60_000, 5), (u64::MAX, 5)] {
+            assert_eq!(seconds(Duration::from_millis(millis), ceiling), secs);
+        }
+        assert_eq!(seconds(Duration::MAX, Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn one_address_of_each_family_and_a_host_only_without_any() {
+        let parse = |text: &str| Address::parse(text).unwrap();
+        let (v4, v6, host) = (parse("10.0.0.1"), parse("fd00::1"), parse("db.example.com"));
+        let both = join([Some(&v4), Some(&v6), Some(&host)]);
+        assert!(both.v4.is_some() && both.v6.is_some() && both.host.is_none());
+        assert_eq!(join([None, None, Some(&host)]).host, Some("db.example.com"));
+        assert_eq!(join([None, None, None]), Reached::default());
+    }
+}

@@ -1,0 +1,246 @@
+//! The writer while the disk is slow or refuses: the store here commits when the test says so.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::command::{Caller, Command, Refused};
+use super::{Config, Limits, Registry, Topic};
+use crate::model::*;
+use crate::store::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// Keeps proposals until they are let through.
+struct Held {
+    log: LogSender,
+    waiting: Mutex<Vec<Proposal>>,
+    arrived: tokio::sync::Semaphore,
+    flips: Mutex<Vec<Observation>>,
+}
+
+impl Store for Held {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        Ok(Loaded::default())
+    }
+    fn propose(&self, proposal: Proposal) {
+        self.waiting.lock().push(proposal);
+        self.arrived.add_permits(1);
+    }
+    fn observe(&self, flips: Vec<Observation>, _: u64) {
+        self.flips.lock().extend(flips);
+    }
+    fn backup(&self, _: &mut dyn Write) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn writable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn close(&self) {}
+}
+
+impl Held {
+    /// Waits for the next proposal and takes it.
+    async fn next(&self) -> Proposal {
+        self.arrived.acquire().await.unwrap().forget();
+        self.waiting.lock().remove(0)
+    }
+    fn commit(&self, proposal: Proposal) {
+        let Proposal { ticket, definitions, after } = proposal;
+        let _ = self.log.send(LogEntry::Committed { ticket: Some(ticket), index: after + 1, definitions });
+    }
+    fn refuse(&self, proposal: &Proposal) {
+        let _ =
+            self.log.send(LogEntry::Refused { ticket: proposal.ticket, error: StoreError::new("disk full") });
+    }
+}
+
+fn own() -> Node {
+    Node {
+        name: NodeName::parse("n1").unwrap(),
+        id: None,
+        address: Address::parse("10.0.0.1").unwrap(),
+        tagged_addresses: Default::default(),
+        meta: Default::default(),
+        implied: false,
+    }
+}
+
+async fn start(limits: Limits) -> (Registry, Arc<Held>) {
+    let (log, queue) = mpsc::unbounded_channel();
+    let held = Arc::new(Held {
+        log,
+        waiting: Mutex::default(),
+        arrived: tokio::sync::Semaphore::new(0),
+        flips: Mutex::default(),
+    });
+    let config = Config { own: own(), limits };
+    let (registry, _) = Registry::start(held.clone(), queue, config, Arc::new(Metrics::default())).unwrap();
+    let own = held.next().await;
+    held.commit(own);
+    (registry, held)
+}
+
+fn caller() -> Caller {
+    Caller { node: own().name, address: None }
+}
+
+fn register(id: &str, ttl: Duration, deregister_after: Option<Duration>) -> Command {
+    let node = own().name;
+    let instance: Instance =
+        serde_json::from_value(serde_json::json!({ "node": "n1", "id": id, "service": "web" })).unwrap();
+    let check = Check {
+        node,
+        id: CheckId::parse(&format!("service:{id}")).unwrap(),
+        name: "ttl".into(),
+        notes: String::new(),
+        instance: Some(instance.id.clone()),
+        kind: CheckKind::Ttl { ttl },
+        interval: Duration::ZERO,
+        timeout: Duration::ZERO,
+        success_before_passing: 0,
+        failures_before_warning: 0,
+        failures_before_critical: 0,
+        deregister_after,
+        output_max: 4096,
+        initial: Status::Critical,
+        origin: Origin::Agent,
+    };
+    Command::RegisterInstance { caller: caller(), instance, checks: vec![check], replace_checks: false }
+}
+
+fn update(id: &str, status: Status) -> Command {
+    let id = CheckId::parse(&format!("service:{id}")).unwrap();
+    Command::UpdateTtl { caller: caller(), id, status, output: "so".into() }
+}
+
+fn submit(registry: &Registry, command: Command) -> tokio::task::JoinHandle<Result<(), Refused>> {
+    let registry = registry.clone();
+    tokio::spawn(async move { registry.submit(command).await })
+}
+
+async fn registered(registry: &Registry, held: &Held, command: Command) {
+    let answer = submit(registry, command);
+    let proposal = held.next().await;
+    held.commit(proposal);
+    answer.await.unwrap().unwrap();
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_shown_or_answered_before_it_is_durable() {
+    let (registry, held) = start(Limits::default()).await;
+    let answer = submit(&registry, register("a", MINUTE, None));
+    let proposal = held.next().await;
+    assert!(registry.snapshot().service("web").is_none() && !answer.is_finished());
+    held.commit(proposal);
+    answer.await.unwrap().unwrap();
+    assert!(registry.snapshot().service("web").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn observations_pass_a_commit_that_hangs() {
+    let (registry, held) = start(Limits::default()).await;
+    registered(&registry, &held, register("a", MINUTE, None)).await;
+    let hanging = submit(&registry, register("b", MINUTE, None));
+    let proposal = held.next().await;
+    registry.submit(update("a", Status::Passing)).await.unwrap();
+    let snapshot = registry.snapshot();
+    assert_eq!(snapshot.instance("n1", "a").unwrap().checks[0].status, Status::Passing);
+    assert!(!hanging.is_finished());
+    held.commit(proposal);
+    hanging.await.unwrap().unwrap();
+    assert!(registry.snapshot().index() > snapshot.index(), "the index grows although the store's is older");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_counts_and_is_forgotten_when_refused() {
+    let (registry, held) = start(Limits { instances_max: 1, ..Limits::default() }).await;
+    let first = submit(&registry, register("a", MINUTE, None));
+    let proposal = held.next().await;
+    let refused = registry.submit(register("b", MINUTE, None)).await;
+    assert!(matches!(refused, Err(Refused::Limit { key: "instances_max", count: 2, max: 1, .. })));
+    held.refuse(&proposal);
+    assert_eq!(first.await.unwrap(), Err(Refused::Unavailable("disk full".into())));
+    registered(&registry, &held, register("b", MINUTE, None)).await;
+    assert!(registry.snapshot().instance("n1", "a").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ttl_check_expires_once_and_comes_back() {
+    let (registry, held) = start(Limits::default()).await;
+    registered(&registry, &held, register("a", MINUTE, None)).await;
+    registry.submit(update("a", Status::Passing)).await.unwrap();
+    let web = Topic::Service(ServiceName::parse("web").unwrap());
+    let index = registry.snapshot().index_of(&web);
+    let begun = tokio::time::Instant::now();
+    let snapshot = registry.wait(&web, index, 2 * MINUTE).await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    let check = &snapshot.instance("n1", "a").unwrap().checks[0];
+    let output = "TTL expired (last output before timeout follows): so";
+    assert_eq!((check.status, &*check.output), (Status::Critical, output));
+    registry.submit(update("a", Status::Passing)).await.unwrap();
+    assert_eq!(registry.snapshot().instance("n1", "a").unwrap().checks[0].status, Status::Passing);
+    let statuses: Vec<_> = held.flips.lock().iter().map(|seen| seen.status).collect();
+    assert_eq!(statuses, [Status::Passing, Status::Critical, Status::Passing]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_restarts_the_ttl_and_moves_no_index() {
+    let (registry, held) = start(Limits::default()).await;
+    registered(&registry, &held, register("a", MINUTE, None)).await;
+    registry.submit(update("a", Status::Passing)).await.unwrap();
+    let before = registry.snapshot();
+    let web = Topic::Service(ServiceName::parse("web").unwrap());
+    tokio::time::advance(MINUTE / 2).await;
+    registry.submit(update("a", Status::Passing)).await.unwrap();
+    registry.submit(register("a", MINUTE, None)).await.unwrap();
+    assert_eq!(registry.snapshot().index(), before.index());
+    let begun = tokio::time::Instant::now();
+    registry.wait(&web, before.index_of(&web), 2 * MINUTE).await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_long_dead_are_deregistered_to_the_second_though_the_disk_refuses_first() {
+    let (registry, held) = start(Limits::default()).await;
+    registered(&registry, &held, register("a", MINUTE, Some(Duration::from_secs(3)))).await;
+    let begun = tokio::time::Instant::now();
+    let proposal = held.next().await;
+    assert_eq!(begun.elapsed().as_secs(), 3);
+    held.refuse(&proposal);
+    let again = held.next().await;
+    assert_eq!(begun.elapsed().as_secs(), 4);
+    let web = Topic::Service(ServiceName::parse("web").unwrap());
+    let index = registry.snapshot().index_of(&web);
+    held.commit(again);
+    assert!(registry.wait(&web, index, MINUTE).await.unwrap().service("web").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_on_watchers_and_the_queue_are_refusals() {
+    let (registry, held) =
+        start(Limits { watchers_max: 1, queue_max: 1, commits_waiting_max: 1, ..Limits::default() }).await;
+    let waiting = registry.clone();
+    let first = tokio::spawn(async move { waiting.wait(&Topic::Nodes, u64::MAX / 2, MINUTE).await });
+    assert!(first.await.unwrap().is_ok(), "an index above ours returns at once");
+    let (waiting, index) = (registry.clone(), registry.snapshot().index());
+    let first = tokio::spawn(async move { waiting.wait(&Topic::Checks, index, MINUTE).await });
+    while registry.watchers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let second = registry.wait(&Topic::Checks, index, MINUTE).await;
+    assert!(matches!(second, Err(Refused::TooManyWatchers { max: 1 })));
+    let hanging = submit(&registry, register("a", MINUTE, None));
+    let proposal = held.next().await;
+    let queued = submit(&registry, register("b", MINUTE, None));
+    tokio::task::yield_now().await;
+    assert!(matches!(registry.submit(register("c", MINUTE, None)).await, Err(Refused::Busy { max: 1 })));
+    held.commit(proposal);
+    let proposal = held.next().await;
+    held.commit(proposal);
+    assert!(hanging.await.unwrap().is_ok() && queued.await.unwrap().is_ok() && first.await.unwrap().is_ok());
+}
