@@ -1,0 +1,35 @@
+"""The official Consul client for Go, and Go's own DNS resolver. The programs lie in the Go module beside the guide's
+test (../guide), which pins the client's version."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from harness.fleet import register_fleet
+from harness.hosts import Network
+from harness.processes import Process, Rollcall, build_go
+from harness.report import Report
+
+
+def consul_client(report):
+    """The official Consul client"""
+    binary = build_go("api", "go-api")
+    with Network() as network:
+        host = network.host("one")
+        with Rollcall(host):
+            report.program(Process(host, [binary], name="go-api"))
+
+
+def resolver(report):
+    """Go's net.Resolver, without cgo"""
+    binary = build_go("resolve", "go-resolve")
+    with Network() as network:
+        host = network.host("one")
+        with Rollcall(host) as server:
+            register_fleet(server.http)
+            report.program(Process(host, [binary, "127.0.0.1:8600"], env={"GODEBUG": "netdns=go"}, name="go-resolve"))
+
+
+if __name__ == "__main__":
+    Report("go").run(consul_client, resolver)

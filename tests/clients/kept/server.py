@@ -1,0 +1,27 @@
+"""server.py ADDRESS PORT [HTTP/1.1]: Python's http.server, which speaks HTTP/1.0 and so closes after each answer
+unless told otherwise. Counts at /count."""
+
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = sys.argv[3] if len(sys.argv) > 3 else "HTTP/1.0"
+    count = 0
+
+    def do_GET(self):
+        if self.path == "/health":
+            Handler.count += 1
+        body = str(Handler.count).encode() if self.path == "/count" else b"OK"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+server = ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler)
+print("listening", flush=True)
+server.serve_forever()

@@ -1,0 +1,34 @@
+"""Python: dnspython's resolver, and registration with the standard library's urllib and with bare http.client."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from harness.fleet import register_fleet
+from harness.hosts import Network
+from harness.processes import Process, Rollcall
+from harness.report import Report
+
+HERE = Path(__file__).resolve().parent
+
+
+def resolver(report):
+    """dnspython"""
+    with Network() as network:
+        host = network.host("one")
+        with Rollcall(host) as server:
+            register_fleet(server.http)
+            report.program(Process(host, [sys.executable, HERE / "resolve.py"], name="resolve.py"))
+
+
+def registration(report):
+    """The Consul API over urllib and http.client"""
+    with Network() as network:
+        host = network.host("one")
+        with Rollcall(host):
+            report.program(Process(host, [sys.executable, HERE / "register.py"], name="register.py"))
+
+
+if __name__ == "__main__":
+    Report("python").run(resolver, registration)
