@@ -73,7 +73,7 @@ public class Client {
             equal(ends, List.of("1 1 8001 [192.0.2.11]", "1 5 8002 [192.0.2.12]"), name + ": its targets resolve");
         }
         equal(lookup(dns, "web.service.consul", "A"), List.of("192.0.2.11", "192.0.2.12"), "A");
-        equal(lookup(dns, "six.service.consul", "AAAA"), List.of("2001:db8:0:0:0:0:0:66"), "AAAA");
+        equal(lookup(dns, "six.service.consul", "AAAA"), List.of("2001:db8::66"), "AAAA");
         equal(lookup(dns, "six.service.consul", "A"), null, "A of a service with IPv6 only is no data");
         equal(lookup(dns, "idle.service.consul", "A"), null, "nobody healthy is no data");
         equal(lookup(dns, "nobody.service.consul", "A"), List.of("NXDOMAIN"), "an unknown service is NXDOMAIN");

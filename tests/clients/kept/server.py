@@ -3,6 +3,7 @@ unless told otherwise. Counts at /count."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -22,6 +23,13 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-server = ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler)
+class Server(ThreadingHTTPServer):
+    def server_bind(self):
+        """Without HTTPServer's own, which looks its address up in DNS first and waits for an answer."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
+server = Server((sys.argv[1], int(sys.argv[2])), Handler)
 print("listening", flush=True)
 server.serve_forever()
