@@ -13,313 +13,22 @@ beside ours when it is installed. `--short` is the form that CI runs: it has to 
 sane."""
 
 import argparse
-import http.client
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
+from records import DOMAIN, INSTANCES, ask, decode, name, questions
+from servers import BUILD, ROLLCALL, Server, echo, knot, nsd, rollcall
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-BUILD = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "peers"
-ROLLCALL = Path(os.environ.get("ROLLCALL_BIN", BUILD.parent / "release" / "rollcall"))
-
-SERVER_CORE, LOAD_CORE = "0", "1"
-INSTANCES = 3
-DOMAIN = "internal"
-TICK = os.sysconf("SC_CLK_TCK")
-CONNECTIONS = 16
-
-
-# ---- what is served
-
-def instances(service):
-    """(address, port) of each instance of service number `service`; addresses of RFC 2544's benchmark range."""
-    for k in range(INSTANCES):
-        number = service * INSTANCES + k + 1
-        yield f"198.{18 + (number >> 16)}.{number >> 8 & 255}.{number & 255}", 8000 + k
-
-
-def name(service):
-    return f"svc-{service:05}"
-
-
-def target(address):
-    return "".join(f"{int(part):02x}" for part in address.split(".")) + f".addr.dc1.{DOMAIN}."
-
-
-def zone(services):
-    """The same records as a master file."""
-    lines = [f"$ORIGIN {DOMAIN}.", "$TTL 5", "@ 1 SOA ns hostmaster 1 3600 600 86400 1", "@ NS ns", "ns A 127.0.0.1"]
-    for service in range(services):
-        for address, port in instances(service):
-            lines += [f"{name(service)}.service A {address}",
-                      f"{name(service)}.service SRV 1 1 {port} {target(address)}",
-                      f"{target(address)} A {address}"]
-    return "\n".join(lines) + "\n"
-
-
-def questions(services):
-    """A and SRV of every service, half and half, with the number of records in the answer."""
-    return "".join(f"{name(service)}.service.{DOMAIN} {kind} {INSTANCES}\n"
-                   for service in range(services) for kind in ("A", "SRV"))
-
-
-# ---- servers
-
-def free_port():
-    """A port that is free for UDP and TCP on loopback now."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, \
-                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            try:
-                udp.bind(tcp.getsockname())
-                return tcp.getsockname()[1]
-            except OSError:
-                continue
-
-
-class Server:
-    """A server pinned to the server core, as a child with its own folder."""
-
-    all = []
-
-    def __init__(self, title, folder, command, port, checked=True):
-        self.title, self.port, self.checked = title, port, checked
-        self.log = open(folder / "log", "w+")
-        self.child = subprocess.Popen(["taskset", "-c", SERVER_CORE, *map(str, command)], cwd=folder,
-                                      stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                                      start_new_session=True)
-        Server.all.append(self)
-
-    def processes(self):
-        """Its own pid and those of its descendants."""
-        parents = {}
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                try:
-                    parents[int(entry)] = int(stat(entry)[1])
-                except (OSError, IndexError):
-                    continue
-        found = [self.child.pid]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
-
-    def cpu(self):
-        """Seconds of CPU time, user and system, of all its threads and processes."""
-        total = 0
-        for pid in self.processes():
-            try:
-                fields = stat(pid)
-                total += int(fields[11]) + int(fields[12])
-            except OSError:
-                continue
-        return total / TICK
-
-    def wait(self, services):
-        """Waits until it answers for the last service."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self.child.poll() is not None:
-                break
-            answer = ask(self.port, f"{name(services - 1)}.service.{DOMAIN}", 33)
-            if answer and int.from_bytes(answer[6:8], "big") == INSTANCES:
-                return self
-            time.sleep(0.05)
-        raise SystemExit(f"{self.title} does not answer; it printed:\n{self.printed()}")
-
-    def printed(self):
-        self.log.seek(0)
-        return self.log.read()[-3000:]
-
-    def end(self):
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
-            try:
-                self.child.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.child.pid, signal.SIGKILL)
-                self.child.wait()
-        self.log.close()
-
-
-def stat(pid):
-    """/proc/PID/stat from the state on; a command name may hold spaces."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-
-
-def ask(port, owner, kind, timeout=0.5):
-    """One query over UDP; the bytes of the answer, or None."""
-    wire = struct.pack(">6H", 4711, 0x0100, 1, 0, 0, 0)
-    wire += b"".join(bytes([len(label)]) + label.encode() for label in owner.rstrip(".").split("."))
-    wire += b"\0" + struct.pack(">2H", kind, 1)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(timeout)
-        try:
-            sock.connect(("127.0.0.1", port))
-            sock.send(wire)
-            return sock.recv(4096)
-        except OSError:
-            return None
-
-
-def knot(folder, services):
-    port = free_port()
-    (folder / "zone").write_text(zone(services))
-    (folder / "knot.conf").write_text(f"""
-server:
-    rundir: {folder}
-    listen: 127.0.0.1@{port}
-    udp-workers: 1
-    tcp-workers: 1
-    background-workers: 1
-database:
-    storage: {folder}/db
-log:
-  - target: stderr
-    any: warning
-zone:
-  - domain: {DOMAIN}
-    file: {folder}/zone
-    zonefile-load: whole
-""")
-    version = re.search(r"[\d.]+", output("knotd", "--version")).group()
-    return Server(f"Knot {version}, one worker", folder, ["knotd", "-c", folder / "knot.conf"], port)
-
-
-def nsd(folder, services):
-    """With minimal responses NSD would leave out the addresses of SRV targets, so it runs without them, which adds the
-    zone's NS set and its address to each answer."""
-    port = free_port()
-    (folder / "zone").write_text(zone(services))
-    (folder / "nsd.conf").write_text(f"""
-server:
-    ip-address: 127.0.0.1@{port}
-    server-count: 1
-    username: ""
-    zonesdir: "{folder}"
-    database: ""
-    pidfile: "{folder}/pid"
-    zonelistfile: "{folder}/zone.list"
-    xfrdfile: "{folder}/xfrd.state"
-    xfrdir: "{folder}"
-    minimal-responses: no
-    rrl-ratelimit: 0
-    verbosity: 0
-remote-control:
-    control-enable: no
-zone:
-    name: {DOMAIN}
-    zonefile: zone
-""")
-    version = re.search(r"version ([\d.]+)", output("nsd", "-v")).group(1)
-    return Server(f"NSD {version}, one server", folder, ["nsd", "-d", "-c", folder / "nsd.conf"], port)
-
-
-def rollcall(folder, services):
-    port, http_port = free_port(), free_port()
-    server = Server("Rollcall", folder, [ROLLCALL, "serve", "--data-dir", folder / "data", "--http",
-                                         f"127.0.0.1:{http_port}", "--dns", f"127.0.0.1:{port}"], port)
-    wait_ready(server, http_port)
-    begun = time.monotonic()
-    register(http_port, services)
-    took = time.monotonic() - begun
-    server.note = (f"Rollcall took {services * INSTANCES:,} durable registrations over {CONNECTIONS} kept connections "
-                   f"in {took:.1f} s ({services * INSTANCES / took:,.0f} a second)")
-    return server
-
-
-def wait_ready(server, port):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and server.child.poll() is None:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            connection.request("GET", "/ready")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.02)
-    raise SystemExit(f"{server.title} is not ready; it printed:\n{server.printed()}")
-
-
-def register(port, services):
-    """Registers every instance, a share on each connection."""
-    errors = []
-
-    def share(first):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for service in range(first, services, CONNECTIONS):
-            for k, (address, instance_port) in enumerate(instances(service)):
-                body = json.dumps({"ID": f"{name(service)}-{k}", "Name": name(service), "Address": address,
-                                   "Port": instance_port})
-                connection.request("PUT", "/v1/agent/service/register", body)
-                answer = connection.getresponse()
-                text = answer.read()
-                if answer.status != 200:
-                    errors.append(f"{answer.status} {text[:200]!r}")
-                    return
-        connection.close()
-
-    threads = [threading.Thread(target=share, args=(first,)) for first in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise SystemExit(f"Rollcall refused a registration: {errors[0]}")
-
-
-def output(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout + done.stderr
-
-
-# ---- the same answers
-
-def decode(wire):
-    """The records of an answer, as (section, type, owner, data) with names spelled out, in no order."""
-    def read_name(at):
-        labels, end, jumps = [], None, 0
-        while wire[at]:
-            if wire[at] >= 0xC0:
-                end = end or at + 2
-                at = (wire[at] & 0x3F) << 8 | wire[at + 1]
-                jumps += 1
-                if jumps > 50:
-                    raise ValueError("compression loop")
-                continue
-            labels.append(wire[at + 1:at + 1 + wire[at]].decode().lower())
-            at += wire[at] + 1
-        return ".".join(labels) + ".", end or at + 1
-
-    counts = struct.unpack(">4H", wire[4:12])
-    _, at = read_name(12)
-    at += 4
-    found = set()
-    for section, count in enumerate(counts[1:]):
-        for _ in range(count):
-            owner, at = read_name(at)
-            kind, _, _, length = struct.unpack(">2HIH", wire[at:at + 10])
-            at += 10
-            fixed = {2: 0, 33: 6}.get(kind, length)
-            data = wire[at:at + fixed].hex() + ("" if fixed == length else read_name(at + fixed)[0])
-            found.add((section, kind, owner, data))
-            at += length
-    return found
+CORE = "1"
 
 
 def same_answers(servers, services):
@@ -335,12 +44,10 @@ def same_answers(servers, services):
                                  "\n".join(f"{title}: {sorted(records)}" for title, records in seen.items()))
 
 
-# ---- measuring
-
 def measure(server, seconds, file):
     """One round of one server: what the generator printed, with the server's CPU time."""
     before = server.cpu()
-    done = subprocess.run(["taskset", "-c", LOAD_CORE, BUILD / "load", *([] if server.checked else ["-n"]), "-l",
+    done = subprocess.run(["taskset", "-c", CORE, BUILD / "load", *([] if server.checked else ["-n"]), "-l",
                            str(seconds), "127.0.0.1", str(server.port), file], capture_output=True, text=True,
                           timeout=seconds + 30)
     if done.returncode != 0:
@@ -368,7 +75,7 @@ def dnsperf(server, seconds, file):
     """Queries a second as dnsperf sees them, or None."""
     if not shutil.which("dnsperf") or not server.checked:
         return None
-    done = subprocess.run(["taskset", "-c", LOAD_CORE, "dnsperf", "-s", "127.0.0.1", "-p", str(server.port), "-d", file,
+    done = subprocess.run(["taskset", "-c", CORE, "dnsperf", "-s", "127.0.0.1", "-p", str(server.port), "-d", file,
                            "-l", str(max(1, round(seconds))), "-c", "1", "-q", "200"], capture_output=True, text=True)
     found = re.search(r"Queries per second:\s+([\d.]+)", done.stdout)
     return float(found.group(1)) if found else None
@@ -462,12 +169,10 @@ def run(given, scratch):
         folder = scratch / make.__name__
         folder.mkdir()
         servers.append(make(folder, given.services).wait(given.services))
+    same_answers(servers, given.services)
     folder = scratch / "echo"
     folder.mkdir()
-    port = free_port()
-    echo = Server("bare echo (the kernel's part)", folder, [BUILD / "echo", port], port, checked=False)
-    same_answers(servers, given.services)
-    servers.append(echo)
+    servers.append(echo(folder, given.services))
 
     results = {server.title: [] for server in servers}
     for server in servers:
@@ -486,7 +191,7 @@ def run(given, scratch):
           f"generator on a core each:\n")
     print(table(servers, results, perf))
     for server in servers:
-        if hasattr(server, "note"):
+        if server.note:
             print(f"\n{server.note}.")
     if given.json:
         given.json.write_text(json.dumps({"rounds": results, "dnsperf": perf}, indent=1))

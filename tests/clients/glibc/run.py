@@ -13,7 +13,7 @@ from harness.ask import Dns, addresses
 from harness.fleet import register_fleet
 from harness.hosts import Network
 from harness.knot import Knot
-from harness.processes import Process, Rollcall
+from harness.processes import Rollcall
 from harness.report import Report
 
 ZONE = "\n".join(
