@@ -8,12 +8,22 @@
 //! The index never goes backwards, over any end of the process: the store keeps a high-water mark,
 //! reserved in blocks, above every index that was published.
 
+mod backup;
+mod embedded;
+mod ephemeral;
+mod file;
+mod format;
+
 use std::io::Write;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::model::{CheckKey, Definition, Observation, Record};
+
+pub use backup::restore;
+pub use embedded::{Config, Embedded, Opener};
+pub use ephemeral::Ephemeral;
 
 /// What the log brings: the receiving half is given to the registry's writer.
 pub type Log = mpsc::UnboundedReceiver<LogEntry>;

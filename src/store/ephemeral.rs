@@ -1,0 +1,75 @@
+//! A store that keeps nothing: what is proposed is accepted at once.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError};
+use crate::model::Observation;
+
+/// Accepts everything, forgets everything at the end of the process.
+pub struct Ephemeral {
+    log: LogSender,
+    index: Mutex<u64>,
+}
+
+impl Ephemeral {
+    /// The index starts from the clock in sixteenths of a second, so that neither it nor its low 32 bits (the SOA serial,
+    /// RFC 1982) go backwards over a restart, as long as fewer than sixteen changes a second are made on average.
+    pub fn new(log: LogSender, now: SystemTime) -> Self {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let sixteenths = since.as_secs() * 16 + u64::from(since.subsec_nanos()) * 16 / 1_000_000_000;
+        Self { log, index: Mutex::new(sixteenths) }
+    }
+}
+
+impl Store for Ephemeral {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        Ok(Loaded { index: *self.index.lock(), ..Loaded::default() })
+    }
+
+    fn propose(&self, Proposal { ticket, definitions, after }: Proposal) {
+        let mut index = self.index.lock();
+        *index = after.max(*index) + 1;
+        // Fails only when the registry has ended.
+        let _ = self.log.send(LogEntry::Committed { ticket: Some(ticket), index: *index, definitions });
+    }
+
+    fn observe(&self, _: Vec<Observation>, _: u64) {}
+
+    fn backup(&self, _: &mut dyn Write) -> Result<(), StoreError> {
+        Err(StoreError::new(
+            "the server runs with --ephemeral and keeps nothing; there is nothing to back up",
+        ))
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn close(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_index_starts_from_the_clock_and_grows() {
+        let (log, mut entries) = tokio::sync::mpsc::unbounded_channel();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_500);
+        let store = Ephemeral::new(log, now);
+        assert_eq!(store.load().unwrap().index, 16_008);
+        for after in [0, 20_000] {
+            store.propose(Proposal { ticket: 1, definitions: [].into(), after });
+        }
+        let mut index = || match entries.try_recv() {
+            Ok(LogEntry::Committed { index, .. }) => index,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((index(), index()), (16_009, 20_001));
+    }
+}

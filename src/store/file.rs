@@ -1,0 +1,84 @@
+//! The registry's file: where it is, how it is made, and what to say when it cannot be opened.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use redb::{Database, DatabaseError};
+use uuid::Uuid;
+
+use super::embedded::{Config, fill, path};
+use super::{Loaded, StoreError};
+
+/// Makes the data directory (mode 0700) and an empty registry in it, where there is none. The new file
+/// is filled aside and renamed, so that a crash never leaves one that is half made.
+pub(super) fn prepare(config: &Config) -> Result<(), StoreError> {
+    let dir = &config.data_dir;
+    if !dir.exists() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|e| no_dir(dir, &e))?;
+    }
+    let exists = path(dir).try_exists().map_err(|e| no_dir(dir, &e))?;
+    if exists { Ok(()) } else { create(config, &Loaded::default(), Uuid::new_v4()) }
+}
+
+/// Writes a registry with these contents, in place of the one that is there, if any.
+pub(super) fn create(config: &Config, loaded: &Loaded, node_id: Uuid) -> Result<(), StoreError> {
+    let dir = &config.data_dir;
+    let (target, aside) = (path(dir), dir.join("registry.redb.new"));
+    let failed = |e: &dyn std::fmt::Display| {
+        StoreError::new(format!(
+            "cannot write {}: {e}; check the directory's permissions and space",
+            aside.display()
+        ))
+    };
+    match fs::remove_file(&aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&e)),
+        _ => {}
+    }
+    let database = Database::builder().set_cache_size(config.cache_bytes).create(&aside);
+    let database = database.map_err(|e| failed(&e))?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o600)).map_err(|e| failed(&e))?;
+    fill(&database, loaded, node_id).map_err(|e| failed(&e))?;
+    drop(database);
+    let renamed = File::open(&aside).and_then(|file| file.sync_all());
+    let renamed = renamed.and_then(|()| fs::rename(&aside, &target));
+    renamed.and_then(|()| File::open(dir)?.sync_all()).map_err(|e| failed(&e))
+}
+
+/// Opens the registry, and checks every page of it.
+pub(super) fn open(config: &Config) -> Result<Database, StoreError> {
+    let file = path(&config.data_dir);
+    let shown = file.display();
+    let length = fs::metadata(&file).map_err(|e| StoreError::new(format!("cannot open {shown}: {e}")))?.len();
+    if length == 0 {
+        return Err(damaged(&file, "it is empty"));
+    }
+    let mut builder = Database::builder();
+    builder.set_cache_size(config.cache_bytes).set_check_integrity_on_open(true);
+    builder.open(&file).map_err(|e| match e {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::new(format!(
+            "{shown} is in use by another rollcall; stop that one, or give this one another --data-dir"
+        )),
+        DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() != io::ErrorKind::InvalidData => {
+            StoreError::new(format!("cannot open {shown}: {e}; check its permissions and the disk"))
+        }
+        e => damaged(&file, &e.to_string()),
+    })
+}
+
+fn damaged(file: &Path, why: &str) -> StoreError {
+    let (file, dir) = (file.display(), file.parent().unwrap_or(file).display());
+    StoreError::new(format!(
+        "{file} is damaged: {why}. Nothing was changed. Restore a backup with `rollcall restore --data-dir {dir} \
+         --replace FILE`, or move the file away to begin with an empty registry"
+    ))
+}
+
+fn no_dir(dir: &Path, e: &io::Error) -> StoreError {
+    let dir = dir.display();
+    StoreError::new(format!(
+        "cannot use the data directory {dir}: {e}; check its permissions, or name another with --data-dir"
+    ))
+}
