@@ -7,7 +7,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 
 /// One label, `kind`, from a fixed set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,8 +56,60 @@ pub struct StoreMetrics {
 pub struct DnsMetrics {}
 
 /// Of the HTTP API.
-#[derive(Default)]
-pub struct HttpMetrics {}
+pub struct HttpMetrics {
+    pub connections: Gauge,
+    /// Blocking queries that wait.
+    pub watchers: Gauge,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Kind, Histogram, fn() -> Histogram>,
+    refusals: Family<Kind, Counter>,
+}
+
+/// A family of paths and the class of a status.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    family: &'static str,
+    status: &'static str,
+}
+
+impl HttpMetrics {
+    /// Counts an answer; `family` is from a fixed set.
+    pub fn answered(&self, family: &'static str, status: u16, took: std::time::Duration) {
+        let status = match status {
+            0..400 => "ok",
+            400..500 => "client error",
+            _ => "server error",
+        };
+        self.requests.get_or_create(&Answered { family, status }).inc();
+        self.seconds.get_or_create(&Kind { kind: family }).observe(took.as_secs_f64());
+    }
+
+    /// Counts what was refused at a limit or by a guard; `kind` is from a fixed set.
+    pub fn refused(&self, kind: &'static str) {
+        self.refusals.get_or_create(&Kind { kind }).inc();
+    }
+
+    fn name(&self, r: &mut Registry) {
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register("watchers", "Blocking queries that wait", self.watchers.clone());
+        r.register("requests", "Answers, by family of paths and outcome", self.requests.clone());
+        let help = "Time to an answer, by family of paths; blocking queries included";
+        r.register_with_unit("duration", help, Unit::Seconds, self.seconds.clone());
+        r.register("refused", "Refused at a limit or by a guard, by which", self.refusals.clone());
+    }
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        Self {
+            connections: Gauge::default(),
+            watchers: Gauge::default(),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0001, 4.0, 10))),
+            refusals: Family::default(),
+        }
+    }
+}
 
 /// Of the health checks.
 #[derive(Default)]
@@ -75,6 +128,7 @@ impl Metrics {
         let mut names = Registry::with_prefix("rollcall");
         self.registry.name(names.sub_registry_with_prefix("registry"));
         self.store.name(names.sub_registry_with_prefix("store"));
+        self.http.name(names.sub_registry_with_prefix("http"));
         names
     }
 }

@@ -1,0 +1,112 @@
+//! The HTTP API: Consul's for agents, catalog and health, and what operators need.
+//!
+//! One file for each family of URLs, each with its `routes()`. Bodies are read in [`decode`] and become
+//! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
+//! here and nowhere else.
+
+mod agent_check;
+mod agent_health;
+mod agent_self;
+mod agent_service;
+mod blocking;
+mod caller;
+mod catalog;
+mod catalog_write;
+mod connection;
+mod decode;
+mod definition;
+mod error;
+mod guard;
+mod health;
+mod ops;
+mod query;
+mod route;
+mod shape;
+mod status;
+mod unserved;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::middleware;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::model::NodeName;
+use crate::registry::Registry;
+use crate::telemetry::Metrics;
+
+pub use caller::Peer;
+
+/// What the API needs to know beside the registry.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our own node, for which callers on this machine act.
+    pub node: NodeName,
+    pub node_id: Uuid,
+    pub datacenter: String,
+    /// Host names, beside our node's and localhost, under which we may be asked.
+    pub allowed_hosts: Vec<String>,
+    /// Whether script checks may be registered.
+    pub script_checks: bool,
+    pub body_octets_max: usize,
+    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    /// How long a connection may be idle, or take to send a request's head.
+    pub idle: Duration,
+    /// How long a body may take to arrive.
+    pub body_wait: Duration,
+}
+
+/// What the handlers share.
+pub struct State {
+    pub registry: Registry,
+    pub config: ArcSwap<Config>,
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the server stops: those who wait are answered.
+    pub shutdown: CancellationToken,
+}
+
+/// Answers on a listener until the shutdown; returns when every connection has ended.
+pub async fn serve(listener: TcpListener, state: Arc<State>) {
+    let routes = routes(state.clone());
+    connection::accept(listener, routes, state).await;
+}
+
+fn routes(state: Arc<State>) -> Router {
+    Router::new()
+        .merge(agent_service::routes())
+        .merge(agent_check::routes())
+        .merge(agent_health::routes())
+        .merge(agent_self::routes())
+        .merge(catalog::routes())
+        .merge(catalog_write::routes())
+        .merge(health::routes())
+        .merge(status::routes())
+        .merge(ops::routes())
+        .fallback(unserved::not_found)
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state(state.clone(), route::finish))
+        .with_state(state)
+}
+
+#[cfg(test)]
+impl Config {
+    fn for_tests() -> Self {
+        Self {
+            node: NodeName::parse("n1").unwrap(),
+            node_id: Uuid::nil(),
+            datacenter: "dc1".into(),
+            allowed_hosts: Vec::new(),
+            script_checks: false,
+            body_octets_max: 1 << 20,
+            connections_max: 10,
+            connections_per_client_max: 10,
+            idle: Duration::from_secs(60),
+            body_wait: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `/v1/agent/health/service`: the health of one instance or of a service's instances, as a status code.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::State;
+use super::caller::Whose;
+use super::error::Error;
+use super::query::Params;
+use super::route::{Rest, get};
+use super::shape;
+use crate::registry::{Caller, Health, InstanceEntry, Snapshot};
+
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/v1/agent/health/service/id/", get(by_id))
+        .route("/v1/agent/health/service/id/{*id}", get(by_id))
+        .route("/v1/agent/health/service/name/", get(by_name))
+        .route("/v1/agent/health/service/name/{*name}", get(by_name))
+}
+
+async fn by_id(
+    Extract(state): Extract<Arc<State>>,
+    Whose { caller, .. }: Whose,
+    Rest(id): Rest,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    if id.is_empty() {
+        return Err(Error::server("Missing serviceID"));
+    }
+    let text = wants_text(&params, &headers);
+    let snapshot = state.registry.load();
+    let found = snapshot.find_instance(caller.node.folded(), &id).ok().flatten();
+    let Some(entry) = found else {
+        let unknown = json!({ "AggregatedStatus": "critical", "Service": null, "Checks": null });
+        return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceId {id} not found"), &unknown));
+    };
+    let health = snapshot.health(entry);
+    let datacenter = &state.config.load().datacenter;
+    let shown = aggregated(&snapshot, entry, health, datacenter);
+    Ok(show(text, code(health), health.as_str().to_owned(), &shown))
+}
+
+/// The instances of the name on the caller's node; the worst decides.
+async fn by_name(
+    Extract(state): Extract<Arc<State>>,
+    Whose { caller, .. }: Whose,
+    Rest(name): Rest,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    if name.is_empty() {
+        return Err(Error::server("Missing service Name"));
+    }
+    let text = wants_text(&params, &headers);
+    let snapshot = state.registry.load();
+    let members = on_node(&snapshot, &caller, &name);
+    let Some(worst) = members.iter().map(|entry| snapshot.health(entry)).max() else {
+        return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceName {name} Not Found"), &json!([])));
+    };
+    let datacenter = &state.config.load().datacenter;
+    let shown = members.iter().map(|entry| aggregated(&snapshot, entry, snapshot.health(entry), datacenter));
+    let shown: Vec<Value> = shown.collect();
+    Ok(show(text, code(worst), worst.as_str().to_owned(), &json!(shown)))
+}
+
+fn on_node<'a>(snapshot: &'a Snapshot, caller: &Caller, name: &str) -> Vec<&'a Arc<InstanceEntry>> {
+    let members = shape::members(snapshot, name, &[], &[]).into_iter();
+    members.filter(|(node, _)| node.node.name == caller.node).map(|(_, entry)| entry).collect()
+}
+
+fn aggregated(snapshot: &Snapshot, entry: &InstanceEntry, health: Health, datacenter: &str) -> Value {
+    let node = snapshot.node(entry.instance.node.folded());
+    let checks = node
+        .map(|node| shape::node_checks(node).chain(shape::instance_checks(node, entry)).collect::<Vec<_>>());
+    json!({
+        "AggregatedStatus": health.as_str(),
+        "Service": shape::agent_service(entry, datacenter),
+        "Checks": checks.unwrap_or_default(),
+    })
+}
+
+fn code(health: Health) -> StatusCode {
+    match health {
+        Health::Passing => StatusCode::OK,
+        Health::Warning => StatusCode::TOO_MANY_REQUESTS,
+        Health::Critical | Health::Maintenance => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn wants_text(params: &Params, headers: &HeaderMap) -> bool {
+    let accepts = headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/plain");
+    params.get("format") == Some("text") || accepts
+}
+
+fn show(text: bool, status: StatusCode, word: String, value: &Value) -> Response {
+    let reason = [("x-consul-reason", word.escape_debug().to_string())];
+    if text {
+        (status, reason, word).into_response()
+    } else {
+        (status, reason, axum::Json(value)).into_response()
+    }
+}

@@ -1,0 +1,260 @@
+//! `/v1/catalog/register` and `deregister`: nodes, instances and checks that somebody else looks after.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::State;
+use super::decode::{Kind, Shape, decode};
+use super::definition::{
+    CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, check_meta,
+};
+use super::error::Error;
+use super::query::Params;
+use super::route::{self, Whole, put};
+use crate::model::{
+    Address, Check, CheckId, CheckKind, Instance, InstanceId, Node, NodeName, Origin, Status,
+};
+use crate::registry::Command;
+
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/v1/catalog/register", put(register))
+        .route("/v1/catalog/deregister", put(deregister))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct RegisterBody {
+    datacenter: String,
+    #[serde(rename = "ID")]
+    id: String,
+    node: String,
+    address: String,
+    tagged_addresses: BTreeMap<String, String>,
+    node_meta: BTreeMap<String, String>,
+    service: Option<CatalogServiceBody>,
+    check: Option<CheckEntryBody>,
+    checks: Vec<CheckEntryBody>,
+    skip_node_update: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct CheckEntryBody {
+    node: String,
+    #[serde(rename = "CheckID")]
+    check_id: String,
+    name: String,
+    status: String,
+    notes: String,
+    #[serde(rename = "ServiceID")]
+    service_id: String,
+    definition: Option<CheckBody>,
+}
+
+const CHECK_ENTRY: Shape = Shape {
+    fields: &[
+        ("Node", Kind::Plain),
+        ("CheckID", Kind::Plain),
+        ("Name", Kind::Plain),
+        ("Status", Kind::Plain),
+        ("Notes", Kind::Plain),
+        ("Output", Kind::Plain),
+        ("ServiceID", Kind::Plain),
+        ("ServiceName", Kind::Plain),
+        ("ServiceTags", Kind::Plain),
+        ("Type", Kind::Plain),
+        ("Interval", Kind::Plain),
+        ("Timeout", Kind::Plain),
+        ("ExposedPort", Kind::Plain),
+        ("Definition", Kind::Object(&CHECK_DEFINITION)),
+        ("PeerName", Kind::Plain),
+        ("CreateIndex", Kind::Plain),
+        ("ModifyIndex", Kind::Plain),
+    ],
+    aliases: &[],
+    lax: false,
+};
+const REGISTER: Shape = Shape {
+    fields: &[
+        ("Datacenter", Kind::Plain),
+        ("ID", Kind::Plain),
+        ("Node", Kind::Plain),
+        ("Address", Kind::Plain),
+        ("TaggedAddresses", Kind::Plain),
+        ("NodeMeta", Kind::Plain),
+        ("Service", Kind::Object(&CATALOG_SERVICE)),
+        ("Check", Kind::Object(&CHECK_ENTRY)),
+        ("Checks", Kind::List(&CHECK_ENTRY)),
+        ("SkipNodeUpdate", Kind::Plain),
+        ("Locality", Kind::Plain),
+        ("PeerName", Kind::Plain),
+        ("WriteRequest", Kind::Plain),
+    ],
+    aliases: &[],
+    lax: false,
+};
+
+async fn register(
+    Extract(state): Extract<Arc<State>>,
+    params: Params,
+    Whole(body): Whole,
+) -> Result<Response, Error> {
+    let body: RegisterBody = decode(&REGISTER, &body)?;
+    let config = state.config.load_full();
+    params.check_read(&config.datacenter)?;
+    same_datacenter(&body.datacenter, &config.datacenter)?;
+    let skip_node = body.skip_node_update;
+    let node = body.node()?;
+    let of = Context { node: &node.name, origin: Origin::Catalog, scripts: false, here: true };
+    let mut instance = None;
+    if let Some(service) = body.service {
+        instance = Some(service.into_service()?.build(&of)?.0);
+    }
+    let bodies = body.check.into_iter().chain(body.checks);
+    let checks = bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
+    state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
+    Ok(route::json(&true))
+}
+
+fn same_datacenter(asked: &str, ours: &str) -> Result<(), Error> {
+    if asked.is_empty() || asked.eq_ignore_ascii_case(ours) {
+        return Ok(());
+    }
+    Err(Error::server("No path to datacenter"))
+}
+
+impl RegisterBody {
+    fn node(&self) -> Result<Node, Error> {
+        if self.node.is_empty() {
+            return Err(Error::server("Must provide node"));
+        }
+        if self.address.is_empty() && !self.skip_node_update {
+            return Err(Error::server("Must provide address if SkipNodeUpdate is not set"));
+        }
+        check_meta("Node", &self.node_meta)?;
+        let address =
+            |text: &str| Address::parse(text).map_err(|e| Error::bad(format!("Invalid node address: {e}")));
+        // Where the node is not touched its address is not looked at.
+        let own = if self.address.is_empty() { "127.0.0.1" } else { &self.address };
+        let id = (!self.id.is_empty()).then(|| uuid::Uuid::parse_str(&self.id));
+        let tagged = self.tagged_addresses.iter().map(|(tag, text)| Ok((tag.clone(), address(text)?)));
+        Ok(Node {
+            name: NodeName::parse(&self.node)?,
+            id: id.transpose().map_err(|e| Error::server(format!("Bad node ID: {e}")))?,
+            address: address(own)?,
+            tagged_addresses: tagged.collect::<Result<_, Error>>()?,
+            meta: self.node_meta.clone(),
+            implied: false,
+        })
+    }
+}
+
+impl CheckEntryBody {
+    /// A check with what it runs, where the registration defines it; else one whose status comes from outside.
+    fn build(self, of: &Context<'_>, instance: Option<&Instance>, state: &State) -> Result<Check, Error> {
+        let node = of.node;
+        let id = if self.check_id.is_empty() { &self.name } else { &self.check_id };
+        if !self.node.is_empty() && NodeName::parse(&self.node)? != *node {
+            return Err(Error::server(format!(
+                "Node '{}' for check '{id}' doesn't match register request node '{node}'",
+                self.node
+            )));
+        }
+        let service =
+            (!self.service_id.is_empty()).then(|| InstanceId::parse(&self.service_id)).transpose()?;
+        if let Some(service) = &service {
+            let registers = instance.is_some_and(|instance| instance.id == *service);
+            let known = state.registry.load().instance(node.folded(), service.as_str()).is_some();
+            if !registers && !known {
+                return Err(Error::server(format!("Unknown service ID '{service}' for check ID '{id}'")));
+            }
+        }
+        let status = match self.status.as_str() {
+            "" => Status::Critical,
+            text => {
+                Status::parse(text).ok_or_else(|| Error::bad(format!("Invalid check status: '{text}'")))?
+            }
+        };
+        let check_id = CheckId::parse(id)?;
+        let definition = self.definition.filter(CheckBody::defines_a_probe);
+        let mut check = match definition {
+            Some(definition) => definition.build(of, service.as_ref(), id, &self.name, &mut Vec::new())?,
+            None => external(of, check_id.clone(), service),
+        };
+        check.id = check_id;
+        check.name = self.name;
+        check.notes = self.notes;
+        check.initial = status;
+        Ok(check)
+    }
+}
+
+fn external(of: &Context<'_>, id: CheckId, instance: Option<InstanceId>) -> Check {
+    Check {
+        node: of.node.clone(),
+        id,
+        name: String::new(),
+        notes: String::new(),
+        instance,
+        kind: CheckKind::External,
+        interval: std::time::Duration::ZERO,
+        timeout: std::time::Duration::ZERO,
+        success_before_passing: 0,
+        failures_before_warning: 0,
+        failures_before_critical: 0,
+        deregister_after: None,
+        output_max: 4096,
+        initial: Status::Critical,
+        origin: of.origin,
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DeregisterBody {
+    datacenter: String,
+    node: String,
+    #[serde(rename = "ServiceID")]
+    service_id: String,
+    #[serde(rename = "CheckID")]
+    check_id: String,
+}
+
+const DEREGISTER: Shape = Shape {
+    fields: &[
+        ("Datacenter", Kind::Plain),
+        ("Node", Kind::Plain),
+        ("Address", Kind::Plain),
+        ("ServiceID", Kind::Plain),
+        ("CheckID", Kind::Plain),
+        ("WriteRequest", Kind::Plain),
+    ],
+    aliases: &[],
+    lax: false,
+};
+
+async fn deregister(
+    Extract(state): Extract<Arc<State>>,
+    params: Params,
+    Whole(body): Whole,
+) -> Result<Response, Error> {
+    let body: DeregisterBody = decode(&DEREGISTER, &body)?;
+    let config = state.config.load_full();
+    params.check_read(&config.datacenter)?;
+    same_datacenter(&body.datacenter, &config.datacenter)?;
+    if body.node.is_empty() {
+        return Err(Error::server("Must provide node"));
+    }
+    let node = NodeName::parse(&body.node)?;
+    let given = |text: &str| !text.is_empty();
+    let instance = given(&body.service_id).then(|| InstanceId::parse(&body.service_id)).transpose()?;
+    let check = given(&body.check_id).then(|| CheckId::parse(&body.check_id)).transpose()?;
+    state.registry.submit(Command::CatalogDeregister { node, instance, check }).await?;
+    Ok(route::json(&true))
+}

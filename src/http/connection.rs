@@ -1,0 +1,149 @@
+//! Connections: how many, from whom, and for how long they may be idle.
+//!
+//! An accept loop of our own under axum's router, because the limits are on connections: in total,
+//! for each client address, and in time. A client that sends its head slowly or nothing at all is cut off.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
+
+use super::caller::Peer;
+use super::{Config, State};
+
+/// How long open requests get to end at a shutdown.
+const GRACE: Duration = Duration::from_secs(2);
+/// The pause after an accept that failed (too many open files).
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many connections there are, by client.
+#[derive(Default)]
+struct Places {
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One place; given back when dropped.
+struct Place {
+    all: Arc<Places>,
+    client: IpAddr,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, client: IpAddr, config: &Config) -> Option<Place> {
+        let mut taken = self.taken.lock();
+        let total: usize = taken.values().sum();
+        let own = taken.get(&client).copied().unwrap_or(0);
+        if total >= config.connections_max || own >= config.connections_per_client_max {
+            return None;
+        }
+        taken.insert(client, own + 1);
+        Some(Place { all: self.clone(), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.all.taken.lock();
+        match taken.get_mut(&self.client) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(taken.remove(&self.client)),
+        }
+    }
+}
+
+/// Accepts until the shutdown, then lets open requests end for a moment.
+pub(super) async fn accept(listener: TcpListener, routes: Router, state: Arc<State>) {
+    let places = Arc::new(Places::default());
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = state.shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                state.metrics.http.refused("accept");
+                tracing::debug!("accepting an HTTP connection: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let Ok(local) = stream.local_addr() else { continue };
+        let peer = Peer { remote, local };
+        let config = state.config.load_full();
+        let Some(place) = places.take(peer.address(), &config) else {
+            state.metrics.http.refused("connections");
+            continue;
+        };
+        let (routes, state) = (routes.clone(), state.clone());
+        tasks.spawn(async move {
+            state.metrics.http.connections.inc();
+            converse(stream, peer, routes, &config, &state).await;
+            state.metrics.http.connections.dec();
+            drop(place);
+        });
+    }
+    tasks.close();
+    let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
+}
+
+/// Serves one connection to its end.
+async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config, state: &State) {
+    // Answers are small and wanted at once.
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let mut routes = routes.clone();
+        async move {
+            let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
+            Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.idle)
+        .max_headers(100)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = state.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(client = %peer.remote, "HTTP connection ended: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_limited_in_total_and_by_client_and_come_back() {
+        let config = Config { connections_max: 3, connections_per_client_max: 2, ..Config::for_tests() };
+        let places = Arc::new(Places::default());
+        let client = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let first = places.take(client(1), &config);
+        let second = places.take(client(1), &config);
+        assert!(first.is_some() && second.is_some() && places.take(client(1), &config).is_none());
+        let third = places.take(client(2), &config);
+        assert!(third.is_some() && places.take(client(3), &config).is_none());
+        drop((first, second, third));
+        assert!(places.taken.lock().is_empty());
+    }
+}

@@ -1,0 +1,74 @@
+//! How requests fail: a status and one plain line, as Consul's agents answer.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::model::NameError;
+use crate::model::address::AddressError;
+use crate::registry::Refused;
+
+/// A refusal: its status and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Error {
+    pub(super) status: StatusCode,
+    pub(super) text: String,
+}
+
+impl Error {
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+
+    /// 400.
+    pub(super) fn bad(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// 404.
+    pub(super) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, text)
+    }
+
+    /// 500, which Consul's clients get for what its servers (not its agents) find wrong.
+    pub(super) fn server(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        let mut response = (self.status, self.text).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        response
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let status = match &refused {
+            Refused::UnknownInstance(_) | Refused::UnknownCheck(_) | Refused::NoSuchInstance(_) => {
+                StatusCode::NOT_FOUND
+            }
+            // Consul answers 500 here, and its clients match on the text.
+            Refused::NotTtl(_) | Refused::UnknownNode(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::Ambiguous { .. } | Refused::FileOwned { .. } => StatusCode::CONFLICT,
+            Refused::Limit { .. } => StatusCode::BAD_REQUEST,
+            Refused::Busy { .. } | Refused::TooManyWatchers { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, refused.to_string())
+    }
+}
+
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        Self::bad(error.to_string())
+    }
+}
+
+impl From<AddressError> for Error {
+    fn from(error: AddressError) -> Self {
+        Self::bad(format!("Invalid service address: {error}"))
+    }
+}

@@ -1,0 +1,115 @@
+//! A browser must not be usable against the API.
+//!
+//! A page can make its visitor's browser send requests here. It cannot read the answers without CORS,
+//! which we never grant; it could write, and by DNS rebinding (its own name, pointed at our address)
+//! it could read as well. So the Host must be an address or a name of ours, and a write that says it
+//! comes from another page's origin is refused.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Extract};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::Error;
+use super::{Config, State};
+
+/// Lets a request through, or refuses it.
+pub(super) async fn guard(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+    let config = state.config.load_full();
+    match check(&config, request.method(), request.uri().host(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            state.metrics.http.refused("guard");
+            error.into_response()
+        }
+    }
+}
+
+fn check(config: &Config, method: &Method, target: Option<&str>, headers: &HeaderMap) -> Result<(), Error> {
+    let forbidden = |text: String| Err(Error::new(StatusCode::FORBIDDEN, text));
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(header::HOST).or(target);
+    if let Some(host) = host
+        && !is_ours(config, host)
+    {
+        return forbidden(format!(
+            "Host {host:?} is not this server's: use its address, or add the name to [http] allowed_hosts"
+        ));
+    }
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    if text(header::HeaderName::from_static("sec-fetch-site")) == Some("cross-site") {
+        return forbidden(
+            "writes from other sites' pages are refused (Sec-Fetch-Site: cross-site)".to_owned(),
+        );
+    }
+    let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
+    let same = origin.split_once("://").is_some_and(|(_, from)| host.is_some_and(|host| from == host));
+    if same { Ok(()) } else { forbidden(format!("writes from another origin ({origin}) are refused")) }
+}
+
+/// Whether a Host is an address, localhost, or a name of ours.
+fn is_ours(config: &Config, host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').map_or(v6, |(name, _)| name),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(config.node.as_str())
+        || config.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(method: Method, headers: &[(&'static str, &str)]) -> bool {
+        let config = Config { allowed_hosts: vec!["roll.example.com".into()], ..Config::for_tests() };
+        let headers = headers.iter().map(|(name, value)| {
+            (header::HeaderName::from_static(name), value.parse::<axum::http::HeaderValue>().unwrap())
+        });
+        check(&config, &method, None, &headers.collect()).is_ok()
+    }
+
+    #[test]
+    fn only_addresses_and_our_names_are_hosts() {
+        for (host, good) in [
+            ("127.0.0.1:8500", true),
+            ("[::1]:8500", true),
+            ("10.1.2.3", true),
+            ("localhost:8500", true),
+            ("N1:8500", true),
+            ("roll.example.com", true),
+            ("evil.example:8500", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example:8500", false),
+            ("", false),
+        ] {
+            assert_eq!(ask(Method::GET, &[("host", host)]), good, "{host}");
+        }
+        assert!(ask(Method::GET, &[]), "HTTP/1.0 without a Host");
+    }
+
+    #[test]
+    fn writes_from_other_origins_are_refused() {
+        let host = ("host", "127.0.0.1:8500");
+        for (headers, good) in [
+            (vec![host], true),
+            (vec![host, ("origin", "http://127.0.0.1:8500")], true),
+            (vec![host, ("origin", "http://evil.example")], false),
+            (vec![host, ("origin", "null")], false),
+            (vec![("origin", "http://evil.example")], false),
+            (vec![host, ("sec-fetch-site", "cross-site")], false),
+            (vec![host, ("sec-fetch-site", "same-origin")], true),
+        ] {
+            assert_eq!(ask(Method::PUT, &headers), good, "{headers:?}");
+            assert!(ask(Method::GET, &headers), "reads need no origin: {headers:?}");
+        }
+    }
+}

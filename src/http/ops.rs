@@ -1,0 +1,87 @@
+//! What operators ask: metrics, liveness, readiness, a backup.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::mpsc;
+
+use super::State;
+use super::caller::Whose;
+use super::error::Error;
+use super::route::get;
+
+/// A backup is sent in pieces of about this size.
+const PIECE_OCTETS: usize = 64 * 1024;
+
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/v1/rollcall/backup", get(backup))
+}
+
+async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
+    let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    state.metrics.http.watchers.set(state.registry.watchers() as i64);
+    ([(header::CONTENT_TYPE, form)], state.metrics.encode()).into_response()
+}
+
+/// The process answers.
+async fn health() -> &'static str {
+    "ok\n"
+}
+
+/// State is loaded (nothing listens before) and definitions can be stored.
+async fn ready(Extract(state): Extract<Arc<State>>) -> Result<&'static str, Error> {
+    let writable = state.registry.writable();
+    writable.map(|()| "ready\n").map_err(|e| {
+        let text = format!("DNS and reads are served, but definitions cannot be stored: {e}\n");
+        Error::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })
+}
+
+/// Everything that is stored, to callers on this machine.
+async fn backup(Extract(state): Extract<Arc<State>>, whose: Whose) -> Result<Response, Error> {
+    if !whose.here {
+        return Err(Error::new(StatusCode::FORBIDDEN, "backups are given to callers on this machine only"));
+    }
+    let (pieces, mut queue) = mpsc::channel::<io::Result<Bytes>>(4);
+    let registry = state.registry.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut to = io::BufWriter::with_capacity(PIECE_OCTETS, Pieces(pieces.clone()));
+        let written = registry.backup(&mut to).map_err(|e| io::Error::other(e.to_string()));
+        if let Err(e) = written.and_then(|()| to.flush()) {
+            // The body ends with an error, so that the client knows it is not whole.
+            let _ = pieces.blocking_send(Err(e));
+        }
+    });
+    // What is wrong at the start is an answer, not a broken body.
+    let first = match queue.recv().await {
+        Some(Ok(first)) => first,
+        Some(Err(e)) => return Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, e.to_string())),
+        None => Bytes::new(),
+    };
+    let rest = futures_util::stream::poll_fn(move |context| queue.poll_recv(context));
+    let all = futures_util::StreamExt::chain(futures_util::stream::iter([Ok(first)]), rest);
+    Ok(([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(all)).into_response())
+}
+
+/// Hands what is written to an async reader.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! What all routes share: methods that a path does not have, ids in paths, bodies, and the finish of every answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State as Extract};
+use axum::handler::Handler;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use http_body_util::{BodyExt, Limited};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+
+use super::State;
+use super::error::Error;
+
+/// A path that is read: GET, HEAD and OPTIONS.
+pub(super) fn get<H, T>(handler: H) -> MethodRouter<Arc<State>>
+where
+    H: Handler<T, Arc<State>>,
+    T: 'static,
+{
+    with_rest(axum::routing::get(handler), "OPTIONS,GET")
+}
+
+/// A path that is written: PUT and OPTIONS.
+pub(super) fn put<H, T>(handler: H) -> MethodRouter<Arc<State>>
+where
+    H: Handler<T, Arc<State>>,
+    T: 'static,
+{
+    with_rest(axum::routing::put(handler), "OPTIONS,PUT")
+}
+
+/// OPTIONS, and 405 for all other methods.
+fn with_rest(methods: MethodRouter<Arc<State>>, allow: &'static str) -> MethodRouter<Arc<State>> {
+    let allowed = move || [(header::ALLOW, allow)];
+    methods.options(move || async move { allowed() }).fallback(move |method: Method| async move {
+        let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("method {method} not allowed"));
+        (allowed(), error).into_response()
+    })
+}
+
+/// The rest of the path behind a route's fixed part, decoded once: ids may hold an encoded (or plain) `/`. Empty when there
+/// is none.
+pub(super) struct Rest(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Rest {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let matched = MatchedPath::from_request_parts(parts, state).await;
+        let matched = matched.map_err(|_| Error::server("the request matched no route"))?;
+        let fixed = matched.as_str().split('{').next().unwrap_or_default();
+        let rest = parts.uri.path().strip_prefix(fixed).unwrap_or_default();
+        let decoded = percent_decode_str(rest).decode_utf8();
+        decoded.map(|text| Self(text.into_owned())).map_err(|_| Error::bad("the path is not UTF-8"))
+    }
+}
+
+/// The whole body, within the limits on size and time.
+pub(super) struct Whole(pub(super) Bytes);
+
+impl FromRequest<Arc<State>> for Whole {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, Error> {
+        let config = state.config.load_full();
+        let max = config.body_octets_max;
+        let too_large = || {
+            state.metrics.http.refused("body");
+            let text = format!("Request body too large, max size: {max} bytes ([http] body_max)");
+            Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+        };
+        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+        if length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > max as u64) {
+            return Err(too_large());
+        }
+        let collected = Limited::new(request.into_body(), max).collect();
+        match tokio::time::timeout(config.body_wait, collected).await {
+            Ok(Ok(body)) => Ok(Self(body.to_bytes())),
+            Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+            Ok(Err(e)) => Err(Error::bad(format!("the body could not be read: {e}"))),
+            Err(_) => {
+                state.metrics.http.refused("slow body");
+                let text = format!("the body did not arrive within {:?}", config.body_wait);
+                Err(Error::new(StatusCode::REQUEST_TIMEOUT, text))
+            }
+        }
+    }
+}
+
+/// An answer with nothing in it, and what the client should know.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) warnings: Vec<String>,
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        let mut response = ([(header::CONTENT_TYPE, "application/json")], Body::empty()).into_response();
+        for warning in self.warnings {
+            tracing::warn!("{warning}");
+            if let Ok(value) = HeaderValue::from_str(&warning.escape_debug().to_string()) {
+                response.headers_mut().append("x-rollcall-warning", value);
+            }
+        }
+        response
+    }
+}
+
+/// JSON without index headers.
+pub(super) fn json(value: &impl Serialize) -> Response {
+    Json(value).into_response()
+}
+
+/// The last step of every answer: the headers that all have, `?pretty`, and the count.
+pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let pretty = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "pretty" || pair.starts_with("pretty=")));
+    let family = family(request.uri().path());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert("x-consul-default-acl-policy", HeaderValue::from_static("allow"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if pretty {
+        response = prettied(response).await;
+    }
+    state.metrics.http.answered(family, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// The first parts of a path, from a fixed set.
+fn family(path: &str) -> &'static str {
+    const FAMILIES: [&str; 8] = [
+        "/v1/agent/service",
+        "/v1/agent/check",
+        "/v1/agent",
+        "/v1/catalog",
+        "/v1/health",
+        "/v1/status",
+        "/v1/rollcall",
+        "/metrics",
+    ];
+    FAMILIES.into_iter().find(|family| path.starts_with(family)).unwrap_or("other")
+}
+
+/// Four spaces and a line end, as Consul indents.
+async fn prettied(response: Response) -> Response {
+    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/json");
+    if !json {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let bytes = body.to_bytes();
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+        return Response::from_parts(parts, Body::from(bytes));
+    };
+    let mut out = Vec::new();
+    let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, format);
+    if value.serialize(&mut serializer).is_err() {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    out.push(b'\n');
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(out))
+}

@@ -1,0 +1,41 @@
+//! Paths that lead nowhere, and what is Consul's but not ours: named, so that nobody waits or wonders.
+
+use axum::http::Uri;
+
+use super::error::Error;
+
+/// Parts of Consul's API that are not discovery.
+const NOT_SERVED: [(&str, &str); 18] = [
+    ("/v1/kv", "the key/value store"),
+    ("/v1/session", "sessions and locks"),
+    ("/v1/event", "user events"),
+    ("/v1/txn", "transactions"),
+    ("/v1/coordinate", "network coordinates"),
+    ("/v1/snapshot", "raft snapshots (see GET /v1/rollcall/backup)"),
+    ("/v1/operator", "raft operations"),
+    ("/v1/connect", "the service mesh"),
+    ("/v1/config", "mesh configuration entries"),
+    ("/v1/peering", "cluster peering"),
+    ("/v1/discovery-chain", "the service mesh"),
+    ("/v1/exported-services", "cluster peering"),
+    ("/v1/internal", "the interface of Consul's own web page"),
+    ("/v1/agent/connect", "the service mesh"),
+    ("/v1/agent/token", "agent tokens"),
+    ("/v1/agent/join", "joining other servers"),
+    ("/v1/acl", "access control"),
+    ("/v1/query", "prepared queries"),
+];
+
+/// 404, with the reason.
+pub(super) async fn not_found(uri: Uri) -> Error {
+    let path = uri.path();
+    let named = NOT_SERVED.iter().find(|(prefix, _)| {
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    Error::not_found(match named {
+        Some((prefix, what)) => format!("{prefix} is not served: Rollcall does discovery, not {what}"),
+        None if path.contains("/v1/") => "Invalid URL path: not a recognized HTTP API endpoint\n".to_owned(),
+        None => "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
+            .to_owned(),
+    })
+}
