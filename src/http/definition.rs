@@ -584,6 +584,8 @@ impl CatalogServiceBody {
         let body: Result<ServiceBody, _> = serde_json::from_value(serde_json::Value::Object(self.rest));
         let mut body = body.map_err(|e| Error::bad(format!("Request decode failed: json: {e}")))?;
         body.name = self.service;
+        // Go's client writes weights that nobody set as zeros.
+        body.weights = body.weights.filter(|weights| (weights.passing, weights.warning) != (0, 0));
         Ok(body)
     }
 }

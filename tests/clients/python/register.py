@@ -69,7 +69,7 @@ for body, part, what in (
         (b'{"Name": "x", "Nmae": "y"}', 'unknown field "Nmae"', "an unknown key"),
         (b'{"Name": "x", "Check": {"HTTP": "http://192.0.2.1/", "Interval": "10"}}', "missing unit in duration",
          "a duration without a unit"),
-        (b'{"Name": "x", "Check": {"HTTP": "http://192.0.2.1/", "Interval": "-10s"}}', "nterval", "a negative interval"),
+        (b'{"Name": "x", "Check": {"HTTP": "http://192.0.2.1/", "Interval": "-10s"}}', "negative", "a negative interval"),
         (b'{"Name": "x", "Port": 70000}', "70000", "port 70000"),
         (b'{"Name": "x", "Weights": {"Passing": 70000, "Warning": 1}}', "Weight", "a weight of 70000"),
         (b'{"ID": "a\\u0001b", "Name": "x"}', "", "a control character in an ID"),

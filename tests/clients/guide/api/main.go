@@ -360,6 +360,13 @@ func catalogWrites(client *api.Client) {
 	}, nil)
 	done(err, "catalog register of a node, a service and a check")
 	equal(passing(client, "lp"), 1, "it passes")
+	entries, _, err := client.Catalog().Service("lp", "", nil)
+	done(err, "catalog service lp")
+	if check(len(entries) == 1, "has one", entries) {
+		equal(entries[0].ServiceWeights, api.Weights{Passing: 1, Warning: 1}, "the zero weights of Go's client mean none given")
+		equal(entries[0].Node, "printer", "on its node")
+		equal(entries[0].Address, "192.0.2.90", "at its address")
+	}
 	nodes, _, err := client.Catalog().Nodes(nil)
 	done(err, "catalog nodes")
 	equal(len(nodes), 2, "two nodes now")
