@@ -1,5 +1,6 @@
 //! Rollcall: a DNS server that answers for the services that are alive.
 
+pub mod dns;
 pub mod http;
 pub mod model;
 pub mod registry;

@@ -53,7 +53,46 @@ pub struct StoreMetrics {
 
 /// Of the DNS listeners.
 #[derive(Default)]
-pub struct DnsMetrics {}
+pub struct DnsMetrics {
+    pub tcp_connections: Gauge,
+    pub truncated: Counter,
+    answers: Family<Answer, Counter>,
+    drops: Family<Kind, Counter>,
+    forwards: Family<Kind, Counter>,
+}
+
+/// A question's type, its answer's code, and how it came.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    r#type: &'static str,
+    rcode: &'static str,
+    transport: &'static str,
+}
+
+impl DnsMetrics {
+    /// Counts an answer; all labels are from fixed sets.
+    pub fn answered(&self, r#type: &'static str, rcode: &'static str, transport: &'static str) {
+        self.answers.get_or_create(&Answer { r#type, rcode, transport }).inc();
+    }
+
+    /// Counts what was not answered; `kind` is from a fixed set.
+    pub fn dropped(&self, kind: &'static str) {
+        self.drops.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Counts a question that was forwarded; `kind` is from a fixed set.
+    pub fn forwarded(&self, kind: &'static str) {
+        self.forwards.get_or_create(&Kind { kind }).inc();
+    }
+
+    fn name(&self, r: &mut Registry) {
+        r.register("tcp_connections", "Open TCP connections", self.tcp_connections.clone());
+        r.register("truncated", "Answers that were cut and have TC set", self.truncated.clone());
+        r.register("answers", "Answers by type, code and transport", self.answers.clone());
+        r.register("dropped", "Messages and connections not answered, by reason", self.drops.clone());
+        r.register("forwarded", "Questions forwarded, by outcome", self.forwards.clone());
+    }
+}
 
 /// Of the HTTP API.
 pub struct HttpMetrics {
@@ -128,6 +167,7 @@ impl Metrics {
         let mut names = Registry::with_prefix("rollcall");
         self.registry.name(names.sub_registry_with_prefix("registry"));
         self.store.name(names.sub_registry_with_prefix("store"));
+        self.dns.name(names.sub_registry_with_prefix("dns"));
         self.http.name(names.sub_registry_with_prefix("http"));
         names
     }

@@ -1,0 +1,149 @@
+//! DNS: listeners, questions, answers.
+//!
+//! A message is read ([`request`]), looked up among live names ([`live`]) and static zones ([`zone`]), and
+//! encoded ([`encode`]); [`respond`] is that whole way as one pure function, which both transports call.
+//! What is not ours is refused or forwarded ([`forward`]). hickory's types are known here and nowhere else.
+
+mod encode;
+pub mod forward;
+mod listen;
+mod live;
+mod names;
+mod request;
+mod respond;
+mod tcp;
+mod udp;
+pub mod zone;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+
+pub use hickory_proto::rr::Name;
+pub use listen::{Listeners, bind};
+pub use live::Domains;
+pub use tcp::Limits as TcpLimits;
+
+use crate::registry::Registry;
+use crate::telemetry::Metrics;
+use encode::{Answer, ExtendedError};
+use forward::Forwarder;
+use hickory_proto::op::ResponseCode;
+use respond::{Context, Outcome, Pending, Reply, Transport, respond};
+use zone::Zones;
+
+/// What answers depend on beside the registry and the zones.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub domains: Domains,
+    /// The largest answer over UDP, and what we tell clients that we take (RFC 6891).
+    pub payload: u16,
+    pub tcp: TcpLimits,
+    /// Whose questions are forwarded; nobody's when forwarding is off.
+    pub forward_for: Vec<IpNet>,
+}
+
+impl Settings {
+    fn forwards_for(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.forward_for.iter().any(|net| net.contains(&client))
+    }
+}
+
+/// What the listeners share.
+pub struct State {
+    pub registry: Registry,
+    pub settings: ArcSwap<Settings>,
+    pub zones: ArcSwap<Zones>,
+    pub forwarder: Option<Forwarder>,
+    pub metrics: Arc<Metrics>,
+    pub shutdown: CancellationToken,
+}
+
+impl State {
+    /// Answers a message from one view of everything.
+    fn respond(&self, message: &[u8], transport: Transport, client: IpAddr) -> Outcome {
+        let context = Context {
+            snapshot: &self.registry.load(),
+            settings: &self.settings.load(),
+            zones: &self.zones.load(),
+            transport,
+            client,
+            pick: rand::random(),
+        };
+        respond(message, &context)
+    }
+
+    /// Lets the forwarder finish what needs others.
+    async fn ask(&self, pending: &Pending) -> Reply {
+        let answer = match &self.forwarder {
+            Some(forwarder) => forwarder.ask(&pending.request.question, &pending.want).await,
+            None => None,
+        };
+        let outcome = if answer.is_some() { "answered" } else { "too many" };
+        self.metrics.dns.forwarded(outcome);
+        pending.finish(&answer.unwrap_or_else(|| {
+            let error = Some(ExtendedError::NetworkError);
+            Answer { error, ..Answer::code(ResponseCode::ServFail) }
+        }))
+    }
+
+    fn count(&self, reply: &Reply, transport: Transport) {
+        let kind = reply.kind.map_or("none", kind_label);
+        let transport = match transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        };
+        self.metrics.dns.answered(kind, rcode_label(reply.rcode), transport);
+        if reply.encoded.truncated {
+            self.metrics.dns.truncated.inc();
+        }
+    }
+}
+
+/// Serves every listener until the shutdown.
+pub async fn serve(listeners: Listeners, state: Arc<State>) {
+    let tasks = tokio_util::task::TaskTracker::new();
+    for socket in listeners.udp {
+        tasks.spawn(udp::serve(socket, state.clone()));
+    }
+    for listener in listeners.tcp {
+        tasks.spawn(tcp::serve(listener, state.clone()));
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// A type's name, from a fixed set.
+fn kind_label(kind: hickory_proto::rr::RecordType) -> &'static str {
+    use hickory_proto::rr::RecordType as T;
+    match kind {
+        T::A => "A",
+        T::AAAA => "AAAA",
+        T::SRV => "SRV",
+        T::TXT => "TXT",
+        T::PTR => "PTR",
+        T::SOA => "SOA",
+        T::NS => "NS",
+        T::CNAME => "CNAME",
+        T::MX => "MX",
+        T::ANY => "ANY",
+        _ => "other",
+    }
+}
+
+fn rcode_label(rcode: ResponseCode) -> &'static str {
+    match rcode {
+        ResponseCode::NoError => "NOERROR",
+        ResponseCode::FormErr => "FORMERR",
+        ResponseCode::ServFail => "SERVFAIL",
+        ResponseCode::NXDomain => "NXDOMAIN",
+        ResponseCode::NotImp => "NOTIMP",
+        ResponseCode::Refused => "REFUSED",
+        ResponseCode::BADVERS => "BADVERS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,192 @@
+//! Questions that are not ours, when we are set as a machine's resolver: hickory's resolver with its cache.
+//!
+//! Only for clients in `allow`. Names of ours never reach it: they are answered before. An upstream
+//! that is one of our own sockets would be asked for ever, so it is refused at the start.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+
+use super::encode::{Answer, ExtendedError};
+use super::live::Live;
+use super::respond::Want;
+use crate::dns::request::Question;
+
+/// How forwarding is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Who is asked, in order; the system's own when empty.
+    pub upstreams: Vec<SocketAddr>,
+    pub allow: Vec<IpNet>,
+    /// For one try with one upstream.
+    pub timeout: Duration,
+    /// Questions that wait for an answer at once.
+    pub waiting_max: usize,
+    pub cache_entries: u64,
+}
+
+/// The door to other servers.
+pub struct Forwarder {
+    resolver: TokioResolver,
+    places: Semaphore,
+}
+
+/// Why forwarding cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("[forward] upstream {0} is this server itself: name another")]
+    Loop(SocketAddr),
+    #[error("[forward] the system's resolver configuration cannot be used: {0}")]
+    System(String),
+    #[error(
+        "[forward] the system's only resolver is this server itself: name upstreams, e.g. [forward] upstreams = [\"192.0.2.1\"]"
+    )]
+    OnlyOurselves,
+}
+
+impl Forwarder {
+    /// Sets up the upstreams. `own` are the addresses that we listen on.
+    pub fn new(config: &Config, own: &[SocketAddr]) -> Result<Self, ForwardError> {
+        let servers = if config.upstreams.is_empty() {
+            system(own)?
+        } else {
+            if let Some(looping) = config.upstreams.iter().find(|upstream| is_ours(**upstream, own)) {
+                return Err(ForwardError::Loop(*looping));
+            }
+            config.upstreams.clone()
+        };
+        let servers = servers.into_iter().map(|server| {
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                connection.port = server.port();
+                connection
+            });
+            NameServerConfig::new(server.ip(), true, connections.into())
+        });
+        let servers = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        let mut builder = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
+        let options = builder.options_mut();
+        options.timeout = config.timeout;
+        options.attempts = 2;
+        options.cache_size = config.cache_entries;
+        options.use_hosts_file = ResolveHosts::Never;
+        options.ndots = 0;
+        options.preserve_intermediates = true;
+        options.try_tcp_on_error = true;
+        options.negative_max_ttl = Some(Duration::from_secs(300));
+        let resolver = builder.build().map_err(|e| ForwardError::System(e.to_string()))?;
+        Ok(Self { resolver, places: Semaphore::new(config.waiting_max) })
+    }
+
+    /// The answer to a question of somebody else's, or the rest of an answer of ours. `None` when too many wait already.
+    pub(super) async fn ask(&self, question: &Question, want: &Want) -> Option<Answer> {
+        let _place = self.places.try_acquire().ok()?;
+        Some(match want {
+            Want::Question => self.question(&question.name, question.kind).await,
+            Want::Hosts(live) => self.hosts(question, live).await,
+        })
+    }
+
+    async fn question(&self, name: &Name, kind: RecordType) -> Answer {
+        let found = self.resolver.lookup(name.clone(), kind).await;
+        match found {
+            Ok(lookup) => Answer { answers: lookup.answers().to_vec(), ..Answer::default() },
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                let soa = none.soa.map(|soa| Record::into_record_of_rdata(*soa));
+                Answer { authorities: soa.into_iter().collect(), ..Answer::code(none.response_code) }
+            }
+            Err(error) => {
+                tracing::debug!(%name, %kind, "forwarding: {error}");
+                let rcode = match error {
+                    NetError::Dns(DnsError::ResponseCode(code)) if code == ResponseCode::Refused => code,
+                    _ => ResponseCode::ServFail,
+                };
+                Answer { error: Some(ExtendedError::NetworkError), ..Answer::code(rcode) }
+            }
+        }
+    }
+
+    /// Adds the addresses of host names: behind a CNAME under their own name, else under the name asked for.
+    async fn hosts(&self, question: &Question, live: &Live) -> Answer {
+        const HOSTS_MAX: usize = 16;
+        let mut answer = live.answer.clone();
+        let behind_cname = answer.answers.iter().any(|r| r.record_type() == RecordType::CNAME);
+        for host in live.hosts.iter().take(HOSTS_MAX) {
+            let found = self.question(host, question.kind).await;
+            for mut record in found.answers {
+                if !behind_cname {
+                    if record.record_type() != question.kind {
+                        continue;
+                    }
+                    record.name = question.name.clone();
+                }
+                record.ttl = record.ttl.min(live.ttl);
+                if !answer.answers.contains(&record) {
+                    answer.answers.push(record);
+                }
+            }
+        }
+        if !answer.answers.is_empty() {
+            answer.authorities.clear();
+        }
+        answer
+    }
+}
+
+/// What the system asks, without ourselves.
+fn system(own: &[SocketAddr]) -> Result<Vec<SocketAddr>, ForwardError> {
+    let (config, _) =
+        hickory_resolver::system_conf::read_system_conf().map_err(|e| ForwardError::System(e.to_string()))?;
+    let servers = config.name_servers().iter().map(|server| {
+        let port = server.connections.first().map_or(53, |connection| connection.port);
+        SocketAddr::new(server.ip, port)
+    });
+    let others: Vec<_> = servers.filter(|server| !is_ours(*server, own)).collect();
+    if others.is_empty() { Err(ForwardError::OnlyOurselves) } else { Ok(others) }
+}
+
+/// Whether an address leads to one of our sockets. A wildcard socket has every address of this machine; that
+/// an address is this machine's shows in that it can be bound.
+fn is_ours(upstream: SocketAddr, own: &[SocketAddr]) -> bool {
+    let local = |ip: IpAddr| std::net::UdpSocket::bind((ip, 0)).is_ok();
+    own.iter().filter(|listening| listening.port() == upstream.port()).any(|listening| {
+        listening.ip() == upstream.ip() || (listening.ip().is_unspecified() && local(upstream.ip()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(upstream: &str) -> Config {
+        Config {
+            upstreams: vec![upstream.parse().unwrap()],
+            allow: Vec::new(),
+            timeout: Duration::from_secs(1),
+            waiting_max: 1,
+            cache_entries: 10,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_is_ourselves_is_refused() {
+        let own: Vec<SocketAddr> = vec!["127.0.0.1:53".parse().unwrap(), "0.0.0.0:5353".parse().unwrap()];
+        for (upstream, refused) in [
+            ("127.0.0.1:53", true),
+            ("127.0.0.1:5353", true),
+            ("127.0.0.1:54", false),
+            ("192.0.2.1:53", false),
+            ("192.0.2.1:5353", false),
+        ] {
+            let outcome = Forwarder::new(&config(upstream), &own);
+            assert_eq!(matches!(outcome, Err(ForwardError::Loop(_))), refused, "{upstream}");
+        }
+    }
+}

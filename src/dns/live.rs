@@ -1,0 +1,351 @@
+//! Answers from the registry: services, nodes, addresses, the domain itself, and reverse names.
+//!
+//! One snapshot in, records out; which instances answer is `select`'s business. Negative answers carry a
+//! SOA whose TTL and MINIMUM are one second, so that a service that appears is seen at once.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use super::encode::Answer;
+use super::names::{self, Asked};
+use super::request::Question;
+use crate::registry::NodeEntry;
+use crate::registry::snapshot::Owner;
+use crate::select::{self, Chosen, Known, Reached, Selection, Settings, World, node_reached};
+
+/// Where the live names stand.
+#[derive(Debug, Clone)]
+pub struct Domains {
+    /// The first is our own; answers to reverse names use it.
+    pub domains: Vec<Name>,
+    /// In lower case.
+    pub datacenter: String,
+    /// The node that we run on, in lower case.
+    pub own_node: String,
+    pub settings: Settings,
+}
+
+/// RFC 2308 section 5: how long "no" may be kept, in seconds.
+const NEGATIVE_TTL: u32 = 1;
+/// PTR records of one address: a name for each owner, but not a million.
+const PTR_MAX: usize = 32;
+/// Octets of one TXT record.
+const TXT_OCTETS_MAX: usize = 1024;
+
+/// An answer, and the host names that only a forwarder can resolve.
+pub(super) struct Live {
+    pub(super) answer: Answer,
+    /// Instances whose address is a host name of somebody else's: their addresses belong to the answer.
+    pub(super) hosts: Vec<Name>,
+    /// The TTL of what is added for them.
+    pub(super) ttl: u32,
+}
+
+impl From<Answer> for Live {
+    fn from(answer: Answer) -> Self {
+        Self { answer, hosts: Vec::new(), ttl: 0 }
+    }
+}
+
+/// A question about a name in one of our domains.
+struct Ask<'a> {
+    world: World<'a>,
+    domains: &'a Domains,
+    question: &'a Question,
+    /// The domain as the client spelt it.
+    domain: Name,
+    pick: u64,
+}
+
+/// Answers when the name is in one of our domains or the reverse name of an address we know.
+pub(super) fn answer(world: World<'_>, domains: &Domains, question: &Question, pick: u64) -> Option<Live> {
+    let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
+    let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
+        return reverse(world, domains, question).map(Live::from);
+    };
+    let domain = question.name.trim_to(usize::from(domain.num_labels()));
+    let ask = Ask { world, domains, question, domain, pick };
+    let labels = names::labels(&question.name);
+    // Names that are not text are nobody's.
+    let Some(labels) = labels else { return Some(ask.nothing().into()) };
+    let below = labels.len() - usize::from(ask.domain.num_labels());
+    let below: Vec<&str> = labels[..below].iter().map(String::as_str).collect();
+    Some(ask.answer(&names::read(&below, &domains.datacenter)))
+}
+
+impl Ask<'_> {
+    fn answer(&self, asked: &Asked) -> Live {
+        match asked {
+            Asked::Apex => self.apex().into(),
+            Asked::Server => {
+                let own = self.world.snapshot.node(&self.domains.own_node);
+                self.reached(&own.map(|node| node_reached(node)).unwrap_or_default(), None).into()
+            }
+            Asked::Service { service, tag } => self.service(service, tag.as_deref()),
+            Asked::Node(name) => match self.world.snapshot.node(name) {
+                Some(node) if node.node.name.is_label() => {
+                    self.reached(&node_reached(node), Some(node)).into()
+                }
+                _ => self.nothing().into(),
+            },
+            Asked::Addresses(reached) => self.reached(reached, None).into(),
+            Asked::Empty => self.no_data().into(),
+            Asked::Unknown => self.nothing().into(),
+        }
+    }
+
+    fn apex(&self) -> Answer {
+        let server = self.name("ns");
+        match self.question.kind {
+            RecordType::SOA => self.found(vec![self.soa(self.plain_ttl())]),
+            RecordType::NS => {
+                let own = self.world.snapshot.node(&self.domains.own_node);
+                let glue = own.map(|node| addresses(&server, &node_reached(node), self.plain_ttl(), None));
+                let ns = self.record(self.plain_ttl(), RData::NS(NS(server)));
+                Answer { additionals: glue.unwrap_or_default(), ..self.found(vec![ns]) }
+            }
+            RecordType::ANY => self.any(self.plain_ttl()),
+            _ => self.no_data(),
+        }
+    }
+
+    /// A name with addresses and perhaps a node's meta.
+    fn reached(&self, reached: &Reached<'_>, node: Option<&NodeEntry>) -> Answer {
+        let ttl = self.plain_ttl();
+        let owner = &self.question.name;
+        let records = match self.question.kind {
+            RecordType::ANY => return self.any(ttl),
+            RecordType::TXT => node
+                .and_then(|node| txt(&node.node.meta))
+                .map_or_else(Vec::new, |text| vec![self.record(ttl, RData::TXT(text))]),
+            kind => match reached.host.and_then(host_name) {
+                Some(host) => vec![self.record(ttl, RData::CNAME(CNAME(host)))],
+                None => addresses(owner, reached, ttl, Some(kind)),
+            },
+        };
+        self.found_or_no_data(records)
+    }
+
+    fn service(&self, service: &str, tag: Option<&str>) -> Live {
+        let asked = select::Asked { service, tag, pick: self.pick };
+        let known = match select::select(self.world, asked) {
+            Selection::Known(known) if known.service.name.is_label() => known,
+            Selection::Above => return self.no_data().into(),
+            // `_tcp.service` stands above every `_web._tcp.service`.
+            _ if tag.is_none() && service.starts_with('_') => return self.no_data().into(),
+            _ => return self.nothing().into(),
+        };
+        match self.question.kind {
+            RecordType::SRV => self.srv(&known).into(),
+            RecordType::A | RecordType::AAAA | RecordType::CNAME => self.service_addresses(&known),
+            RecordType::TXT => {
+                let texts = known.chosen.iter().filter_map(|chosen| txt(&chosen.entry.instance.meta));
+                let records = texts.map(|text| self.record(known.ttl, RData::TXT(text)));
+                self.found_or_no_data(distinct(records)).into()
+            }
+            RecordType::ANY if known.chosen.is_empty() => self.no_data().into(),
+            RecordType::ANY => self.any(known.ttl).into(),
+            _ => self.no_data().into(),
+        }
+    }
+
+    fn service_addresses(&self, known: &Known<'_>) -> Live {
+        let hosts: Vec<Name> = known.chosen.iter().filter_map(|c| host_name(c.reached.host?)).collect();
+        let all_one_host =
+            hosts.len() == known.chosen.len() && hosts.windows(2).all(|pair| pair[0] == pair[1]);
+        if let (true, Some(host)) = (all_one_host, hosts.first()) {
+            let cname = self.record(known.ttl, RData::CNAME(CNAME(host.clone())));
+            let chase = self.question.kind != RecordType::CNAME;
+            let hosts = if chase { vec![host.clone()] } else { Vec::new() };
+            return Live { answer: self.found(vec![cname]), hosts, ttl: known.ttl };
+        }
+        let kind = self.question.kind;
+        let of = |chosen: &Chosen<'_>| addresses(&self.question.name, &chosen.reached, known.ttl, Some(kind));
+        let records = distinct(known.chosen.iter().flat_map(of));
+        let seen = &mut HashSet::new();
+        let hosts: Vec<Name> = hosts.into_iter().filter(|host| seen.insert(host.to_lowercase())).collect();
+        let hosts = if kind == RecordType::CNAME { Vec::new() } else { hosts };
+        Live { answer: self.found_or_no_data(records), hosts, ttl: known.ttl }
+    }
+
+    /// One SRV record for each instance, with the addresses of the targets.
+    fn srv(&self, known: &Known<'_>) -> Answer {
+        let (mut records, mut additionals) = (Vec::new(), Vec::new());
+        let (mut targets, mut seen) = (HashSet::new(), HashSet::new());
+        for chosen in &known.chosen {
+            let Some(target) = self.target(chosen) else { continue };
+            let port = chosen.entry.instance.port;
+            if seen.insert((target.to_lowercase(), port)) {
+                let data = SRV::new(1, chosen.weight, port, target.clone());
+                records.push(self.record(known.ttl, RData::SRV(data)));
+            }
+            if targets.insert(target.to_lowercase()) {
+                additionals.extend(addresses(&target, &chosen.reached, known.ttl, None));
+            }
+        }
+        Answer { additionals, ..self.found_or_no_data(records) }
+    }
+
+    /// The name under which an instance's addresses are found: its node's when it is reached there.
+    fn target(&self, chosen: &Chosen<'_>) -> Option<Name> {
+        if let Some(host) = chosen.reached.host {
+            return host_name(host);
+        }
+        let node = &chosen.node.node.name;
+        if chosen.reached.by_node && node.is_label() {
+            return Some(self.name(&format!("{}.node.{}", node.folded(), self.domains.datacenter)));
+        }
+        let label = names::address_label(&chosen.reached)?;
+        Some(self.name(&format!("{label}.addr.{}", self.domains.datacenter)))
+    }
+
+    /// A name in the domain that was asked in.
+    fn name(&self, below: &str) -> Name {
+        name_in(below, &self.domain)
+    }
+
+    fn record(&self, ttl: u32, data: RData) -> Record {
+        Record::from_rdata(self.question.name.clone(), ttl, data)
+    }
+
+    fn soa(&self, ttl: u32) -> Record {
+        soa(self.domain.clone(), &self.domain, self.world, ttl)
+    }
+
+    fn plain_ttl(&self) -> u32 {
+        self.world.settings.plain_ttl()
+    }
+
+    fn found(&self, answers: Vec<Record>) -> Answer {
+        Answer { authoritative: true, answers, ..Answer::default() }
+    }
+
+    fn found_or_no_data(&self, answers: Vec<Record>) -> Answer {
+        if answers.is_empty() { self.no_data() } else { self.found(answers) }
+    }
+
+    /// The name exists without this type (RFC 2308 section 2.2).
+    fn no_data(&self) -> Answer {
+        let authorities = vec![self.soa(NEGATIVE_TTL)];
+        Answer { authoritative: true, authorities, ..Answer::default() }
+    }
+
+    /// The name does not exist (RFC 2308 section 2.1).
+    fn nothing(&self) -> Answer {
+        Answer { rcode: ResponseCode::NXDomain, ..self.no_data() }
+    }
+
+    fn any(&self, ttl: u32) -> Answer {
+        self.found(vec![any(&self.question.name, ttl)])
+    }
+}
+
+/// RFC 8482 section 4.2: ANY is answered with one small record that says so.
+pub(super) fn any(owner: &Name, ttl: u32) -> Record {
+    let data = HINFO::new("RFC8482".to_owned(), String::new());
+    Record::from_rdata(owner.clone(), ttl, RData::HINFO(data))
+}
+
+/// The reverse name of an address that we know: its nodes, then its services.
+fn reverse(world: World<'_>, domains: &Domains, question: &Question) -> Option<Answer> {
+    let labels = names::labels(&question.name)?;
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let address = names::reverse(&labels)?;
+    let mut owners = world.snapshot.owners(address).peekable();
+    owners.peek()?;
+    let primary = domains.domains.first()?;
+    let ttl = world.settings.plain_ttl();
+    let owner = |data| Record::from_rdata(question.name.clone(), ttl, data);
+    let answers = match question.kind {
+        RecordType::PTR => {
+            let named = owners.filter_map(|owner| match owner {
+                Owner::Node(node) if node.is_label() => {
+                    Some(format!("{}.node.{}", node.folded(), domains.datacenter))
+                }
+                Owner::Service(service) if service.is_label() => {
+                    Some(format!("{}.service", service.folded()))
+                }
+                _ => None,
+            });
+            let mut targets: Vec<String> = named.take(PTR_MAX).collect();
+            if targets.is_empty() {
+                targets.push(format!("{}.addr.{}", spelt(address), domains.datacenter));
+            }
+            targets.iter().map(|below| owner(RData::PTR(PTR(name_in(below, primary))))).collect()
+        }
+        RecordType::ANY => vec![any(&question.name, ttl)],
+        _ => Vec::new(),
+    };
+    // The SOA stands at the name itself: the rest of the reverse tree is not ours.
+    let authorities = match answers.is_empty() {
+        true => vec![soa(question.name.clone(), primary, world, NEGATIVE_TTL)],
+        false => Vec::new(),
+    };
+    Some(Answer { authoritative: true, answers, authorities, ..Answer::default() })
+}
+
+fn spelt(address: IpAddr) -> String {
+    let reached = match address {
+        IpAddr::V4(v4) => Reached { v4: Some(v4), ..Reached::default() },
+        IpAddr::V6(v6) => Reached { v6: Some(v6), ..Reached::default() },
+    };
+    names::address_label(&reached).unwrap_or_default()
+}
+
+fn soa(owner: Name, domain: &Name, world: World<'_>, ttl: u32) -> Record {
+    let (server, mailbox) = (name_in("ns", domain), name_in("hostmaster", domain));
+    let serial = world.snapshot.serial();
+    Record::from_rdata(
+        owner,
+        ttl,
+        RData::SOA(SOA::new(server, mailbox, serial, 3600, 600, 86_400, NEGATIVE_TTL)),
+    )
+}
+
+/// `below` in a domain. Names of ours are short enough; one that is not is the domain's own.
+fn name_in(below: &str, domain: &Name) -> Name {
+    let labels = below.split('.').map(str::as_bytes).chain(domain.iter());
+    let mut name = Name::from_labels(labels).unwrap_or_else(|_| domain.clone());
+    name.set_fqdn(true);
+    name
+}
+
+fn host_name(host: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(host).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+/// Address records of one type, or of both.
+fn addresses(owner: &Name, reached: &Reached<'_>, ttl: u32, kind: Option<RecordType>) -> Vec<Record> {
+    let wanted = |this| kind.is_none_or(|kind| kind == this);
+    let v4 = reached.v4.filter(|_| wanted(RecordType::A)).map(|ip| RData::A(A(ip)));
+    let v6 = reached.v6.filter(|_| wanted(RecordType::AAAA)).map(|ip| RData::AAAA(AAAA(ip)));
+    v4.into_iter().chain(v6).map(|data| Record::from_rdata(owner.clone(), ttl, data)).collect()
+}
+
+/// Meta as `key=value` strings, as many as fit; `None` when there is none.
+fn txt(meta: &std::collections::BTreeMap<String, String>) -> Option<TXT> {
+    let mut room = TXT_OCTETS_MAX;
+    let texts: Vec<String> = meta
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        // RFC 1035 section 3.3: a character-string has at most 255 octets.
+        .filter(|text| text.len() <= 255)
+        .take_while(|text| {
+            let fits = text.len() < room;
+            room = room.saturating_sub(text.len() + 1);
+            fits
+        })
+        .collect();
+    (!texts.is_empty()).then(|| TXT::new(texts))
+}
+
+fn distinct(records: impl IntoIterator<Item = Record>) -> Vec<Record> {
+    let mut seen = HashSet::new();
+    records.into_iter().filter(|record| seen.insert(record.data.clone())).collect()
+}

@@ -1,0 +1,214 @@
+//! One message in, one message out. No I/O, no clock: whatever the transport, the same bytes give the same answer.
+
+use std::net::IpAddr;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+
+use super::Settings;
+use super::encode::{Answer, Encoded, ExtendedError, Frame, encode};
+use super::live::{self, Live};
+use super::request::{self, Malformed, Request};
+use super::zone::Zones;
+use crate::registry::Snapshot;
+use crate::select::World;
+
+/// How a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// All that an answer depends on beside the message.
+pub(super) struct Context<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) settings: &'a Settings,
+    pub(super) zones: &'a Zones,
+    pub(super) transport: Transport,
+    pub(super) client: IpAddr,
+    /// Chance, for the rotation.
+    pub(super) pick: u64,
+}
+
+/// What comes of a message.
+pub(super) enum Outcome {
+    /// Nothing may be sent.
+    Silence,
+    Reply(Reply),
+    /// Others have to be asked first.
+    Ask(Box<Pending>),
+}
+
+/// An answer and what is counted of it.
+pub(super) struct Reply {
+    pub(super) encoded: Encoded,
+    pub(super) rcode: ResponseCode,
+    pub(super) kind: Option<RecordType>,
+}
+
+/// A request that waits for the forwarder.
+pub(super) struct Pending {
+    pub(super) request: Request,
+    pub(super) want: Want,
+    transport: Transport,
+    payload: u16,
+}
+
+/// What the forwarder is to find.
+pub(super) enum Want {
+    /// The answer to the question itself.
+    Question,
+    /// The addresses of host names, to be added to what we have.
+    Hosts(Live),
+}
+
+/// Answers a message, or says what is needed for it.
+pub(super) fn respond(bytes: &[u8], context: &Context<'_>) -> Outcome {
+    let request = match request::read(bytes) {
+        Ok(request) => request,
+        Err(malformed) => return refuse(&malformed, context),
+    };
+    let forwards = context.settings.forwards_for(context.client);
+    let pending = |want, request| {
+        let (transport, payload) = (context.transport, context.settings.payload);
+        Outcome::Ask(Box::new(Pending { request, want, transport, payload }))
+    };
+    match look_up(&request, context) {
+        Found::Answer(answer) => Outcome::Reply(reply(&request, &answer, context, forwards)),
+        Found::Hosts(live) if forwards => pending(Want::Hosts(live), request),
+        // Without a forwarder only the names themselves can be given.
+        Found::Hosts(live) => Outcome::Reply(reply(&request, &live.answer, context, forwards)),
+        Found::Elsewhere if forwards && request.recursion_desired => pending(Want::Question, request),
+        Found::Elsewhere => {
+            let error = Some(ExtendedError::Prohibited);
+            let refused = Answer { error, ..Answer::code(ResponseCode::Refused) };
+            Outcome::Reply(reply(&request, &refused, context, forwards))
+        }
+    }
+}
+
+enum Found {
+    Answer(Answer),
+    Hosts(Live),
+    /// The name is not ours.
+    Elsewhere,
+}
+
+fn look_up(request: &Request, context: &Context<'_>) -> Found {
+    // RFC 6891 section 6.1.3: versions that we do not know.
+    if request.edns.is_some_and(|edns| edns.version > 0) {
+        return Found::Answer(Answer::code(ResponseCode::BADVERS));
+    }
+    let question = &request.question;
+    if question.class != DNSClass::IN {
+        return Found::Answer(Answer::code(ResponseCode::Refused));
+    }
+    // Transfers are not served, and the types below are no questions (RFC 6895 section 3.1).
+    match question.kind {
+        RecordType::AXFR | RecordType::IXFR => {
+            let error = Some(ExtendedError::NotSupported);
+            return Found::Answer(Answer { error, ..Answer::code(ResponseCode::NotImp) });
+        }
+        RecordType::OPT | RecordType::TSIG => return Found::Answer(Answer::code(ResponseCode::FormErr)),
+        _ => {}
+    }
+    let world = World { snapshot: context.snapshot, settings: &context.settings.domains.settings };
+    if let Some(live) = live::answer(world, &context.settings.domains, question, context.pick) {
+        return if live.hosts.is_empty() { Found::Answer(live.answer) } else { Found::Hosts(live) };
+    }
+    match context.zones.find(&question.name) {
+        Some(zone) => Found::Answer(of_zone(zone, &question.name, question.kind)),
+        None => Found::Elsewhere,
+    }
+}
+
+/// A static zone's answer. ANY gives one small record (RFC 8482), where the name exists.
+fn of_zone(zone: &super::zone::Zone, name: &Name, kind: RecordType) -> Answer {
+    let mut found = zone.lookup(name, kind);
+    if kind == RecordType::ANY && !found.answer.is_empty() {
+        let cname = found.answer.iter().all(|record| record.record_type() == RecordType::CNAME);
+        if !cname {
+            let ttl = found.answer.iter().map(|record| record.ttl).min().unwrap_or(0);
+            found.answer = vec![live::any(name, ttl)];
+            found.additional.clear();
+        }
+    }
+    // Owners that are the name asked for are spelt as it was.
+    for record in found.answer.iter_mut().filter(|record| record.name == *name) {
+        record.name = name.clone();
+    }
+    Answer {
+        rcode: found.rcode,
+        authoritative: found.authoritative,
+        glue: !found.authoritative,
+        answers: found.answer,
+        authorities: found.authority,
+        additionals: found.additional,
+        error: None,
+    }
+}
+
+fn reply(request: &Request, answer: &Answer, context: &Context<'_>, forwards: bool) -> Reply {
+    let limit = limit(request, context.transport, context.settings.payload);
+    frame(request, answer, limit, context.settings.payload, forwards)
+}
+
+fn frame(request: &Request, answer: &Answer, limit: usize, payload: u16, forwards: bool) -> Reply {
+    let frame = Frame {
+        id: request.id,
+        opcode: 0,
+        recursion_desired: request.recursion_desired,
+        recursion_available: forwards,
+        checking_disabled: request.checking_disabled,
+        question: Some(&request.question),
+        edns: request.edns,
+        payload,
+        limit,
+    };
+    Reply { encoded: encode(&frame, answer), rcode: answer.rcode, kind: Some(request.question.kind) }
+}
+
+/// Octets that an answer may have: what the client takes, but over UDP no more than we send.
+fn limit(request: &Request, transport: Transport, payload: u16) -> usize {
+    match transport {
+        Transport::Tcp => usize::from(u16::MAX),
+        // RFC 6891 section 6.2.3: values below 512 count as 512.
+        Transport::Udp => {
+            usize::from(request.edns.map_or(512, |edns| edns.payload.clamp(512, payload.max(512))))
+        }
+    }
+}
+
+impl Pending {
+    /// The answer, now that the others have spoken.
+    pub(super) fn finish(&self, answer: &Answer) -> Reply {
+        let limit = limit(&self.request, self.transport, self.payload);
+        frame(&self.request, answer, limit, self.payload, true)
+    }
+}
+
+fn refuse(malformed: &Malformed, context: &Context<'_>) -> Outcome {
+    let (id, opcode, recursion_desired, question, rcode) = match malformed {
+        Malformed::Unanswerable => return Outcome::Silence,
+        Malformed::FormErr { id, recursion_desired, question } => {
+            (*id, 0, *recursion_desired, question.as_ref(), ResponseCode::FormErr)
+        }
+        // RFC 8906 section 8.1.4: unknown opcodes are answered NOTIMP.
+        Malformed::Opcode { id, opcode, recursion_desired } => {
+            (*id, *opcode, *recursion_desired, None, ResponseCode::NotImp)
+        }
+    };
+    let frame = Frame {
+        id,
+        opcode,
+        recursion_desired,
+        recursion_available: false,
+        checking_disabled: false,
+        question,
+        edns: None,
+        payload: context.settings.payload,
+        limit: 512,
+    };
+    Outcome::Reply(Reply { encoded: encode(&frame, &Answer::code(rcode)), rcode, kind: None })
+}

@@ -1,0 +1,204 @@
+//! TCP: many queries on a connection (RFC 7766), and limits on everything that a client can hold on to.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use super::State;
+use super::respond::{Outcome, Reply, Transport};
+
+/// Bounds on connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    /// Queries of one connection that wait for others' answers.
+    pub in_flight_max: usize,
+    /// How long a connection may be silent between queries.
+    pub idle: Duration,
+    /// How long one query may take to arrive, or one answer to be taken.
+    pub transfer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            connections_per_client_max: 1_000,
+            in_flight_max: 64,
+            idle: Duration::from_secs(10),
+            transfer: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Answers that wait to be written; the reader waits when it is full.
+const ANSWERS_WAITING_MAX: usize = 32;
+/// The pause after an accept that failed (too many open files).
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many connections there are, by client.
+#[derive(Default)]
+struct Places {
+    taken: Mutex<(usize, HashMap<IpAddr, usize>)>,
+}
+
+impl Places {
+    fn take(&self, client: IpAddr, limits: &Limits) -> bool {
+        let (total, clients) = &mut *self.taken.lock();
+        let own = clients.entry(client).or_insert(0);
+        if *total >= limits.connections_max || *own >= limits.connections_per_client_max {
+            if *own == 0 {
+                clients.remove(&client);
+            }
+            return false;
+        }
+        *own += 1;
+        *total += 1;
+        true
+    }
+
+    fn give_back(&self, client: IpAddr) {
+        let (total, clients) = &mut *self.taken.lock();
+        *total -= 1;
+        if let Some(own) = clients.get_mut(&client) {
+            *own -= 1;
+            if *own == 0 {
+                clients.remove(&client);
+            }
+        }
+    }
+}
+
+/// Accepts until the shutdown.
+pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
+    let places = Arc::new(Places::default());
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = state.shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!("accepting a DNS connection: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let ip = client.ip().to_canonical();
+        let limits = state.settings.load().tcp;
+        if !places.take(ip, &limits) {
+            state.metrics.dns.dropped("tcp connections");
+            continue;
+        }
+        let (state, places) = (state.clone(), places.clone());
+        tasks.spawn(async move {
+            state.metrics.dns.tcp_connections.inc();
+            // Answers are whole messages and wanted at once.
+            let _ = stream.set_nodelay(true);
+            let (read, write) = stream.into_split();
+            tokio::select! {
+                () = state.shutdown.cancelled() => {}
+                () = converse(read, write, client, &limits, &state) => {}
+            }
+            state.metrics.dns.tcp_connections.dec();
+            places.give_back(ip);
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// One connection: reads queries and answers each as soon as it can, in whatever order (RFC 7766 section 6.2.1.1).
+async fn converse<R, W>(mut read: R, write: W, client: SocketAddr, limits: &Limits, state: &Arc<State>)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let (answers, queue) = mpsc::channel(ANSWERS_WAITING_MAX);
+    let writing = tokio::spawn(write_all(write, queue, limits.transfer));
+    let places = Arc::new(Semaphore::new(limits.in_flight_max));
+    loop {
+        let query = match next(&mut read, limits).await {
+            Ok(Some(query)) => query,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::debug!(%client, "DNS connection ended: {error}");
+                if error.kind() == io::ErrorKind::TimedOut {
+                    state.metrics.dns.dropped("tcp timeout");
+                }
+                break;
+            }
+        };
+        match state.respond(&query, Transport::Tcp, client.ip()) {
+            // A response on a connection of ours: the peer is confused.
+            Outcome::Silence => {
+                state.metrics.dns.dropped("not a request");
+                break;
+            }
+            Outcome::Reply(reply) => {
+                state.count(&reply, Transport::Tcp);
+                if answers.send(reply).await.is_err() {
+                    break;
+                }
+            }
+            Outcome::Ask(pending) => {
+                let Ok(place) = places.clone().acquire_owned().await else { break };
+                let (state, answers) = (state.clone(), answers.clone());
+                tokio::spawn(async move {
+                    let reply = state.ask(&pending).await;
+                    state.count(&reply, Transport::Tcp);
+                    // The client may have gone.
+                    let _ = answers.send(reply).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+    // Half-closed: what was asked is still answered.
+    drop(answers);
+    let _ = writing.await;
+}
+
+/// The next query; `None` when the client has closed.
+async fn next(read: &mut (impl AsyncRead + Unpin), limits: &Limits) -> io::Result<Option<Vec<u8>>> {
+    let mut first = [0u8];
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    if timeout(limits.idle, read.read(&mut first)).await.map_err(late)?? == 0 {
+        return Ok(None);
+    }
+    // From here on the whole message has to come in one go, however slowly its octets drip.
+    let whole = async {
+        let length = usize::from(u16::from_be_bytes([first[0], read.read_u8().await?]));
+        let mut query = vec![0u8; length];
+        read.read_exact(&mut query).await?;
+        Ok(Some(query))
+    };
+    timeout(limits.transfer, whole).await.map_err(late)?
+}
+
+async fn write_all(mut write: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Reply>, transfer: Duration) {
+    while let Some(reply) = queue.recv().await {
+        let bytes = &reply.encoded.bytes;
+        // Never above: the encoder's limit is what two octets can say.
+        let Ok(length) = u16::try_from(bytes.len()) else { continue };
+        // Length and message in one segment (RFC 7766 section 8).
+        let framed = [&length.to_be_bytes(), bytes.as_slice()].concat();
+        let written = timeout(transfer, write.write_all(&framed)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            break;
+        }
+    }
+    let _ = write.shutdown().await;
+}
