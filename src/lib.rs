@@ -1,5 +1,6 @@
 //! Rollcall: a DNS server that answers for the services that are alive.
 
+pub mod checks;
 pub mod dns;
 pub mod http;
 pub mod model;
@@ -7,3 +8,4 @@ pub mod registry;
 pub mod select;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

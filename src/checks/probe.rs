@@ -1,0 +1,23 @@
+//! What one probe comes to.
+
+use crate::model::Status;
+
+/// The result of one probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) status: Status,
+    /// What is shown to people; cut to the check's limit by whoever reports it.
+    pub(super) output: String,
+    /// Nobody listens there: the connection was refused.
+    pub(super) refused: bool,
+}
+
+impl Finding {
+    pub(super) fn new(status: Status, output: impl Into<String>) -> Self {
+        Self { status, output: output.into(), refused: false }
+    }
+
+    pub(super) fn critical(output: impl Into<String>) -> Self {
+        Self::new(Status::Critical, output)
+    }
+}
