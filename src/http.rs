@@ -40,6 +40,7 @@ use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
 pub use caller::Peer;
+pub use definition::service_of_file;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! Rollcall: a DNS server that answers for the services that are alive.
 
 pub mod checks;
+pub mod config;
 pub mod dns;
 pub mod http;
 pub mod model;

@@ -33,6 +33,29 @@ pub struct Config {
     pub cache_entries: u64,
 }
 
+impl Default for Config {
+    /// The system's servers, for loopback and private ranges (RFC 1918, RFC 4193, RFC 3927, RFC 4291 section 2.5.6).
+    fn default() -> Self {
+        const PRIVATE: [&str; 8] = [
+            "127.0.0.0/8",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "::1/128",
+            "fc00::/7",
+            "fe80::/10",
+        ];
+        Self {
+            upstreams: Vec::new(),
+            allow: PRIVATE.iter().filter_map(|net| net.parse().ok()).collect(),
+            timeout: Duration::from_secs(2),
+            waiting_max: 1024,
+            cache_entries: 10_000,
+        }
+    }
+}
+
 /// The door to other servers.
 pub struct Forwarder {
     resolver: TokioResolver,

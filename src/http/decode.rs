@@ -45,6 +45,34 @@ pub(super) fn decode<T: DeserializeOwned>(shape: &'static Shape, body: &[u8]) ->
     serde_json::from_value(value).map_err(|e| failed(&format!("json: {e}")))
 }
 
+/// Decodes a table of a configuration file: the same shapes, with keys in snake_case.
+pub(super) fn decode_snake<T: DeserializeOwned>(shape: &'static Shape, value: Value) -> Result<T, String> {
+    let value = shaped(camel(value, shape), Kind::Object(shape))?;
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
+/// Spells the keys that a shape knows as the shape does; the client's own stay.
+fn camel(value: Value, shape: &'static Shape) -> Value {
+    let Value::Object(object) = value else { return value };
+    let spelt = object.into_iter().map(|(key, value)| {
+        let bare: String = key.chars().filter(|c| *c != '_').collect();
+        let known = shape.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&bare));
+        let Some((field, kind)) = known else { return (key, value) };
+        let value = match (kind, value) {
+            (Kind::Object(inner), value) => camel(value, inner),
+            (Kind::List(inner), Value::Array(items)) => {
+                items.into_iter().map(|item| camel(item, inner)).collect()
+            }
+            (Kind::Map(inner), Value::Object(map)) => {
+                Value::Object(map.into_iter().map(|(key, value)| (key, camel(value, inner))).collect())
+            }
+            (_, value) => value,
+        };
+        ((*field).to_owned(), value)
+    });
+    Value::Object(spelt.collect())
+}
+
 fn shaped(value: Value, kind: Kind) -> Result<Value, String> {
     match (kind, value) {
         (Kind::Object(shape), Value::Object(object)) => object_shaped(shape, object),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::decode::{GoDuration, Kind, Shape};
+use super::decode::{GoDuration, Kind, Shape, decode_snake};
 use super::error::Error;
 use crate::model::name::is_label;
 use crate::model::{
@@ -297,6 +297,19 @@ impl ServiceBody {
         };
         Ok((instance, checks, warnings))
     }
+}
+
+/// A service of a configuration file, with its checks; errs in words. `scripts` says whether script checks are allowed.
+pub fn service_of_file(
+    table: &serde_json::Value,
+    node: &NodeName,
+    scripts: bool,
+) -> Result<(Instance, Vec<Check>), String> {
+    let body: ServiceBody = decode_snake(&SERVICE, table.clone())?;
+    let of = Context { node, origin: Origin::File, scripts, here: true };
+    let (instance, checks, warnings) = body.build(&of).map_err(|error| error.text)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok((instance, checks))
 }
 
 impl CheckBody {

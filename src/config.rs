@@ -1,0 +1,223 @@
+//! The configuration: files, defaults, and what they come to for each room.
+//!
+//! [`keys`] is one table of every key: its form, default, meaning and how it is taken. The reference in
+//! `docs/configuration.md` is printed from it, so neither can be ahead of the other. [`read`] walks a file and reports
+//! every error at once, each with its line. Flags and the environment are laid over the result by the caller.
+
+pub mod keys;
+mod read;
+pub mod reference;
+mod rooms;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::model::{Address, Check, Instance, NodeName};
+use crate::telemetry::logs;
+use crate::{checks, dns, registry};
+
+pub use rooms::node_address;
+
+/// Everything that can be configured; a new one holds the defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub node_name: NodeName,
+    /// The store's own, made once, where it is absent.
+    pub node_id: Option<Uuid>,
+    /// From the listeners' addresses where it is absent.
+    pub node_address: Option<Address>,
+    pub node_meta: BTreeMap<String, String>,
+    /// In lower case.
+    pub datacenter: String,
+    pub data: Data,
+    pub dns: Dns,
+    pub http: Http,
+    pub checks: checks::Config,
+    /// Nobody's questions are forwarded where it is absent.
+    pub forward: Option<dns::forward::Config>,
+    pub limits: registry::Limits,
+    /// Memory for the store's pages.
+    pub cache_octets: usize,
+    pub log: logs::Config,
+    pub zones: Vec<Zone>,
+    /// Definitions that the files own.
+    pub services: Vec<(Instance, Vec<Check>)>,
+}
+
+/// Where definitions are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// In this directory.
+    Dir(PathBuf),
+    /// Nowhere.
+    Ephemeral,
+}
+
+/// `[dns]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dns {
+    pub listen: Vec<SocketAddr>,
+    /// First the main one, then the others.
+    pub domain: dns::Name,
+    pub alt_domains: Vec<dns::Name>,
+    pub ttl: Duration,
+    pub service_ttl: Vec<(String, Duration)>,
+    pub payload: u16,
+    pub tcp: dns::TcpLimits,
+}
+
+/// `[http]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    pub listen: Vec<SocketAddr>,
+    pub allowed_hosts: Vec<String>,
+    pub body_max: usize,
+    pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    pub idle: Duration,
+    pub body_wait: Duration,
+}
+
+/// One `[[zone]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    pub name: dns::Name,
+    pub file: PathBuf,
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub file: PathBuf,
+    /// From 1; 0 where it is the file as a whole.
+    pub line: usize,
+    pub reason: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match self.line {
+            0 => write!(f, "{file}: {}", self.reason),
+            line => write!(f, "{file}:{line}: {}", self.reason),
+        }
+    }
+}
+
+impl Config {
+    /// Reads files, or directories of `*.toml` files in the order of their names. A later file's key replaces an earlier one's;
+    /// services and zones add up. Errs with everything that is wrong.
+    pub fn load(sources: &[PathBuf]) -> Result<Self, Vec<ConfigError>> {
+        let (mut config, mut errors) = (Self::default(), Vec::new());
+        let mut texts = Vec::new();
+        for source in sources {
+            match files(source) {
+                Ok(files) => texts.extend(files),
+                Err(error) => errors.push(error),
+            }
+        }
+        // Services need what stands in any of the files (the node's name, whether scripts run), so they come last.
+        let mut later = Vec::new();
+        for (file, text) in &texts {
+            later.extend(read::keys(&mut config, file, text, &mut errors));
+        }
+        for tables in later {
+            read::services(&mut config, tables, &mut errors);
+        }
+        errors.extend(config.check().into_iter().map(|reason| {
+            let file = sources.first().cloned().unwrap_or_default();
+            ConfigError { file, line: 0, reason }
+        }));
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// What is wrong between keys that are right one by one.
+    pub fn check(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let domains = self.domains();
+        for (at, domain) in domains.iter().enumerate() {
+            if domains[..at].contains(domain) {
+                wrong.push(format!("[dns] {domain} is named twice among domain and alt_domains"));
+            }
+        }
+        for (list, name) in [(&self.dns.listen, "[dns] listen"), (&self.http.listen, "[http] listen")] {
+            if list.is_empty() {
+                wrong.push(format!("{name} is empty: name at least one address"));
+            }
+        }
+        wrong
+    }
+
+    /// All domains that live names stand in, the main one first.
+    pub fn domains(&self) -> Vec<dns::Name> {
+        std::iter::once(&self.dns.domain).chain(&self.dns.alt_domains).cloned().collect()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let mut config = Self {
+            node_name: rooms::host_name(),
+            node_id: None,
+            node_address: None,
+            node_meta: BTreeMap::new(),
+            datacenter: String::new(),
+            data: Data::Dir(rooms::state_dir()),
+            dns: Dns {
+                listen: Vec::new(),
+                domain: dns::Name::root(),
+                alt_domains: Vec::new(),
+                ttl: Duration::ZERO,
+                service_ttl: Vec::new(),
+                payload: 0,
+                tcp: dns::TcpLimits::default(),
+            },
+            http: Http {
+                listen: Vec::new(),
+                allowed_hosts: Vec::new(),
+                body_max: 0,
+                connections_max: 0,
+                connections_per_client_max: 0,
+                idle: Duration::ZERO,
+                body_wait: Duration::ZERO,
+            },
+            checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0 },
+            forward: None,
+            limits: registry::Limits::default(),
+            cache_octets: 0,
+            log: logs::Config::default(),
+            zones: Vec::new(),
+            services: Vec::new(),
+        };
+        keys::set_defaults(&mut config);
+        config
+    }
+}
+
+/// The files that a source stands for, with their texts.
+fn files(source: &Path) -> Result<Vec<(PathBuf, String)>, ConfigError> {
+    let failed = |file: &Path, e: std::io::Error| ConfigError {
+        file: file.to_owned(),
+        line: 0,
+        reason: format!("cannot be read: {e}"),
+    };
+    let mut paths = vec![source.to_owned()];
+    if source.is_dir() {
+        let entries = std::fs::read_dir(source).map_err(|e| failed(source, e))?;
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| failed(source, e))?;
+        paths = entries.into_iter().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+    }
+    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(e) => Err(failed(&path, e)),
+    };
+    paths.into_iter().map(read).collect()
+}

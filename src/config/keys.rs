@@ -1,0 +1,389 @@
+//! Every key: what it is called, what it takes, what it is when nobody says, and what it means.
+//!
+//! One table, from which files are read, defaults are set and the reference is printed. A new key is one entry here.
+
+use toml::de::{DeTable, DeValue};
+
+use super::value::{self, Value};
+use super::{Config, Data};
+use crate::dns::forward;
+use crate::model::{Address, NodeName};
+use crate::telemetry::logs;
+
+/// One key.
+pub struct Key {
+    /// The table it stands in; empty for the top.
+    pub table: &'static str,
+    pub name: &'static str,
+    /// As TOML; empty where the default is not a fixed value (`help` says what it is then).
+    pub default: &'static str,
+    /// Whether SIGHUP takes a new value; otherwise the next start does.
+    pub reloads: bool,
+    /// One or two sentences.
+    pub help: &'static str,
+    pub(super) set: fn(&mut Config, &Value<'_>) -> Result<(), String>,
+}
+
+/// Sets every default.
+pub(super) fn set_defaults(config: &mut Config) {
+    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+        let set = DeValue::parse(key.default)
+            .map_err(|e| e.to_string())
+            .and_then(|value| (key.set)(config, value.get_ref()));
+        debug_assert_eq!(set, Ok(()), "[{}] {}", key.table, key.name);
+    }
+}
+
+/// The key of this name, if there is one.
+pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.table == table && key.name == name)
+}
+
+/// The tables of single values.
+pub(super) fn is_table(name: &str) -> bool {
+    KEYS.iter().any(|key| key.table == name)
+}
+
+fn table<'a>(value: &'a Value<'_>) -> Result<&'a DeTable<'a>, String> {
+    value.as_table().ok_or_else(|| "a table is expected".to_owned())
+}
+
+macro_rules! key {
+    ($table:literal, $name:literal, $default:literal, $reloads:expr, $help:literal, |$config:ident, $value:ident| $set:expr) => {
+        Key {
+            table: $table,
+            name: $name,
+            default: $default,
+            reloads: $reloads,
+            help: $help,
+            set: |$config, $value| {
+                $set;
+                Ok(())
+            },
+        }
+    };
+}
+
+const RELOADS: bool = true;
+const AT_START: bool = false;
+
+/// All keys, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key!(
+        "",
+        "node_name",
+        "",
+        AT_START,
+        "The name of this machine in the catalog and in DNS (`<node_name>.node.internal`). Default: the host name.",
+        |c, v| { c.node_name = NodeName::parse(value::text(v)?).map_err(|e| e.to_string())? }
+    ),
+    key!(
+        "",
+        "node_id",
+        "",
+        AT_START,
+        "The UUID of this machine. Default: made once and kept in the data directory.",
+        |c, v| { c.node_id = Some(value::text(v)?.parse().map_err(|e| format!("not a UUID: {e}"))?) }
+    ),
+    key!(
+        "",
+        "node_address",
+        "",
+        AT_START,
+        "The address of this machine, for instances registered here without one. Default: what `listen` names; where that is every address, the one that the kernel uses to reach others.",
+        |c, v| { c.node_address = Some(Address::parse(value::text(v)?).map_err(|e| e.to_string())?) }
+    ),
+    key!("", "node_meta", "", AT_START, "A table of texts: meta of this machine's node.", |c, v| {
+        c.node_meta = value::texts(v)?.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }),
+    key!(
+        "",
+        "datacenter",
+        "\"dc1\"",
+        AT_START,
+        "The datacenter's name: a label in DNS names, and what clients are told.",
+        |c, v| { c.datacenter = label(value::text(v)?)? }
+    ),
+    key!(
+        "",
+        "data_dir",
+        "",
+        AT_START,
+        "Where definitions are kept (mode 0700). Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/rollcall`, else `~/.local/state/rollcall`.",
+        |c, v| { c.data = Data::Dir(value::text(v)?.into()) }
+    ),
+    key!(
+        "dns",
+        "listen",
+        "[\"127.0.0.1:8600\"]",
+        AT_START,
+        "Addresses for DNS, each on UDP and TCP. Port 0 takes a free one; `0.0.0.0` and `[::]` are every address, and answers leave from the one that was asked.",
+        |c, v| { c.dns.listen = value::list(v, value::listen)? }
+    ),
+    key!("dns", "domain", "\"internal\"", AT_START, "The domain of live names.", |c, v| c.dns.domain =
+        value::domain(v)?),
+    key!("dns", "alt_domains", "[\"consul\"]", AT_START, "Other domains of the same names.", |c, v| {
+        c.dns.alt_domains = value::list(v, value::domain)?
+    }),
+    key!(
+        "dns",
+        "ttl",
+        "\"5s\"",
+        RELOADS,
+        "The longest TTL of a live answer. An answer's own is shorter where a check could change it sooner.",
+        |c, v| { c.dns.ttl = value::ttl(v)? }
+    ),
+    key!(
+        "dns",
+        "service_ttl",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to the longest TTL of their answers instead of `ttl`.",
+        |c, v| {
+            let table = table(v)?;
+            let pairs =
+                value::pairs(table).map(|(name, ttl)| Ok((name.to_ascii_lowercase(), value::ttl(ttl)?)));
+            c.dns.service_ttl = pairs.collect::<Result<_, String>>()?
+        }
+    ),
+    key!(
+        "dns",
+        "payload",
+        "1232",
+        RELOADS,
+        "Octets of the largest UDP answer (RFC 6891), 512 to 4096; larger ones come over TCP.",
+        |c, v| { c.dns.payload = value::number(v, 512, 4096)? as u16 }
+    ),
+    key!("dns", "tcp_connections_max", "10000", RELOADS, "TCP connections at once.", |c, v| {
+        c.dns.tcp.connections_max = value::count(v)?
+    }),
+    key!(
+        "dns",
+        "tcp_connections_per_client_max",
+        "1000",
+        RELOADS,
+        "TCP connections at once from one address.",
+        |c, v| { c.dns.tcp.connections_per_client_max = value::count(v)? }
+    ),
+    key!(
+        "dns",
+        "tcp_in_flight_max",
+        "64",
+        RELOADS,
+        "Forwarded queries at once on one TCP connection.",
+        |c, v| { c.dns.tcp.in_flight_max = value::count(v)? }
+    ),
+    key!(
+        "dns",
+        "tcp_idle",
+        "\"10s\"",
+        RELOADS,
+        "How long a TCP connection may be silent between queries.",
+        |c, v| { c.dns.tcp.idle = value::time(v)? }
+    ),
+    key!(
+        "dns",
+        "tcp_transfer",
+        "\"5s\"",
+        RELOADS,
+        "How long one query may take to arrive over TCP, or one answer to be taken.",
+        |c, v| { c.dns.tcp.transfer = value::time(v)? }
+    ),
+    key!(
+        "http",
+        "listen",
+        "[\"127.0.0.1:8500\"]",
+        AT_START,
+        "Addresses for the HTTP API. There is no password: whoever reaches it can register.",
+        |c, v| { c.http.listen = value::list(v, value::listen)? }
+    ),
+    key!(
+        "http",
+        "allowed_hosts",
+        "[]",
+        RELOADS,
+        "Names under which the API may be asked, beside `localhost`, the node's name and any address. Others are refused: a web page could point its own name here.",
+        |c, v| { c.http.allowed_hosts = value::list(v, |v| value::text(v).map(str::to_owned))? }
+    ),
+    key!("http", "body_max", "\"1MiB\"", RELOADS, "The largest request body.", |c, v| c.http.body_max =
+        value::octets(v)?),
+    key!("http", "body_wait", "\"10s\"", RELOADS, "How long a request body may take to arrive.", |c, v| c
+        .http
+        .body_wait =
+        value::time(v)?),
+    key!(
+        "http",
+        "idle",
+        "\"60s\"",
+        RELOADS,
+        "How long a connection may be idle, or take to send a request's head.",
+        |c, v| c.http.idle = value::time(v)?
+    ),
+    key!("http", "connections_max", "20000", RELOADS, "Connections at once.", |c, v| c
+        .http
+        .connections_max =
+        value::count(v)?),
+    key!(
+        "http",
+        "connections_per_client_max",
+        "2000",
+        RELOADS,
+        "Connections at once from one address.",
+        |c, v| { c.http.connections_per_client_max = value::count(v)? }
+    ),
+    key!(
+        "checks",
+        "script",
+        "false",
+        AT_START,
+        "Whether script checks may be registered and run. Whoever reaches the API can then run programs here.",
+        |c, v| { c.checks.script = value::flag(v)? }
+    ),
+    key!(
+        "checks",
+        "in_flight_max",
+        "512",
+        AT_START,
+        "Probes at once; those that are due beyond wait.",
+        |c, v| c.checks.in_flight_max = value::count(v)?
+    ),
+    key!(
+        "checks",
+        "kept_max",
+        "10000",
+        AT_START,
+        "Connections kept open between probes. Checks beyond lose only the instant notice of a crash.",
+        |c, v| { c.checks.kept_max = value::count(v)? }
+    ),
+    key!(
+        "forward",
+        "upstreams",
+        "",
+        AT_START,
+        "Servers that are asked for names that are not ours: `\"system\"` (what `/etc/resolv.conf` names) or addresses. Default: none, and such names are refused.",
+        |c, v| { forward(c).upstreams = upstreams(v)? }
+    ),
+    key!(
+        "forward",
+        "allow",
+        "",
+        AT_START,
+        "Networks whose questions are forwarded. Default: loopback and private ranges.",
+        |c, v| { forward(c).allow = value::list(v, value::network)? }
+    ),
+    key!(
+        "forward",
+        "timeout",
+        "",
+        AT_START,
+        "How long one upstream may take for one try. Default: `\"2s\"`.",
+        |c, v| forward(c).timeout = value::time(v)?
+    ),
+    key!(
+        "forward",
+        "waiting_max",
+        "",
+        AT_START,
+        "Questions that wait for upstreams at once; those beyond are answered SERVFAIL. Default: 1024.",
+        |c, v| { forward(c).waiting_max = value::count(v)? }
+    ),
+    key!(
+        "forward",
+        "cache_entries",
+        "",
+        AT_START,
+        "Answers of others that are kept. Default: 10000.",
+        |c, v| { forward(c).cache_entries = value::number(v, 0, 10_000_000)? }
+    ),
+    key!("store", "cache", "\"64MiB\"", AT_START, "Memory for the pages of the store.", |c, v| c
+        .cache_octets =
+        value::octets(v)?),
+    key!(
+        "telemetry",
+        "log_level",
+        "\"info\"",
+        RELOADS,
+        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`.",
+        |c, v| { c.log.level = logs::level(value::text(v)?)? }
+    ),
+    key!(
+        "telemetry",
+        "log_format",
+        "\"auto\"",
+        AT_START,
+        "`human`, `json`, or `auto`: human on a terminal, else JSON.",
+        |c, v| { c.log.format = logs::Format::parse(value::text(v)?)? }
+    ),
+    key!("limits", "nodes_max", "100000", RELOADS, "Nodes.", |c, v| c.limits.nodes_max = value::count(v)?),
+    key!("limits", "instances_max", "1000000", RELOADS, "Instances of all services.", |c, v| c
+        .limits
+        .instances_max =
+        value::count(v)?),
+    key!("limits", "checks_max", "2000000", RELOADS, "Checks.", |c, v| c.limits.checks_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "checks_per_instance_max",
+        "64",
+        RELOADS,
+        "Checks of one instance, or of one node itself.",
+        |c, v| { c.limits.checks_per_instance_max = value::count(v)? }
+    ),
+    key!("limits", "tags_max", "64", RELOADS, "Tags of one instance.", |c, v| c.limits.tags_max =
+        value::count(v)?),
+    key!("limits", "tag_octets_max", "255", RELOADS, "Octets of one tag.", |c, v| c.limits.tag_octets_max =
+        value::count(v)?),
+    key!("limits", "meta_pairs_max", "64", RELOADS, "Meta pairs of one node or instance.", |c, v| c
+        .limits
+        .meta_pairs_max =
+        value::count(v)?),
+    key!("limits", "meta_key_octets_max", "128", RELOADS, "Octets of a meta key.", |c, v| c
+        .limits
+        .meta_key_octets_max =
+        value::count(v)?),
+    key!("limits", "meta_value_octets_max", "512", RELOADS, "Octets of a meta value.", |c, v| c
+        .limits
+        .meta_value_octets_max =
+        value::count(v)?),
+    key!("limits", "tagged_addresses_max", "16", RELOADS, "Tagged addresses of one instance.", |c, v| c
+        .limits
+        .tagged_addresses_max =
+        value::count(v)?),
+    key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
+        .limits
+        .watchers_max =
+        value::count(v)?),
+    key!("limits", "queue_max", "4096", AT_START, "Requests that wait for the writer.", |c, v| c
+        .limits
+        .queue_max =
+        value::count(v)?),
+    key!("limits", "commits_waiting_max", "4096", RELOADS, "Changes that wait for the disk.", |c, v| c
+        .limits
+        .commits_waiting_max =
+        value::count(v)?),
+];
+
+fn label(text: &str) -> Result<String, String> {
+    if crate::model::name::is_label(text) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("{text:?} cannot be a label in DNS: letters, digits, - and _, 1 to 63 octets"))
+}
+
+/// `[forward]`, with its defaults once one of its keys is set.
+fn forward(config: &mut Config) -> &mut forward::Config {
+    config.forward.get_or_insert_with(forward::Config::default)
+}
+
+/// `["system"]` is an empty list: what the system asks.
+fn upstreams(value: &Value<'_>) -> Result<Vec<std::net::SocketAddr>, String> {
+    let is_system = |value: &Value<'_>| value.as_str() == Some("system");
+    if value.as_array().is_some_and(|items| items.len() == 1 && is_system(items[0].get_ref())) {
+        return Ok(Vec::new());
+    }
+    let upstreams = value::list(value, value::upstream)?;
+    if upstreams.is_empty() {
+        return Err("name at least one upstream, or [\"system\"]".to_owned());
+    }
+    Ok(upstreams)
+}

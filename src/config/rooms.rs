@@ -1,0 +1,116 @@
+//! From keys to what each room is started with, and defaults that depend on the machine.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::Config;
+use crate::model::{Address, Node, NodeName};
+use crate::{dns, http, select};
+
+impl Config {
+    /// Our own node.
+    pub fn own_node(&self, id: Uuid) -> Node {
+        let address = self.node_address.clone();
+        let listen = || node_address(self.dns.listen.iter().chain(&self.http.listen));
+        Node {
+            name: self.node_name.clone(),
+            id: Some(id),
+            address: address.unwrap_or_else(|| Address::Ip(listen())),
+            tagged_addresses: Default::default(),
+            meta: self.node_meta.clone(),
+            implied: false,
+        }
+    }
+
+    /// What DNS answers by.
+    pub fn dns_settings(&self) -> dns::Settings {
+        dns::Settings {
+            domains: dns::Domains {
+                domains: self.domains(),
+                datacenter: self.datacenter.clone(),
+                own_node: self.node_name.folded().to_owned(),
+                settings: select::Settings {
+                    ttl_ceiling: self.dns.ttl,
+                    service_ttl: self.dns.service_ttl.clone(),
+                },
+            },
+            payload: self.dns.payload,
+            tcp: self.dns.tcp,
+            forward_for: self.forward.as_ref().map_or_else(Vec::new, |forward| forward.allow.clone()),
+        }
+    }
+
+    /// What the HTTP API is served by.
+    pub fn http_config(&self, node_id: Uuid) -> http::Config {
+        http::Config {
+            node: self.node_name.clone(),
+            node_id,
+            datacenter: self.datacenter.clone(),
+            allowed_hosts: self.http.allowed_hosts.clone(),
+            script_checks: self.checks.script,
+            body_octets_max: self.http.body_max,
+            connections_max: self.http.connections_max,
+            connections_per_client_max: self.http.connections_per_client_max,
+            idle: self.http.idle,
+            body_wait: self.http.body_wait,
+        }
+    }
+}
+
+/// The address of this machine as those see it who reach the given listeners: where one of them is every address, the one that the
+/// kernel would use to reach others; else the first that is not loopback; else loopback.
+pub fn node_address<'a>(listen: impl Iterator<Item = &'a SocketAddr> + Clone) -> IpAddr {
+    let mut addresses = listen.map(SocketAddr::ip);
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    if addresses.clone().any(|ip| ip.is_unspecified()) {
+        return outbound().unwrap_or(loopback);
+    }
+    addresses.find(|ip| !ip.is_loopback()).unwrap_or(loopback)
+}
+
+/// Connecting a datagram socket sends nothing; it only asks for a route. The addresses are of the documentation
+/// ranges (RFC 5737, RFC 3849).
+fn outbound() -> Option<IpAddr> {
+    let ask = |from: &str, to: &str| {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    };
+    ask("0.0.0.0:0", "192.0.2.1:9").or_else(|| ask("[::]:0", "[2001:db8::1]:9"))
+}
+
+/// The host name; `localhost` where there is none that could be a node's.
+pub(super) fn host_name() -> NodeName {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let name = name.and_then(|name| NodeName::parse(&name).ok());
+    // "localhost" is a name.
+    name.or_else(|| NodeName::parse("localhost").ok()).unwrap_or_else(|| unreachable!())
+}
+
+/// Where definitions are kept when nobody says: what systemd gives, else the user's state directory.
+pub(super) fn state_dir() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = set("STATE_DIRECTORY") {
+        return dir;
+    }
+    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    state.unwrap_or_else(|| PathBuf::from("/var/lib")).join("rollcall")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_is_where_others_reach_us() {
+        let address = |listen: &[&str]| {
+            let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().unwrap()).collect();
+            node_address(listen.iter()).to_string()
+        };
+        assert_eq!(address(&["127.0.0.1:8600", "[::1]:1"]), "127.0.0.1");
+        assert_eq!(address(&["127.0.0.1:8600", "192.0.2.7:8500"]), "192.0.2.7");
+        assert_ne!(address(&["0.0.0.0:8600"]), "0.0.0.0");
+    }
+}

@@ -1,0 +1,137 @@
+//! Values as the keys take them: each function gives the value, or words on what it should have been.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::dns;
+use crate::model::duration;
+
+pub(super) type Value<'a> = DeValue<'a>;
+
+fn not(value: &Value<'_>, wanted: &str) -> String {
+    let shown = match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        other => format!("this {}", other.type_str()),
+    };
+    format!("{shown} is not {wanted}")
+}
+
+pub(super) fn text<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
+    value.as_str().ok_or_else(|| not(value, "a string"))
+}
+
+pub(super) fn flag(value: &Value<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| not(value, "true or false"))
+}
+
+/// A number between the bounds, both included.
+pub(super) fn number(value: &Value<'_>, least: u64, most: u64) -> Result<u64, String> {
+    let wanted = || not(value, &format!("a number between {least} and {most}"));
+    let number = value.as_integer().ok_or_else(wanted)?;
+    let number = u64::from_str_radix(number.as_str(), number.radix()).map_err(|_| wanted())?;
+    if (least..=most).contains(&number) { Ok(number) } else { Err(wanted()) }
+}
+
+/// How many of something: at least one.
+pub(super) fn count(value: &Value<'_>) -> Result<usize, String> {
+    let number = number(value, 1, u64::from(u32::MAX))?;
+    usize::try_from(number).map_err(|_| not(value, "a number that this machine can count to"))
+}
+
+/// Octets: a number, or a text with a unit (`"64MiB"`).
+pub(super) fn octets(value: &Value<'_>) -> Result<usize, String> {
+    let wanted = || not(value, "a size such as \"64MiB\", \"512KiB\" or a number of octets");
+    let Some(text) = value.as_str() else { return count(value).map_err(|_| wanted()) };
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let scale = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1usize << 30,
+        _ => return Err(wanted()),
+    };
+    let number: usize = digits.parse().map_err(|_| wanted())?;
+    number.checked_mul(scale).filter(|octets| *octets > 0).ok_or_else(wanted)
+}
+
+/// Go's form, above zero.
+pub(super) fn time(value: &Value<'_>) -> Result<Duration, String> {
+    let wanted = || not(value, "a duration such as \"5s\", \"250ms\" or \"1m30s\"");
+    let duration = duration::parse(value.as_str().ok_or_else(wanted)?).map_err(|e| e.to_string())?;
+    if duration.is_zero() { Err(not(value, "a duration above zero")) } else { Ok(duration) }
+}
+
+/// Whole seconds, zero included.
+pub(super) fn ttl(value: &Value<'_>) -> Result<Duration, String> {
+    let wanted = || not(value, "a TTL in whole seconds such as \"5s\" (at most 24h)");
+    let duration = duration::parse(value.as_str().ok_or_else(wanted)?).map_err(|e| e.to_string())?;
+    if duration.subsec_nanos() != 0 || duration > Duration::from_secs(86_400) {
+        return Err(wanted());
+    }
+    Ok(duration)
+}
+
+pub(super) fn list<T>(
+    value: &Value<'_>,
+    each: impl Fn(&Value<'_>) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let items = value.as_array().ok_or_else(|| not(value, "a list such as [\"…\"]"))?;
+    items.iter().map(|item| each(item.get_ref())).collect()
+}
+
+fn parsed<T: FromStr>(value: &Value<'_>, wanted: &str) -> Result<T, String> {
+    let text = value.as_str().ok_or_else(|| not(value, wanted))?;
+    text.parse().map_err(|_| not(value, wanted))
+}
+
+/// An IP address and a port to listen on.
+pub(super) fn listen(value: &Value<'_>) -> Result<SocketAddr, String> {
+    parsed(value, "an IP address and a port such as \"127.0.0.1:8600\" or \"[::]:53\"")
+}
+
+pub(super) fn network(value: &Value<'_>) -> Result<IpNet, String> {
+    let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+    let wanted = "a network such as \"10.0.0.0/8\", or an address";
+    address.map_or_else(|| parsed(value, wanted), |ip| Ok(IpNet::from(ip)))
+}
+
+/// A server to ask: an address, with port 53 where none is given.
+pub(super) fn upstream(value: &Value<'_>) -> Result<SocketAddr, String> {
+    let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+    let wanted = "\"system\", or an address such as \"192.0.2.1\" or \"[2001:db8::1]:53\"";
+    address.map_or_else(|| parsed(value, wanted), |ip| Ok(SocketAddr::new(ip, 53)))
+}
+
+/// A domain name, made absolute and lower case.
+pub(super) fn domain(value: &Value<'_>) -> Result<dns::Name, String> {
+    let text = text(value)?;
+    let name = dns::Name::from_ascii(text).map_err(|e| format!("{text:?} is not a domain name: {e}"))?;
+    let mut name = name.to_lowercase();
+    name.set_fqdn(true);
+    if name.is_root() {
+        return Err(not(value, "a domain below the root"));
+    }
+    Ok(name)
+}
+
+/// A table of texts.
+pub(super) fn texts<'a>(value: &'a Value<'_>) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let table = value.as_table().ok_or_else(|| not(value, "a table"))?;
+    pairs(table).map(|(key, value)| Ok((key, text(value)?))).collect()
+}
+
+/// The keys and values of a table, without their places.
+pub(super) fn pairs<'a>(table: &'a DeTable<'_>) -> impl Iterator<Item = (&'a str, &'a Value<'a>)> {
+    table.iter().map(|(key, value)| {
+        let value: &Spanned<DeValue<'_>> = value;
+        (key.get_ref().as_ref(), value.get_ref())
+    })
+}
