@@ -154,6 +154,15 @@ impl Config {
         wrong
     }
 
+    /// Gives our node another name, and the definitions of the files with it.
+    pub fn rename_node(&mut self, name: &NodeName) {
+        self.node_name = name.clone();
+        for (instance, checks) in &mut self.services {
+            instance.node = name.clone();
+            checks.iter_mut().for_each(|check| check.node = name.clone());
+        }
+    }
+
     /// All domains that live names stand in, the main one first.
     pub fn domains(&self) -> Vec<dns::Name> {
         std::iter::once(&self.dns.domain).chain(&self.dns.alt_domains).cloned().collect()

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `rollcall` program: everything it does is in [`rollcall::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rollcall::cli::main()
+}

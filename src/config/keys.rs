@@ -363,7 +363,8 @@ pub const KEYS: &[Key] = &[
         value::count(v)?),
 ];
 
-fn label(text: &str) -> Result<String, String> {
+/// A name that is one label in DNS, in lower case.
+pub fn label(text: &str) -> Result<String, String> {
     if crate::model::name::is_label(text) {
         return Ok(text.to_ascii_lowercase());
     }

@@ -59,6 +59,29 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Puts the running values of keys that only a start takes in place of new ones; names those that differ.
+    pub fn keep_started(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut differ = Vec::new();
+        macro_rules! keep {
+            ($($key:literal: $($field:ident).+),+ $(,)?) => {
+                $(if self.$($field).+ != running.$($field).+ {
+                    differ.push($key);
+                    self.$($field).+ = running.$($field).+.clone();
+                })+
+            };
+        }
+        keep!(
+            "node_name": node_name, "node_id": node_id, "node_address": node_address, "node_meta": node_meta,
+            "datacenter": datacenter, "data_dir": data, "[dns] listen": dns.listen, "[dns] domain": dns.domain,
+            "[dns] alt_domains": dns.alt_domains, "[http] listen": http.listen, "[checks]": checks,
+            "[forward]": forward, "[store] cache": cache_octets, "[telemetry] log_format": log.format,
+            "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
+        );
+        differ
+    }
+}
+
 /// The address of this machine as those see it who reach the given listeners: where one of them is every address, the one that the
 /// kernel would use to reach others; else the first that is not loopback; else loopback.
 pub fn node_address<'a>(listen: impl Iterator<Item = &'a SocketAddr> + Clone) -> IpAddr {

@@ -1,0 +1,170 @@
+//! `rollcall services`, `instances` and `watch`: tables for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::api::{self, Server};
+use super::{block_on, say};
+
+/// Flags of `services`.
+#[derive(Args)]
+pub(super) struct ServicesArguments {
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Flags of `instances` and `watch`.
+#[derive(Args)]
+pub(super) struct InstancesArguments {
+    /// The service's name
+    name: String,
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// How long a watch waits before it asks again.
+const WAIT: Duration = Duration::from_secs(300);
+
+/// Services with their instances by health.
+pub(super) fn services(arguments: &ServicesArguments) -> anyhow::Result<()> {
+    let (_, services) = block_on(arguments.server.get("/v1/catalog/services", Duration::ZERO))?;
+    let (_, checks) = block_on(arguments.server.get("/v1/health/state/any", Duration::ZERO))?;
+    let names: Vec<&String> = services.as_object().map(|map| map.keys().collect()).unwrap_or_default();
+    let mut rows =
+        vec![["SERVICE", "INSTANCES", "PASSING", "WARNING", "CRITICAL", "TAGS"].map(str::to_owned).to_vec()];
+    let mut all = BTreeMap::new();
+    for name in names {
+        let path = format!("/v1/catalog/service/{}", api::part(name));
+        let (_, instances) = block_on(arguments.server.get(&path, Duration::ZERO))?;
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for instance in list(&instances) {
+            *counts.entry(worst(&checks, instance)).or_default() += 1;
+        }
+        let count = |status: &str| counts.get(status).copied().unwrap_or(0);
+        let tags: Vec<&str> = list(&services[name]).iter().filter_map(Value::as_str).collect();
+        rows.push(vec![
+            name.clone(),
+            list(&instances).len().to_string(),
+            count("passing").to_string(),
+            count("warning").to_string(),
+            count("critical").to_string(),
+            tags.join(","),
+        ]);
+        all.insert(
+            name.clone(),
+            json!({ "passing": count("passing"), "warning": count("warning"), "critical": count("critical"), "tags": tags }),
+        );
+    }
+    if arguments.json {
+        return say(format_args!("{}", serde_json::to_string_pretty(&all)?));
+    }
+    table(&rows)
+}
+
+/// The worst of an instance's checks and its node's.
+fn worst(checks: &Value, instance: &Value) -> &'static str {
+    let of = |check: &&Value| {
+        check["Node"] == instance["Node"]
+            && (check["ServiceID"] == instance["ServiceID"] || check["ServiceID"] == "")
+    };
+    let statuses = list(checks).iter().filter(of).filter_map(|check| check["Status"].as_str());
+    let rank =
+        |status: &str| ["passing", "warning", "critical"].iter().position(|s| *s == status).unwrap_or(2);
+    ["passing", "warning", "critical"][statuses.map(rank).max().unwrap_or(0)]
+}
+
+/// The instances of a service, and why one is not healthy.
+pub(super) fn instances(arguments: &InstancesArguments) -> anyhow::Result<()> {
+    let path = format!("/v1/health/service/{}", api::part(&arguments.name));
+    let (_, instances) = block_on(arguments.server.get(&path, Duration::ZERO))?;
+    if list(&instances).is_empty() && !arguments.json {
+        bail!("no service {:?}; see `rollcall services`", arguments.name);
+    }
+    show(&instances, arguments.json)
+}
+
+/// The same, again at every change, until it is interrupted.
+pub(super) fn watch(arguments: &InstancesArguments) -> anyhow::Result<()> {
+    let path = format!("/v1/health/service/{}", api::part(&arguments.name));
+    let mut index = 0u64;
+    let mut shown = Value::Null;
+    loop {
+        let asked = format!("{path}?index={index}&wait={}s", WAIT.as_secs());
+        let (headers, instances) = block_on(arguments.server.get(&asked, WAIT * 2))?;
+        let next = headers.get("x-consul-index").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0);
+        // An index that went backwards is another server's: begin again.
+        index = if next < index { 0 } else { next };
+        if instances != shown {
+            if !arguments.json {
+                say(format_args!("{}: {} instances, index {next}", arguments.name, list(&instances).len()))?;
+            }
+            show(&instances, arguments.json)?;
+            shown = instances;
+        }
+    }
+}
+
+fn show(instances: &Value, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return say(format_args!("{}", serde_json::to_string_pretty(instances)?));
+    }
+    let mut rows =
+        vec![["ID", "NODE", "ADDRESS", "PORT", "STATUS", "TAGS", "WHY"].map(str::to_owned).to_vec()];
+    for entry in list(instances) {
+        let (service, node) = (&entry["Service"], &entry["Node"]);
+        let own = service["Address"].as_str().filter(|address| !address.is_empty());
+        let tags: Vec<&str> = list(&service["Tags"]).iter().filter_map(Value::as_str).collect();
+        let failing = list(&entry["Checks"]).iter().filter(|check| check["Status"] != "passing");
+        let worst = failing.max_by_key(|check| check["Status"] == "critical");
+        let why = worst.map_or("", |check| match check["Output"].as_str().unwrap_or("").trim() {
+            "" => check["Name"].as_str().unwrap_or(""),
+            output => output.lines().next().unwrap_or(""),
+        });
+        rows.push(vec![
+            text(&service["ID"]),
+            text(&node["Node"]),
+            own.map_or_else(|| text(&node["Address"]), str::to_owned),
+            service["Port"].to_string(),
+            worst.map_or_else(|| "passing".to_owned(), |check| text(&check["Status"])),
+            tags.join(","),
+            printable(why),
+        ]);
+    }
+    table(&rows)
+}
+
+fn text(value: &Value) -> String {
+    printable(value.as_str().unwrap_or(""))
+}
+
+/// What a service sends must not steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Columns as wide as they need to be.
+fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        say(format_args!("{}", cells.collect::<Vec<_>>().join("  ").trim_end()))?;
+    }
+    Ok(())
+}
