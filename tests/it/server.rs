@@ -1,0 +1,227 @@
+//! A whole server in this process, and clients that speak to its sockets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::{Name, RecordType};
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::header::{HOST, HeaderMap};
+use hyper_util::rt::TokioIo;
+use rollcall::Running;
+use rollcall::config::{Config, Data};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+/// How long anything may take before a test is hung rather than slow.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server with a data directory of its own.
+pub struct TestServer {
+    pub running: Running,
+    pub dir: TempDir,
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn index(&self) -> u64 {
+        self.header("x-consul-index").parse().unwrap()
+    }
+}
+
+/// The defaults, on free ports of loopback, in a directory.
+pub fn config(dir: &TempDir) -> Config {
+    let mut config = Config::default();
+    config.rename_node(&"n1".parse_name());
+    config.data = Data::Dir(dir.path().join("data"));
+    config.dns.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.http.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config
+}
+
+trait ParseName {
+    fn parse_name(&self) -> rollcall::model::NodeName;
+}
+impl ParseName for str {
+    fn parse_name(&self) -> rollcall::model::NodeName {
+        rollcall::model::NodeName::parse(self).unwrap()
+    }
+}
+
+impl TestServer {
+    /// With the defaults.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With changes to the defaults.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(&dir);
+        change(&mut config);
+        Self { running: rollcall::start(config).await.unwrap(), dir }
+    }
+
+    /// Ends it as an operator would, and starts another on the same directory.
+    pub async fn restart(self) -> Self {
+        let Self { running, dir } = self;
+        running.stop().await;
+        let config = config(&dir);
+        Self { running: rollcall::start(config).await.unwrap(), dir }
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        self.running.http[0]
+    }
+
+    pub fn dns(&self) -> SocketAddr {
+        self.running.dns[0]
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        request(self.http(), "GET", path, &[], "").await
+    }
+
+    pub async fn put(&self, path: &str, body: impl ToString) -> Answer {
+        request(self.http(), "PUT", path, &[], &body.to_string()).await
+    }
+
+    /// Registers through the agent API; must be taken.
+    pub async fn register(&self, definition: Value) {
+        let answer = self.put("/v1/agent/service/register", &definition).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{definition}");
+    }
+
+    /// An answer over UDP without EDNS.
+    pub async fn ask(&self, name: &str, kind: RecordType) -> Message {
+        ask(self.dns(), &query(name, kind)).await
+    }
+
+    /// Waits until one of our own services' health changes past an index; the new answer.
+    pub async fn wait(&self, path: &str, index: u64) -> Answer {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        self.get(&format!("{path}{joint}index={index}&wait=20s")).await
+    }
+
+    /// Waits, by blocking queries, until a service's health entries are as wanted.
+    pub async fn until(&self, service: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/v1/health/service/{service}");
+        let whole = async {
+            let mut answer = self.get(&path).await;
+            while !wanted(&answer.json()) {
+                answer = self.wait(&path, answer.index()).await;
+            }
+            answer.json()
+        };
+        tokio::time::timeout(PATIENCE, whole)
+            .await
+            .unwrap_or_else(|_| panic!("{service} never became as wanted"))
+    }
+}
+
+/// One request on one connection. No Content-Type, as curl's users send it.
+pub async fn request(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let exchange = async {
+        let stream = TcpStream::connect(server).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path);
+        if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+            request = request.header(HOST, server.to_string());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        connection.abort();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    };
+    tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{method} {path}: no answer"))
+}
+
+/// A query with RD, without EDNS.
+pub fn query(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+/// The answer to a message over UDP.
+pub async fn ask(server: SocketAddr, message: &Message) -> Message {
+    let bytes = exchange(server, &message.to_vec().unwrap()).await;
+    let answer = Message::from_vec(&bytes.expect("no answer")).unwrap();
+    assert_eq!(answer.metadata.id, message.metadata.id);
+    answer
+}
+
+/// The octets that come back over UDP; `None` when a later, good query is answered first: there is no answer then.
+pub async fn exchange(server: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
+    let socket = UdpSocket::bind((server.ip(), 0)).await.unwrap();
+    socket.connect(server).await.unwrap();
+    socket.send(bytes).await.unwrap();
+    // A question that is always answered, with an id of its own.
+    let mut after = query("internal.", RecordType::SOA);
+    while bytes.get(..2) == Some(&after.metadata.id.to_be_bytes()[..]) {
+        after = query("internal.", RecordType::SOA);
+    }
+    socket.send(&after.to_vec().unwrap()).await.unwrap();
+    let mut buffer = vec![0; 65_535];
+    let length =
+        tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("no answer at all").unwrap();
+    buffer.truncate(length);
+    (buffer[..2] != after.metadata.id.to_be_bytes()).then_some(buffer)
+}
+
+/// The answer to a message over TCP, on a connection of its own.
+pub async fn ask_tcp(server: SocketAddr, message: &Message) -> Message {
+    let whole = async {
+        let mut stream = TcpStream::connect(server).await.unwrap();
+        let bytes = message.to_vec().unwrap();
+        let framed = [&(bytes.len() as u16).to_be_bytes(), bytes.as_slice()].concat();
+        stream.write_all(&framed).await.unwrap();
+        read_tcp(&mut stream).await.expect("closed without an answer")
+    };
+    let bytes = tokio::time::timeout(PATIENCE, whole).await.expect("no answer over TCP");
+    Message::from_vec(&bytes).unwrap()
+}
+
+/// The next framed message; `None` when the other end has closed.
+pub async fn read_tcp(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let length = stream.read_u16().await.ok()?;
+    let mut bytes = vec![0; usize::from(length)];
+    stream.read_exact(&mut bytes).await.ok()?;
+    Some(bytes)
+}

@@ -1,0 +1,167 @@
+//! House rules: who may know whom, how long files and functions are, and pages that must fit the code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The table of ARCHITECTURE.md: a room and the rooms it may know. `telemetry` may be known by all.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("store", &["model"]),
+    ("registry", &["model", "store"]),
+    ("select", &["model", "registry"]),
+    ("dns", &["model", "registry", "select"]),
+    ("http", &["model", "registry", "select"]),
+    ("checks", &["model", "registry", "tls"]),
+    ("tls", &["model"]),
+    ("telemetry", &[]),
+    ("config", &["model", "registry", "select", "dns", "http", "checks", "store"]),
+    ("cli", &["config", "model", "store"]),
+];
+/// Crates that one room keeps to itself.
+const KEPT: &[(&str, &[&str])] = &[
+    ("hickory_", &["dns"]),
+    ("redb", &["store"]),
+    ("axum", &["http"]),
+    ("clap", &["cli"]),
+    ("toml::", &["config"]),
+];
+
+const LINES_MAX: usize = 700;
+const LINES_MEDIAN_MAX: usize = 180;
+const FUNCTION_LINES_MAX: usize = 70;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut folders = vec![root().join("src")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let text = fs::read_to_string(&path).unwrap();
+                // Tests may know more.
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+                found.push((path.strip_prefix(root().join("src")).unwrap().to_owned(), code));
+            }
+        }
+    }
+    assert!(found.len() > 40, "the sources are found");
+    found
+}
+
+fn room(path: &Path) -> String {
+    path.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+fn code_lines(code: &str) -> impl Iterator<Item = &str> {
+    code.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn rooms_know_only_whom_they_may() {
+    let mut wrong = Vec::new();
+    for (path, code) in sources() {
+        let room = room(&path);
+        let Some((_, may)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            assert!(["lib", "main"].contains(&room.as_str()), "{} is in no room", path.display());
+            continue;
+        };
+        for line in code_lines(&code) {
+            for (other, _) in ROOMS.iter().filter(|(name, _)| *name != room && *name != "telemetry") {
+                let names =
+                    line.contains(&format!("crate::{other}::")) || line.contains(&format!("crate::{other};"));
+                if names && !may.contains(other) {
+                    wrong.push(format!("{}: {}", path.display(), line.trim()));
+                }
+            }
+            for (krate, rooms) in KEPT {
+                if line.contains(krate) && !rooms.contains(&room.as_str()) {
+                    wrong.push(format!("{}: {}", path.display(), line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn files_and_functions_stay_short() {
+    let sources = sources();
+    let mut lengths: Vec<usize> = sources.iter().map(|(_, code)| code.lines().count()).collect();
+    lengths.sort_unstable();
+    let median = lengths[lengths.len() / 2];
+    assert!(median <= LINES_MEDIAN_MAX, "the median file has {median} lines");
+    for (path, code) in &sources {
+        let count = code.lines().count();
+        assert!(count <= LINES_MAX, "{} has {count} lines", path.display());
+        let mut begun: Option<(usize, usize)> = None;
+        for (number, line) in code.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let words = line.trim_start();
+            let starts =
+                ["fn ", "pub fn ", "pub(super) fn ", "async fn ", "pub async fn ", "pub(super) async fn "]
+                    .iter()
+                    .any(|start| words.starts_with(start));
+            if starts && !line.trim_end().ends_with(';') && !line.trim_end().ends_with('}') {
+                begun = Some((number, indent));
+            } else if let Some((start, outer)) = begun
+                && indent == outer
+                && words == "}"
+            {
+                let length = number - start + 1;
+                assert!(
+                    length <= FUNCTION_LINES_MAX,
+                    "{}:{} has a function of {length} lines",
+                    path.display(),
+                    start + 1
+                );
+                begun = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    for (path, code) in sources() {
+        assert!(code.starts_with("//!"), "{} has no header", path.display());
+    }
+}
+
+#[test]
+fn the_reference_of_keys_is_what_the_code_prints() {
+    let page = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    assert_eq!(
+        page.trim_end(),
+        rollcall::config::reference::markdown().trim_end(),
+        "print it anew: rollcall check-config --reference > docs/configuration.md"
+    );
+}
+
+/// `[text](target)` of files in the repository lead somewhere.
+#[test]
+fn links_in_pages_lead_somewhere() {
+    let mut pages: Vec<PathBuf> = vec![root().to_owned(), root().join("docs")]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    pages.sort();
+    assert!(pages.len() >= 3);
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for rest in text.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap().split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let path = page.parent().unwrap().join(target);
+            assert!(path.exists(), "{} links to {target}, which is not there", page.display());
+        }
+    }
+}
