@@ -117,7 +117,7 @@ fn look_up(request: &Request, context: &Context<'_>) -> Found {
     if let Some(live) = live::answer(world, &context.settings.domains, question, context.pick) {
         return if live.hosts.is_empty() { Found::Answer(live.answer) } else { Found::Hosts(live) };
     }
-    match context.zones.find(&question.name) {
+    match context.zones.find(&question.name, question.kind) {
         Some(zone) => Found::Answer(of_zone(zone, &question.name, question.kind)),
         None => Found::Elsewhere,
     }
@@ -141,7 +141,7 @@ fn of_zone(zone: &super::zone::Zone, name: &Name, kind: RecordType) -> Answer {
     Answer {
         rcode: found.rcode,
         authoritative: found.authoritative,
-        glue: !found.authoritative,
+        glue: found.referral,
         answers: found.answer,
         authorities: found.authority,
         additionals: found.additional,
