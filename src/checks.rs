@@ -1,7 +1,10 @@
 //! Health checks: what to probe when, how to judge it, one file for each kind of probe.
 
+#![allow(dead_code)]
+
 mod connect;
 mod probe;
+mod tcp;
 
 use std::sync::Arc;
 

@@ -1,10 +1,33 @@
-//! The way to a target: names looked up, each address tried, and errors in the words that Consul's users know.
+//! The way to a target: names looked up, each address tried, TLS where it is wanted, and errors in the words that
+//! Consul's users know.
+//!
+//! The addresses of a name are tried as RFC 8305 says, each a moment after the one before: a target whose first address
+//! leads nowhere would otherwise use up the probe's time on it. Names are looked up by the system, so that `/etc/hosts`
+//! and search lists count; that blocks a thread, and a probe that ends does not end it. So the number of lookups is
+//! bounded below the number of threads that others need too.
 
 use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
-use super::probe::Finding;
+use super::probe::{Finding, Tools};
+use crate::model::ProbeTls;
+
+/// RFC 8305 section 5: the connection attempt delay.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+/// Names looked up at once; half of tokio's threads for what blocks.
+const LOOKUPS_MAX: usize = 256;
+static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
 
 /// Why a target was not reached.
 #[derive(Debug)]
@@ -14,35 +37,209 @@ pub(super) struct Unreached {
     pub(super) refused: bool,
 }
 
-/// Connects to `host:port` (a name, an IPv4 address, or an IPv6 address in brackets); the first address that
-/// answers. No time limit of its own.
-pub(super) async fn tcp(address: &str) -> Result<TcpStream, Unreached> {
-    let found = tokio::net::lookup_host(address)
-        .await
-        .map_err(|e| Unreached { text: format!("dial tcp: lookup {address}: {e}"), refused: false })?;
-    let mut last = None;
-    for target in found {
-        match TcpStream::connect(target).await {
-            Ok(stream) => {
-                // Requests of probes are small and their answers wanted at once.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = Some((target, error)),
-        }
+impl Unreached {
+    pub(super) fn new(text: String) -> Self {
+        Self { text, refused: false }
     }
-    Err(match last {
-        Some((target, error)) => {
-            let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-            let why = if refused { "connection refused".to_owned() } else { error.to_string() };
-            Unreached { text: format!("dial tcp {target}: connect: {why}"), refused }
-        }
-        None => Unreached { text: format!("dial tcp: lookup {address}: no such host"), refused: false },
-    })
+
+    /// An error of the network; `doing` is what was done, as in `dial tcp 192.0.2.1:80: connect`.
+    pub(super) fn at(doing: &str, error: &io::Error) -> Self {
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        Self { text: format!("{doing}: {}", words(error)), refused }
+    }
 }
 
 impl From<Unreached> for Finding {
     fn from(Unreached { text, refused }: Unreached) -> Self {
         Self { refused, ..Self::critical(text) }
+    }
+}
+
+/// A connection with or without TLS.
+pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// Connects, and makes the handshake if there are settings for one; `alpn` are the protocols that it offers. No time
+/// limit of its own.
+pub(super) async fn open(
+    address: &str,
+    tls: Option<&ProbeTls>,
+    alpn: &'static [&'static [u8]],
+    with: &Tools,
+) -> Result<Stream, Unreached> {
+    let stream = tcp(address).await?;
+    let Some(tls) = tls else { return Ok(Either::Left(stream)) };
+    let stream = with.tls.stream(stream, host(address), tls, alpn).await;
+    stream.map(Either::Right).map_err(Unreached::new)
+}
+
+/// Connects to `host:port` (a name, an IPv4 address, or an IPv6 address in brackets); the first address that
+/// answers. No time limit of its own.
+pub(super) async fn tcp(address: &str) -> Result<TcpStream, Unreached> {
+    first(lookup("tcp", address).await?).await
+}
+
+/// The first of these addresses that answers.
+async fn first(targets: Vec<SocketAddr>) -> Result<TcpStream, Unreached> {
+    let mut waiting = targets.into_iter();
+    let mut trying = FuturesUnordered::new();
+    let mut failed = Unreached::new("dial tcp: no address".to_owned());
+    let mut any = false;
+    loop {
+        trying.extend(waiting.next().map(connect));
+        tokio::select! {
+            Some(outcome) = trying.next() => match outcome {
+                Ok(stream) => return Ok(stream),
+                // That nobody listens says more than that another address leads nowhere.
+                Err(why) if why.refused || !any => (failed, any) = (why, true),
+                Err(_) => {}
+            },
+            () = sleep(NEXT_ADDRESS), if waiting.len() > 0 => {}
+            else => return Err(failed),
+        }
+    }
+}
+
+async fn connect(target: SocketAddr) -> Result<TcpStream, Unreached> {
+    let stream = TcpStream::connect(target).await;
+    let stream = stream.map_err(|error| Unreached::at(&format!("dial tcp {target}: connect"), &error))?;
+    // Requests of probes are small and their answers wanted at once.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// The addresses of `host:port`, at least one; `network` (`tcp` or `udp`) is for the error.
+pub(super) async fn lookup(network: &str, address: &str) -> Result<Vec<SocketAddr>, Unreached> {
+    if let Ok(literal) = address.parse() {
+        return Ok(vec![literal]);
+    }
+    let failed = |why: &str| Unreached::new(format!("dial {network}: lookup {}: {why}", host(address)));
+    let name = host(address).to_owned();
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port: u16 = port.ok_or_else(|| failed("the address is not host:port"))?;
+    // The place is given back when the lookup ends, not when the probe does.
+    let place = LOOKUPS.acquire().await.map_err(|error| failed(&error.to_string()))?;
+    let found = tokio::task::spawn_blocking(move || {
+        let found = (name.as_str(), port).to_socket_addrs();
+        drop(place);
+        found.map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>())
+    });
+    match found.await.map_err(io::Error::from).flatten() {
+        Ok(found) if found.is_empty() => Err(no_such_host(network, address)),
+        Ok(found) => Ok(found),
+        Err(error) => {
+            let why = error.to_string();
+            let why = why.strip_prefix("failed to lookup address information: ").unwrap_or(&why);
+            // What getaddrinfo says where Go says that there is no such host.
+            let unknown =
+                ["Name or service not known", "No address associated with hostname", "Name does not resolve"];
+            Err(if unknown.contains(&why) { no_such_host(network, address) } else { failed(why) })
+        }
+    }
+}
+
+fn no_such_host(network: &str, address: &str) -> Unreached {
+    Unreached::new(format!("dial {network}: lookup {}: no such host", host(address)))
+}
+
+/// The host of `host:port`, without brackets.
+pub(super) fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+}
+
+/// The system's words as Go shows them: lower case, without the number.
+pub(super) fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error().and_then(|number| text.strip_suffix(&format!(" (os error {number})"))) {
+        Some(bare) => bare.to_lowercase(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_form_of_an_address_leads_there() {
+        for (bound, hosts) in [("127.0.0.1:0", &["127.0.0.1", "localhost"][..]), ("[::1]:0", &["[::1]"])] {
+            let listener = TcpListener::bind(bound).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            for host in hosts {
+                let stream = tcp(&format!("{host}:{port}")).await.unwrap();
+                assert_eq!(stream.peer_addr().unwrap().port(), port, "{host}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_does_not_hold_up_the_next() {
+        // Nobody accepts and the queue is full: the kernel answers nothing.
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        silent.listen(0).unwrap();
+        let nowhere = silent.local_addr().unwrap().as_socket().unwrap();
+        let _queued = TcpStream::connect(nowhere).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let (refused, _held) = refused_port();
+        let refused = SocketAddr::from(([127, 0, 0, 1], refused));
+        for targets in [vec![nowhere, good], vec![refused, nowhere, good], vec![good, nowhere]] {
+            // The kernel gives the silent one up after two minutes.
+            let stream = tokio::time::timeout(Duration::from_secs(30), first(targets.clone())).await;
+            let stream =
+                stream.unwrap_or_else(|_| panic!("{targets:?} took as long as the silent one")).unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), good);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_where_nobody_listens_refuses() {
+        let (port, _held) = refused_port();
+        let why = tcp(&format!("127.0.0.1:{port}")).await.unwrap_err();
+        assert!(why.refused);
+        assert_eq!(why.text, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
+        assert!(tcp(&format!("localhost:{port}")).await.unwrap_err().refused);
+    }
+
+    /// A port that is taken by a socket that does not listen, so that nobody else gets it meanwhile.
+    fn refused_port() -> (u16, socket2::Socket) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        (socket.local_addr().unwrap().as_socket().unwrap().port(), socket)
+    }
+
+    #[tokio::test]
+    async fn what_leads_nowhere_says_why() {
+        for (address, text) in [
+            // Not routed: a broadcast address takes no connections.
+            ("255.255.255.255:80", "dial tcp 255.255.255.255:80: connect: network is unreachable"),
+            ("localhost", "dial tcp: lookup localhost: the address is not host:port"),
+            ("localhost:x", "dial tcp: lookup localhost: the address is not host:port"),
+            ("two words:80", "dial tcp: lookup two words: no such host"),
+        ] {
+            let why = tcp(address).await.unwrap_err();
+            assert!(!why.refused, "{address}");
+            assert_eq!(why.text, text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_zone_says_which_link() {
+        let found = lookup("tcp", "[fe80::1%lo]:80").await.unwrap();
+        assert!(
+            matches!(found[..], [SocketAddr::V6(target)] if target.scope_id() != 0 && target.port() == 80)
+        );
+    }
+
+    #[test]
+    fn hosts_stand_before_the_port() {
+        for (address, wanted) in
+            [("web.example:80", "web.example"), ("[::1]:80", "::1"), ("[fe80::1%eth0]:80", "fe80::1%eth0")]
+        {
+            assert_eq!(host(address), wanted);
+        }
     }
 }
