@@ -21,3 +21,8 @@ impl Finding {
         Self::new(Status::Critical, output)
     }
 }
+
+/// What probes need beside their definition.
+pub(super) struct Tools {
+    pub(super) tls: crate::tls::Clients,
+}
