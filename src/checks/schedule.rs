@@ -124,3 +124,94 @@ impl Queue {
         self.waiting.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    /// When probes start that fail, counted from the trigger, each taking no time.
+    fn starts(interval: Duration, crowd: usize) -> Vec<Duration> {
+        let begun = Instant::now();
+        let mut pace = Pace::new(interval, begun);
+        let mut at = begun;
+        let mut starts = Vec::new();
+        while at < begun + QUICK_MAX * 2 {
+            starts.push(at - begun);
+            at += pace.pause(true, at, crowd, 0.5);
+        }
+        starts
+    }
+
+    #[test]
+    fn a_program_that_listens_late_is_found_within_a_part_of_the_time_it_took() {
+        let starts = starts(INTERVAL, 0);
+        assert_eq!(starts[1], PAUSE_MIN);
+        for pair in starts.windows(2) {
+            let pause = pair[1] - pair[0];
+            assert!(pause <= INTERVAL && (pause <= PAUSE_MIN || pause <= pair[0] / PAUSE_PART));
+        }
+        // Within a second, as long as it took no more than six.
+        assert!(starts.windows(2).all(|pair| pair[0] > PAUSE_PART * Duration::from_secs(1)
+            || pair[1] - pair[0] <= Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn within_a_minute_it_is_at_the_interval_and_has_cost_little() {
+        for interval in [1, 10, 300].map(Duration::from_secs) {
+            let starts = starts(interval, 0);
+            let quick = starts.iter().filter(|at| **at < QUICK_MAX).count();
+            assert!(quick <= 40 + (QUICK_MAX.as_secs() / interval.as_secs()) as usize, "{quick}");
+            let late = starts.windows(2).filter(|pair| pair[0] >= QUICK_MAX + interval);
+            assert!(late.map(|pair| pair[1] - pair[0]).all(|pause| pause >= interval * 9 / 10));
+        }
+    }
+
+    #[test]
+    fn when_everything_is_down_the_repeats_share_a_budget() {
+        let crowd = 10 * QUICK_PER_SECOND as usize;
+        let starts = starts(INTERVAL * 3, crowd);
+        assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= INTERVAL));
+    }
+
+    #[test]
+    fn a_pass_ends_the_quick_repeats_and_spreads_what_started_together() {
+        let now = Instant::now();
+        let first = |chance| Pace::new(INTERVAL, now).pause(false, now, 0, chance);
+        assert_eq!((first(0.0), first(0.5)), (PAUSE_MIN, INTERVAL / 2));
+        let mut pace = Pace::new(INTERVAL, now);
+        pace.pause(false, now, 0, 0.5);
+        for (chance, least, most) in [(0.0, 9_499, 9_501), (0.999, 10_498, 10_501)] {
+            // At rest a failure keeps the pace.
+            let pause = pace.pause(true, now, 0, chance).as_millis();
+            assert!((least..=most).contains(&pause), "{pause}");
+        }
+        pace.trigger(now);
+        assert_eq!(pace.pause(true, now, 0, 0.5), PAUSE_MIN);
+    }
+
+    #[test]
+    fn who_was_due_first_is_first() {
+        let now = Instant::now();
+        let at = |secs| now + Duration::from_secs(secs);
+        let mut queue = Queue::default();
+        for (id, secs) in [(1, 30), (2, 20), (3, 10), (4, 40)] {
+            queue.set(id, at(secs));
+        }
+        queue.hasten(1, at(15));
+        queue.hasten(2, at(25));
+        queue.clear(3);
+        assert_eq!((queue.next(), queue.advance(at(14))), (Some(at(15)), 0));
+        assert_eq!((queue.advance(at(20)), queue.waiting()), (2, 2));
+        // One that becomes due earlier than it was said waits behind those that wait already.
+        queue.set(5, at(1));
+        assert_eq!(queue.advance(at(21)), 1);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [(1, at(15)), (2, at(20)), (5, at(1))]);
+        assert_eq!(queue.next(), Some(at(40)));
+        // Who is not in the queue (it is under way) is not put there.
+        queue.hasten(1, at(1));
+        assert_eq!(queue.advance(at(2)), 0);
+    }
+}

@@ -110,6 +110,11 @@ fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
     }
 }
 
+/// For tests of the pure parts.
+pub(super) fn tcp_check() -> Check {
+    check("c", "", CheckKind::Tcp { address: "127.0.0.1:1".into(), tls: None })
+}
+
 fn http(address: SocketAddr) -> CheckKind {
     CheckKind::Http {
         url: format!("http://{address}/health"),

@@ -165,3 +165,188 @@ impl Row {
         needed.saturating_sub(self.length).max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use Status::{Critical, Passing, Warning};
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    fn verdict(thresholds: [u32; 3], status: Status, judged: bool) -> Verdict {
+        let check = Check {
+            interval: INTERVAL,
+            success_before_passing: thresholds[0],
+            failures_before_warning: thresholds[1],
+            failures_before_critical: thresholds[2],
+            ..super::super::tests::tcp_check()
+        };
+        Verdict::new(&check, News { status, output: "shown".into(), to_flip: 1 }, judged)
+    }
+
+    /// Feeds results that are an interval apart and returns the statuses after each.
+    fn statuses(verdict: &mut Verdict, results: &[Status]) -> Vec<Status> {
+        let begun = Instant::now();
+        let results = results.iter().zip(1..);
+        results
+            .map(|(found, n)| {
+                verdict.judge(*found, "found", begun + INTERVAL * n);
+                verdict.status
+            })
+            .collect()
+    }
+
+    #[test]
+    fn thresholds_are_consuls() {
+        type Row<'a> = ([u32; 3], &'a [Status], &'a [Status]);
+        let table: [Row<'_>; 7] = [
+            // Nothing given: every result counts.
+            ([0, 0, 0], &[Passing, Critical, Warning, Passing], &[Passing, Critical, Warning, Passing]),
+            // The first is applied at once, either way.
+            ([3, 0, 3], &[Passing], &[Passing]),
+            ([3, 0, 3], &[Critical, Passing, Passing, Passing], &[Critical, Critical, Critical, Passing]),
+            ([0, 0, 3], &[Passing, Critical, Critical, Critical], &[Passing, Passing, Passing, Critical]),
+            // A pass ends a row of failures.
+            (
+                [0, 0, 2],
+                &[Passing, Critical, Passing, Critical, Critical],
+                &[Passing, Passing, Passing, Passing, Critical],
+            ),
+            // Warning first.
+            ([0, 1, 3], &[Passing, Critical, Critical, Critical], &[Passing, Warning, Warning, Critical]),
+            // A warning counts as a good result.
+            ([2, 0, 0], &[Critical, Warning, Passing], &[Critical, Critical, Passing]),
+        ];
+        for (thresholds, results, wanted) in table {
+            let mut verdict = verdict(thresholds, Critical, false);
+            assert_eq!(statuses(&mut verdict, results), wanted, "{thresholds:?} {results:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_never_makes_a_status_better() {
+        let mut verdict = verdict([2, 1, 3], Critical, false);
+        let results = [Critical, Passing, Critical];
+        assert_eq!(statuses(&mut verdict, &results), [Critical; 3]);
+    }
+
+    #[test]
+    fn a_restart_does_not_bypass_thresholds() {
+        let mut passed = verdict([0, 0, 3], Passing, true);
+        assert_eq!(statuses(&mut passed, &[Critical; 3]), [Passing, Passing, Critical]);
+        let mut failed = verdict([2, 0, 0], Critical, true);
+        assert_eq!(statuses(&mut failed, &[Passing; 2]), [Critical, Passing]);
+    }
+
+    #[test]
+    fn below_a_threshold_status_and_output_stay_and_what_is_needed_shrinks() {
+        let mut verdict = verdict([0, 0, 3], Passing, true);
+        let begun = Instant::now();
+        for (n, to_flip) in [(1, 2), (2, 1)] {
+            verdict.judge(Critical, "down", begun + INTERVAL * n);
+            let news = verdict.news(begun + INTERVAL * n);
+            assert_eq!(news, Some(News { status: Passing, output: "shown".into(), to_flip }));
+        }
+        verdict.judge(Critical, "down", begun + INTERVAL * 3);
+        let news = verdict.news(begun + INTERVAL * 3);
+        assert_eq!(news, Some(News { status: Critical, output: "down".into(), to_flip: 1 }));
+    }
+
+    #[test]
+    fn other_output_is_told_now_and_then_and_the_same_never() {
+        for (status, rest) in [(Passing, TELL_PASSING), (Critical, TELL_FAILING)] {
+            let mut verdict = verdict([0, 0, 0], status, true);
+            let begun = Instant::now();
+            verdict.judge(status, "first", begun);
+            assert!(verdict.news(begun).is_some());
+            verdict.judge(status, "second", begun + rest / 2);
+            assert_eq!(verdict.news(begun + rest / 2), None);
+            let news = verdict.news(begun + rest).unwrap();
+            assert_eq!(&*news.output, "second");
+            verdict.judge(status, "second", begun + rest * 3);
+            assert_eq!(verdict.news(begun + rest * 3), None);
+        }
+    }
+
+    fn status() -> impl Strategy<Value = Status> {
+        prop_oneof![Just(Passing), Just(Warning), Just(Critical)]
+    }
+
+    proptest! {
+        /// Against Consul's rules as they are written down: two counters that start full.
+        #[test]
+        fn at_the_interval_it_is_consul_but_for_failures_of_the_critical(
+            thresholds in [0u32..4, 0u32..4, 0u32..4],
+            results in proptest::collection::vec(status(), 1..40),
+        ) {
+            let [needed, before_warning, before_critical] = thresholds;
+            let before_warning = if before_warning == 0 { before_critical } else { before_warning };
+            let (mut good, mut bad, mut wanted) = (needed, before_critical, Critical);
+            let mut verdict = verdict(thresholds, Critical, false);
+            let begun = Instant::now();
+            for (result, n) in results.iter().zip(1..) {
+                if *result == Critical {
+                    (good, bad) = (0, bad + 1);
+                    if bad >= before_critical {
+                        wanted = Critical;
+                    } else if bad >= before_warning && wanted != Critical {
+                        wanted = Warning;
+                    }
+                } else {
+                    (good, bad) = (good + 1, 0);
+                    if good >= needed {
+                        wanted = *result;
+                    }
+                }
+                verdict.judge(*result, "", begun + INTERVAL * n);
+                prop_assert_eq!(verdict.status, wanted, "after result {} of {:?}", n, results);
+            }
+        }
+
+        /// Whatever comes within one interval, a threshold above one needs more.
+        #[test]
+        fn results_within_an_interval_do_not_pass_a_threshold(
+            status in prop_oneof![Just(Passing), Just(Critical)],
+            thresholds in [2u32..5, 2u32..5, 2u32..5],
+            results in proptest::collection::vec((status_of_result(), 0u64..8_900), 1..60),
+        ) {
+            let mut verdict = verdict(thresholds, status, true);
+            let begun = Instant::now();
+            let mut results = results;
+            results.sort_by_key(|(_, at)| *at);
+            for (result, at) in results {
+                verdict.judge(result, "", begun + Duration::from_millis(at));
+                prop_assert_eq!(verdict.status, status);
+            }
+        }
+
+        /// `to_flip` is a promise: fewer results than that change nothing.
+        #[test]
+        fn no_status_changes_sooner_than_was_said(
+            thresholds in [0u32..5, 0u32..5, 0u32..5],
+            before in proptest::collection::vec(status(), 0..20),
+            after in proptest::collection::vec(status_of_result(), 1..10),
+        ) {
+            let mut verdict = verdict(thresholds, Critical, false);
+            let begun = Instant::now();
+            for (result, n) in before.iter().zip(1..) {
+                verdict.judge(*result, "", begun + INTERVAL * n);
+            }
+            let (status, to_flip) = (verdict.status, verdict.to_flip());
+            for (result, n) in after.iter().zip(before.len() as u32 + 1..) {
+                verdict.judge(*result, "", begun + INTERVAL * n);
+                if verdict.status != status {
+                    prop_assert!(n - before.len() as u32 >= to_flip);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Passing or critical: a warning is applied as soon as a pass would be.
+    fn status_of_result() -> impl Strategy<Value = Status> {
+        prop_oneof![Just(Passing), Just(Critical)]
+    }
+}
