@@ -337,3 +337,6 @@ async fn drive<T>(connection: &mut Option<Connection>, work: impl Future<Output 
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;
