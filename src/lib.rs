@@ -100,7 +100,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         shutdown: shutdown.clone(),
     });
     let tasks = TaskTracker::new();
-    tasks.spawn(checks::run(registry.clone(), config.checks.clone(), metrics, shutdown.clone()));
+    tasks.spawn(checks::run(registry.clone(), config.checks.clone(), metrics, shutdown.clone())?);
     tasks.spawn(dns::serve(listeners, dns_state.clone()));
     for listener in http_listeners {
         tasks.spawn(http::serve(listener, http_state.clone()));

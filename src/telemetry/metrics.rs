@@ -151,8 +151,80 @@ impl Default for HttpMetrics {
 }
 
 /// Of the health checks.
-#[derive(Default)]
-pub struct ChecksMetrics {}
+pub struct ChecksMetrics {
+    pub in_flight: Gauge,
+    /// Probes that are due and wait for a place.
+    pub waiting: Gauge,
+    /// Connections kept between probes.
+    pub kept: Gauge,
+    /// Requests sent again because the kept connection had just been closed.
+    pub retries: Counter,
+    lateness: Histogram,
+    probes: Family<Probed, Counter>,
+    seconds: Family<Kind, Histogram, fn() -> Histogram>,
+    notices: Family<Kind, Counter>,
+    limits: Family<Kind, Counter>,
+}
+
+/// A kind of check and what a probe came to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Probed {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+impl ChecksMetrics {
+    /// Counts a probe; both labels are from fixed sets.
+    pub fn probed(&self, kind: &'static str, outcome: &'static str, took: std::time::Duration) {
+        self.probes.get_or_create(&Probed { kind, outcome }).inc();
+        self.seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+    }
+
+    /// A probe starts so long after it was due.
+    pub fn started(&self, late: std::time::Duration) {
+        self.lateness.observe(late.as_secs_f64());
+    }
+
+    /// Counts what came of a kept connection that broke; `kind` is from a fixed set.
+    pub fn noticed(&self, kind: &'static str) {
+        self.notices.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Counts what met a limit; `kind` is from a fixed set.
+    pub fn limited(&self, kind: &'static str) {
+        self.limits.get_or_create(&Kind { kind }).inc();
+    }
+
+    fn name(&self, r: &mut Registry) {
+        r.register("in_flight", "Probes under way", self.in_flight.clone());
+        r.register("waiting", "Probes that are due and wait for a place", self.waiting.clone());
+        r.register("kept", "Connections kept between probes", self.kept.clone());
+        let help = "Probes sent again because the kept connection had just been closed";
+        r.register("retries", help, self.retries.clone());
+        let help = "Time from when a probe was due to its start";
+        r.register_with_unit("lateness", help, Unit::Seconds, self.lateness.clone());
+        r.register("probes", "Probes by kind of check and outcome", self.probes.clone());
+        r.register_with_unit("duration", "Time of a probe, by kind", Unit::Seconds, self.seconds.clone());
+        r.register("notices", "Kept connections that broke, by what came of it", self.notices.clone());
+        r.register("limits", "Probes and connections that met a limit, by limit", self.limits.clone());
+    }
+}
+
+impl Default for ChecksMetrics {
+    fn default() -> Self {
+        Self {
+            in_flight: Gauge::default(),
+            waiting: Gauge::default(),
+            kept: Gauge::default(),
+            retries: Counter::default(),
+            lateness: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
+            probes: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 4.0, 9))),
+            notices: Family::default(),
+            limits: Family::default(),
+        }
+    }
+}
 
 impl Metrics {
     /// The metrics as Prometheus text (OpenMetrics 1.0).
@@ -169,6 +241,7 @@ impl Metrics {
         self.store.name(names.sub_registry_with_prefix("store"));
         self.dns.name(names.sub_registry_with_prefix("dns"));
         self.http.name(names.sub_registry_with_prefix("http"));
+        self.checks.name(names.sub_registry_with_prefix("checks"));
         names
     }
 }

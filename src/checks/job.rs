@@ -1,0 +1,173 @@
+//! One check that is probed: its pace, its verdict, and the connection that is kept for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::kept::{Habit, Kept, Lost};
+use super::kinds::Probed;
+use super::schedule::Pace;
+use super::verdict::{News, Verdict};
+use crate::model::{Check, Observation, Status};
+use crate::registry::CheckEntry;
+
+pub(super) struct Job {
+    pub(super) check: Arc<Check>,
+    /// The definition that is judged.
+    pub(super) generation: u64,
+    verdict: Verdict,
+    pace: Pace,
+    habit: Habit,
+    pub(super) kept: Option<Kept>,
+    /// The probe in flight.
+    probe: Option<AbortHandle>,
+    /// The idle time of the lost connection that drew the probe that is due or in flight.
+    drawn: Option<Duration>,
+    /// When the last probe ended.
+    ended: Option<Instant>,
+    /// Whether the last probe was critical.
+    failing: bool,
+}
+
+/// What a lost connection calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Look at once.
+    Probe,
+    /// The target closes connections that were idle for about so long, or too often.
+    Habit,
+    /// It was not this check's connection any more.
+    Stale,
+}
+
+/// What a probe that a lost connection had drawn found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drawn {
+    /// The target is gone.
+    Crash,
+    /// Nothing was wrong.
+    Alive,
+}
+
+/// What is to be done after a probe.
+pub(super) struct Finished {
+    pub(super) news: Option<Observation>,
+    /// When the next is due.
+    pub(super) due: Instant,
+    pub(super) drawn: Option<Drawn>,
+}
+
+impl Job {
+    /// `judged` says that the status which the registry shows came from results of this definition.
+    pub(super) fn new(entry: &CheckEntry, judged: bool, now: Instant) -> Self {
+        let shown = News { status: entry.status, output: entry.output.clone(), to_flip: entry.to_flip };
+        Self {
+            check: entry.check.clone(),
+            generation: entry.generation,
+            verdict: Verdict::new(&entry.check, shown, judged),
+            pace: Pace::new(entry.check.interval, now),
+            habit: Habit::default(),
+            kept: None,
+            probe: None,
+            drawn: None,
+            ended: None,
+            failing: false,
+        }
+    }
+
+    /// Whether it is repeated quickly because it fails.
+    pub(super) fn is_quick(&self) -> bool {
+        self.failing && self.pace.is_quick()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    pub(super) fn is_passing(&self) -> bool {
+        self.verdict.status() == Status::Passing
+    }
+
+    /// The connection that the next probe may use.
+    pub(super) fn take_kept(&mut self, now: Instant) -> Option<Kept> {
+        self.kept.take().filter(|kept| self.habit.may_reuse(kept.idle(now)))
+    }
+
+    pub(super) fn started(&mut self, probe: AbortHandle) {
+        self.probe = Some(probe);
+    }
+
+    /// Something happened: quick from now on. Returns when it may be probed.
+    pub(super) fn trigger(&mut self, now: Instant) -> Instant {
+        self.pace.trigger(now);
+        self.ended.map_or(now, |ended| now.max(ended + self.pace.pause_min()))
+    }
+
+    /// Its kept connection broke.
+    pub(super) fn lost(&mut self, lost: &Lost) -> Notice {
+        if self.kept.take_if(|kept| kept.serial == lost.serial).is_none() {
+            return Notice::Stale;
+        }
+        if !self.habit.is_news(lost.idle) {
+            return Notice::Habit;
+        }
+        self.drawn = Some(lost.idle);
+        Notice::Probe
+    }
+
+    /// A probe ended. `crowd` is how many checks are repeated quickly, `chance` evenly spread over 0..1.
+    pub(super) fn finish(&mut self, probed: &Probed, now: Instant, crowd: usize, chance: f64) -> Finished {
+        let finding = &probed.finding;
+        let (was_failing, first) = (self.failing, self.ended.is_none());
+        self.failing = finding.status == Status::Critical;
+        self.probe = None;
+        self.ended = Some(now);
+        let drawn = self.drawn.take().map(|idle| self.heed(idle));
+        if drawn.is_none() {
+            self.habit.forgive();
+        }
+        // Refused after a pass, it crashed, even if no connection was kept that could have told.
+        let crashed = drawn == Some(Drawn::Crash) || (finding.refused && !was_failing && !first);
+        if crashed {
+            self.pace.trigger(now);
+        }
+        self.verdict.judge(finding.status, &finding.output, now);
+        let due = now + self.pace.pause(self.failing, now, crowd, chance);
+        Finished { news: self.news(now), due, drawn }
+    }
+
+    /// Learns from a probe that a lost connection had drawn.
+    fn heed(&mut self, idle: Duration) -> Drawn {
+        if self.failing {
+            self.habit.forgive();
+            return Drawn::Crash;
+        }
+        self.habit.learn(idle);
+        Drawn::Alive
+    }
+
+    /// A probe ended without a result, for reasons of our own.
+    pub(super) fn give_up(&mut self, now: Instant) -> Instant {
+        self.probe = None;
+        self.drawn = None;
+        self.ended = Some(now);
+        now + self.check.interval.max(self.pace.pause_min())
+    }
+
+    fn news(&mut self, now: Instant) -> Option<Observation> {
+        let News { status, output, to_flip } = self.verdict.news(now)?;
+        let (check, generation) = (self.check.key(), Some(self.generation));
+        Some(Observation { check, generation, status, output, to_flip })
+    }
+}
+
+impl Drop for Job {
+    /// A check that goes takes its probe with it.
+    fn drop(&mut self) {
+        if let Some(probe) = &self.probe {
+            probe.abort();
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Connections that are kept between two probes and watched meanwhile: when a process dies its kernel closes them, and
+//! the follow-up probe finds nobody listening, milliseconds after the crash.
+//!
+//! A lost connection is a reason to look, never a result. Many servers close idle connections by habit (Node after 5 s,
+//! others after 60 or 75 s); when the follow-up probe passes, that idle time is remembered and later closes at about
+//! that time say nothing. Servers that close at random draw at most [`NOTICES_MAX`] extra probes per regular one.
+//!
+//! Only HTTP probes keep their connection. A TCP check must not: an idle connection would block a server that serves one
+//! at a time. gRPC and HTTP/2 pings do not yet.
+//!
+//! Each kept connection has a small task of its own, because each needs somebody to wake; hyper's buffers are given
+//! back first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::telemetry::Metrics;
+
+/// A connection to a target, with or without TLS.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+pub(super) type Stream = Box<dyn Wire>;
+
+/// A connection that rests.
+pub(super) struct Kept {
+    /// Tells it from earlier ones of the same check.
+    pub(super) serial: u64,
+    since: Instant,
+    stop: oneshot::Sender<()>,
+    watch: JoinHandle<Option<Stream>>,
+}
+
+/// A kept connection broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Whose it was.
+    pub(super) check: u64,
+    pub(super) serial: u64,
+    /// How long it had been idle.
+    pub(super) idle: Duration,
+}
+
+/// Room for kept connections, and where it is told that one broke.
+pub(super) struct Shelf {
+    places: Arc<Semaphore>,
+    lost: mpsc::UnboundedSender<Lost>,
+    metrics: Arc<Metrics>,
+    serial: u64,
+}
+
+/// A place on the shelf; shown in the gauge.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.checks.kept.dec();
+    }
+}
+
+impl Shelf {
+    /// A shelf with `max` places. The channel holds at most one notice for each place.
+    pub(super) fn new(max: usize, metrics: Arc<Metrics>) -> (Self, mpsc::UnboundedReceiver<Lost>) {
+        let (lost, notices) = mpsc::unbounded_channel();
+        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        (Self { places, lost, metrics, serial: 0 }, notices)
+    }
+
+    /// Keeps a connection and watches it; closes it when there is no place.
+    pub(super) fn keep(&mut self, check: u64, stream: Stream) -> Option<Kept> {
+        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+            self.metrics.checks.limited("kept");
+            return None;
+        };
+        self.metrics.checks.kept.inc();
+        let place = Place { _permit: permit, metrics: self.metrics.clone() };
+        self.serial += 1;
+        let (serial, since) = (self.serial, Instant::now());
+        let (stop, stopped) = oneshot::channel();
+        let lost = self.lost.clone();
+        let watch = tokio::spawn(async move {
+            let stream = watch(stream, stopped).await;
+            drop(place);
+            if stream.is_none() {
+                // Fails only at the end of everything.
+                let _ = lost.send(Lost { check, serial, idle: since.elapsed() });
+            }
+            stream
+        });
+        Some(Kept { serial, since, stop, watch })
+    }
+}
+
+/// Waits until the connection breaks (nothing is left) or is wanted back or given up. A server has nothing to say on an idle
+/// connection, so whatever comes is its end.
+async fn watch(mut stream: Stream, stopped: oneshot::Receiver<()>) -> Option<Stream> {
+    let mut octet = [0];
+    tokio::select! {
+        _ = stream.read(&mut octet) => None,
+        _ = stopped => Some(stream),
+    }
+}
+
+impl Kept {
+    /// How long it has been idle.
+    pub(super) fn idle(&self, now: Instant) -> Duration {
+        now.duration_since(self.since)
+    }
+
+    /// The connection, if it still stands.
+    pub(super) async fn take(self) -> Option<Stream> {
+        self.stop.send(()).ok()?;
+        self.watch.await.ok()?
+    }
+}
+
+/// Extra probes that lost connections may draw for each regular one, while nothing comes of them.
+pub(super) const NOTICES_MAX: u32 = 2;
+/// How far from the learnt idle time a close may be and still be the habit, at least.
+const HABIT_SLACK_MIN: Duration = Duration::from_millis(250);
+/// A connection that was idle for longer is watched but not used again: something between us and the target may have
+/// forgotten it without a word.
+const REUSE_MAX: Duration = Duration::from_secs(50);
+
+/// What a target taught about its connections.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Habit {
+    /// It closes connections that were idle for about so long.
+    limit: Option<Duration>,
+    /// Follow-up probes in a row that found nothing wrong.
+    idle_notices: u32,
+}
+
+impl Habit {
+    /// Whether a close after this idle time is a reason to probe.
+    pub(super) fn is_news(&self, idle: Duration) -> bool {
+        let habitual = self.limit.is_some_and(|limit| idle.abs_diff(limit) <= slack(limit));
+        !habitual && self.idle_notices < NOTICES_MAX
+    }
+
+    /// Whether a connection that has been idle for so long may be used for a probe.
+    pub(super) fn may_reuse(&self, idle: Duration) -> bool {
+        idle < REUSE_MAX && self.limit.is_none_or(|limit| idle + slack(limit) < limit)
+    }
+
+    /// The follow-up probe passed: the close was a habit.
+    pub(super) fn learn(&mut self, idle: Duration) {
+        self.limit = Some(idle);
+        self.idle_notices += 1;
+    }
+
+    /// A probe that no notice had drawn ended, or one that found a crash.
+    pub(super) fn forgive(&mut self) {
+        self.idle_notices = 0;
+    }
+}
+
+fn slack(limit: Duration) -> Duration {
+    (limit / 4).max(HABIT_SLACK_MIN)
+}

@@ -1,0 +1,201 @@
+//! The one task that starts probes and takes their results in. Which checks there are stands in [`follow`](super::follow).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Config;
+use super::alias::Aliases;
+use super::job::{Drawn, Finished, Job, Notice};
+use super::kept::{Lost, Shelf};
+use super::kinds::{self, Probed};
+use super::probe::Tools;
+use super::schedule::Queue;
+use crate::model::{CheckKey, Observation};
+use crate::registry::Registry;
+use crate::telemetry::Metrics;
+
+/// Results, notices and publishes taken in one round, so that a flood of one kind still lets the others through.
+const ROUND_MAX: usize = 256;
+
+pub(super) struct Runner {
+    pub(super) registry: Registry,
+    pub(super) config: Config,
+    metrics: Arc<Metrics>,
+    tools: Arc<Tools>,
+    /// The checks that are probed, by a number of their own.
+    pub(super) jobs: HashMap<u64, Job>,
+    pub(super) numbers: HashMap<CheckKey, u64>,
+    /// The last number given.
+    pub(super) number: u64,
+    pub(super) queue: Queue,
+    pub(super) aliases: Aliases,
+    /// What this round found, told to the registry at its end.
+    pub(super) news: Vec<Observation>,
+    /// How many checks are repeated quickly because they fail.
+    crowd: usize,
+    probes: JoinSet<Probed>,
+    in_flight: HashMap<task::Id, u64>,
+    shelf: Shelf,
+    notices: mpsc::UnboundedReceiver<Lost>,
+}
+
+impl Runner {
+    pub(super) fn new(registry: Registry, config: Config, tools: Tools, metrics: Arc<Metrics>) -> Self {
+        let (shelf, notices) = Shelf::new(config.kept_max, metrics.clone());
+        Self {
+            registry,
+            config,
+            metrics,
+            tools: Arc::new(tools),
+            jobs: HashMap::new(),
+            numbers: HashMap::new(),
+            number: 0,
+            queue: Queue::default(),
+            aliases: Aliases::default(),
+            news: Vec::new(),
+            crowd: 0,
+            probes: JoinSet::new(),
+            in_flight: HashMap::new(),
+            shelf,
+            notices,
+        }
+    }
+
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        // Before the snapshot is read, so that nothing falls between.
+        let mut wakes = self.registry.subscribe();
+        self.read_all(true);
+        loop {
+            self.start_due(Instant::now());
+            if !self.news.is_empty() {
+                self.registry.observe(std::mem::take(&mut self.news)).await;
+            }
+            let next = self.queue.next().filter(|_| self.has_room());
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                published = wakes.recv() => if !self.on_wake(published) { break },
+                Some(ended) = self.probes.join_next_with_id() => self.on_end(ended),
+                Some(lost) = self.notices.recv() => self.on_lost(&lost),
+                () = sleep_until(next) => {}
+            }
+            self.take_waiting();
+        }
+        self.probes.shutdown().await;
+    }
+
+    /// Takes what waits besides what woke us, so that one report holds it all.
+    fn take_waiting(&mut self) {
+        for _ in 0..ROUND_MAX {
+            let Ok(lost) = self.notices.try_recv() else { break };
+            self.on_lost(&lost);
+        }
+        for _ in 0..ROUND_MAX {
+            let Some(ended) = self.probes.try_join_next_with_id() else { break };
+            self.on_end(ended);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.probes.len() < self.config.in_flight_max.max(1)
+    }
+
+    /// Starts what is due, as far as there are places.
+    fn start_due(&mut self, now: Instant) {
+        let count = self.queue.advance(now);
+        while self.has_room() {
+            let Some((number, due)) = self.queue.pop() else { break };
+            if let Some(job) = self.jobs.get_mut(&number).filter(|job| !job.is_running()) {
+                self.metrics.checks.started(now.duration_since(due));
+                let (check, kept, tools) = (job.check.clone(), job.take_kept(now), self.tools.clone());
+                let task = self.probes.spawn(async move { kinds::probe(&check, kept, &tools).await });
+                self.in_flight.insert(task.id(), number);
+                job.started(task);
+            }
+        }
+        if count > 0 && self.queue.waiting() > 0 {
+            self.metrics.checks.limited("in flight");
+        }
+        self.metrics.checks.in_flight.set(self.probes.len() as i64);
+        self.metrics.checks.waiting.set(self.queue.waiting() as i64);
+    }
+
+    fn on_end(&mut self, ended: Result<(task::Id, Probed), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(number) = self.in_flight.remove(&id) else { return };
+        // A check that went meanwhile: what was found counts no more.
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        let now = Instant::now();
+        match ended {
+            Ok((_, mut probed)) => {
+                count(&self.metrics, job, &probed);
+                let was_quick = job.is_quick();
+                let Finished { news, due, drawn } =
+                    job.finish(&probed, now, self.crowd, rand::random::<f64>());
+                self.crowd = self.crowd + usize::from(job.is_quick()) - usize::from(was_quick);
+                match drawn {
+                    Some(Drawn::Crash) => self.metrics.checks.noticed("crash"),
+                    Some(Drawn::Alive) => self.metrics.checks.noticed("alive"),
+                    None => {}
+                }
+                if let Some(stream) = probed.stream.take() {
+                    job.kept = self.shelf.keep(number, stream);
+                }
+                self.news.extend(news);
+                self.queue.set(number, due);
+            }
+            Err(error) => {
+                tracing::error!(check = %job.check.key(), "a probe ended without a result: {error}");
+                let due = job.give_up(now);
+                self.queue.set(number, due);
+            }
+        }
+    }
+
+    fn on_lost(&mut self, lost: &Lost) {
+        let Some(job) = self.jobs.get_mut(&lost.check) else { return };
+        match job.lost(lost) {
+            Notice::Probe => self.queue.hasten(lost.check, Instant::now()),
+            Notice::Habit => self.metrics.checks.noticed("habit"),
+            Notice::Stale => {}
+        }
+    }
+
+    /// Probes a check soon, and quickly until it passes.
+    pub(super) fn trigger(&mut self, number: u64) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        let was_quick = job.is_quick();
+        let at = job.trigger(Instant::now());
+        self.crowd = self.crowd + usize::from(job.is_quick()) - usize::from(was_quick);
+        self.queue.hasten(number, at);
+    }
+
+    pub(super) fn remove(&mut self, key: &CheckKey) {
+        self.aliases.remove(key);
+        let Some(number) = self.numbers.remove(key) else { return };
+        self.queue.clear(number);
+        if let Some(job) = self.jobs.remove(&number) {
+            self.crowd -= usize::from(job.is_quick());
+        }
+    }
+}
+
+fn count(metrics: &Metrics, job: &Job, probed: &Probed) {
+    let outcome = if probed.timed_out { "timeout" } else { probed.finding.status.as_str() };
+    metrics.checks.probed(job.check.kind.type_word(), outcome, probed.took);
+    if probed.again {
+        metrics.checks.retries.inc();
+    }
+}
+
+/// Sleeps until then; for ever when nothing is due or there is no place.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
