@@ -127,7 +127,7 @@ fn look_up(request: &Request, context: &Context<'_>) -> Found {
 fn of_zone(zone: &super::zone::Zone, name: &Name, kind: RecordType) -> Answer {
     let mut found = zone.lookup(name, kind);
     if kind == RecordType::ANY && !found.answer.is_empty() {
-        let cname = found.answer.iter().all(|record| record.record_type() == RecordType::CNAME);
+        let cname = found.answer.iter().any(|record| record.record_type() == RecordType::CNAME);
         if !cname {
             let ttl = found.answer.iter().map(|record| record.ttl).min().unwrap_or(0);
             found.answer = vec![live::any(name, ttl)];

@@ -65,13 +65,28 @@ impl Zone {
         matches!(found, Some(Found::Cut { labels, .. }) if labels == name.iter().len())
     }
 
+    /// The node of a host's name, on whichever side of a delegation: glue is not authoritative.
+    fn node_or_wildcard(&self, key: &[u8]) -> Option<u32> {
+        let mut encloser = 0;
+        for length in key::beginnings(key) {
+            if self.node(&key[..length]).is_none() {
+                return self.wildcard(&key[..encloser]);
+            }
+            encloser = length;
+        }
+        self.node(key)
+    }
+
+    /// RFC 4592 section 3.3.1: of all wildcards only the one directly below the closest encloser counts.
+    fn wildcard(&self, encloser: &[u8]) -> Option<u32> {
+        self.node(&[encloser, b"*\0"].concat())
+    }
+
     fn walk(&self, key: &[u8], kind: RecordType) -> Found {
         let (mut encloser, mut labels) = (0, self.depth);
         for length in key::beginnings(key) {
             let Some(node) = self.node(&key[..length]) else {
-                // RFC 4592 section 3.3.1: only the wildcard directly below the closest encloser counts.
-                let wildcard = [&key[..encloser], b"*\0"].concat();
-                return self.node(&wildcard).map_or(Found::Nothing, Found::Node);
+                return self.wildcard(&key[..encloser]).map_or(Found::Nothing, Found::Node);
             };
             let whole = length == key.len();
             if length > 0 {
@@ -156,13 +171,12 @@ impl Chain<'_> {
     fn redirect(&mut self, name: &Name, labels: usize, set: Set) -> Option<Name> {
         let owner = name.trim_to(labels);
         let target = self.zone.data(set).next().and_then(name_in)?;
-        if !self
-            .found
-            .answer
-            .iter()
-            .any(|record| record.record_type() == RecordType::DNAME && record.name == owner)
-        {
+        let before = |record: &Record| record.record_type() == RecordType::DNAME && record.name == owner;
+        if !self.found.answer.iter().any(before) {
             self.found.answer.extend(self.zone.records(set, &owner));
+        } else if owner.zone_of(&target) {
+            // It leads below itself, and would until the name is too long.
+            return None;
         }
         let kept = name.iter().take(name.iter().len() - labels);
         let Ok(mut next) = Name::from_labels(kept.chain(target.iter())) else {
@@ -172,7 +186,8 @@ impl Chain<'_> {
         };
         next.set_fqdn(true);
         self.found.answer.push(Record::from_rdata(name.clone(), set.ttl, RData::CNAME(CNAME(next.clone()))));
-        Some(next)
+        // That CNAME is itself the answer to some questions.
+        (!matches!(self.kind, RecordType::CNAME | RecordType::ANY)).then_some(next)
     }
 
     /// The SOA, with the time that "no" may be kept (RFC 2308 section 3).
@@ -209,11 +224,7 @@ impl Chain<'_> {
     fn addresses(&mut self, host: &Name) {
         let zone = self.zone;
         let Some(key) = zone.key(host) else { return };
-        let node = zone.node(&key).or_else(|| match zone.walk(&key, RecordType::A) {
-            Found::Node(node) => Some(node),
-            _ => None,
-        });
-        let Some(node) = node else { return };
+        let Some(node) = zone.node_or_wildcard(&key) else { return };
         for kind in [RecordType::A, RecordType::AAAA] {
             let answered =
                 self.found.answer.iter().any(|record| record.record_type() == kind && record.name == *host);
