@@ -3,6 +3,9 @@
 #![allow(dead_code)]
 
 mod connect;
+mod grpc;
+mod h2ping;
+mod http2;
 mod probe;
 mod tcp;
 
