@@ -7,7 +7,9 @@ mod grpc;
 mod h2ping;
 mod http2;
 mod probe;
+mod script;
 mod tcp;
+mod udp;
 
 use std::sync::Arc;
 

@@ -196,7 +196,11 @@ fn the_authority_is_a_name_or_an_address_without_zone() {
 
 proptest! {
     #[test]
-    fn whatever_a_server_says_is_judged(code in "[ -~]{0,8}", told in proptest::collection::vec(0x20u8..0x7f, 0..64), body: Vec<u8>) {
+    fn whatever_a_server_says_is_judged(
+        code in "[ -~]{0,8}",
+        told in proptest::collection::vec(0x20u8..0x7f, 0..64),
+        body: Vec<u8>,
+    ) {
         let headers = [("grpc-status", code.as_bytes()), ("grpc-message", &told)];
         let trailers = headers.into_iter().map(|(name, value)| {
             (name.parse().unwrap(), header::HeaderValue::from_bytes(value).unwrap())
