@@ -1,3 +1,5 @@
+//! gRPC probes against real servers on h2.
+
 use std::time::Duration;
 
 use hyper::Response;

@@ -1,3 +1,5 @@
+//! Real programs, and what is left of them.
+
 use std::path::Path;
 use std::time::Instant;
 
