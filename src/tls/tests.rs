@@ -1,3 +1,5 @@
+//! Handshakes with real servers, whose certificates are made here.
+
 use rcgen::CertificateParams;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
