@@ -23,6 +23,8 @@ pub(super) struct Job {
     pub(super) kept: Option<Kept>,
     /// The probe in flight.
     probe: Option<AbortHandle>,
+    /// A probe was interrupted and none has ended since.
+    interrupted: bool,
     /// The idle time of the lost connection that drew the probe that is due or in flight.
     drawn: Option<Duration>,
     /// When the last probe ended.
@@ -71,6 +73,7 @@ impl Job {
             habit: Habit::default(),
             kept: None,
             probe: None,
+            interrupted: false,
             drawn: None,
             ended: None,
             failing: false,
@@ -105,6 +108,18 @@ impl Job {
         self.ended.map_or(now, |ended| now.max(ended + self.pace.pause_min()))
     }
 
+    /// Takes back the probe in flight, which began before something happened and may wait for what was before. Once until
+    /// one ends, so that somebody who registers all the time does not keep it from ever ending.
+    pub(super) fn interrupt(&mut self) -> Option<AbortHandle> {
+        if self.interrupted {
+            return None;
+        }
+        let probe = self.probe.take()?;
+        self.interrupted = true;
+        self.drawn = None;
+        Some(probe)
+    }
+
     /// Its kept connection broke.
     pub(super) fn lost(&mut self, lost: &Lost) -> Notice {
         if self.kept.take_if(|kept| kept.serial == lost.serial).is_none() {
@@ -122,7 +137,7 @@ impl Job {
         let finding = &probed.finding;
         let (was_failing, first) = (self.failing, self.ended.is_none());
         self.failing = finding.status == Status::Critical;
-        self.probe = None;
+        (self.probe, self.interrupted) = (None, false);
         self.ended = Some(now);
         let drawn = self.drawn.take().map(|idle| self.heed(idle));
         if drawn.is_none() {
@@ -150,8 +165,7 @@ impl Job {
 
     /// A probe ended without a result, for reasons of our own.
     pub(super) fn give_up(&mut self, now: Instant) -> Instant {
-        self.probe = None;
-        self.drawn = None;
+        (self.probe, self.interrupted, self.drawn) = (None, false, None);
         self.ended = Some(now);
         now + self.check.interval.max(self.pace.pause_min())
     }

@@ -8,11 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use super::probe::Tools;
+use super::runner::Runner;
 use crate::model::{
     Status::{Critical, Passing, Warning},
     *,
@@ -20,6 +23,7 @@ use crate::model::{
 use crate::registry::{self, Caller, Command, Limits, Registry, Topic};
 use crate::store::{self, Embedded, Ephemeral, Log, Store};
 use crate::telemetry::Metrics;
+use crate::tls::Clients;
 
 const INTERVAL: Duration = Duration::from_secs(3600);
 /// How long something is waited for before it counts as missing.
@@ -194,7 +198,7 @@ impl Server {
     fn closing(socket: TcpSocket, idle: Duration, takes: Duration) -> Self {
         let listener = socket.listen(64).unwrap();
         let seen = Arc::new(Seen::default());
-        Self { task: tokio::spawn(accept(listener, seen.clone(), idle, takes)), seen }
+        Self { task: tokio::spawn(accept_all(listener, seen.clone(), idle, takes)), seen }
     }
 
     fn asked(&self) -> usize {
@@ -207,7 +211,7 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, seen: Arc<Seen>, idle: Duration, takes: Duration) {
+async fn accept_all(listener: TcpListener, seen: Arc<Seen>, idle: Duration, takes: Duration) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -224,6 +228,12 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>, idle: Duration, takes: Du
         seen.at_once.fetch_sub(1, SeqCst);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").await.unwrap();
     }
+}
+
+/// The next connection, which must come.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await;
+    accepted.expect("nobody connects").unwrap().0
 }
 
 #[tokio::test]
@@ -327,18 +337,67 @@ async fn a_check_that_goes_takes_its_connection_along_and_a_new_definition_is_pr
     let [(first, to_first), (second, to_second)] =
         [reserve(), reserve()].map(|(socket, address)| (socket.listen(8).unwrap(), http(address)));
     room.register("web-1", vec![check("web", "web-1", to_first)]).await;
-    let (mut old, _) = first.accept().await.unwrap();
+    let mut old = accept(&first).await;
     assert!(old.read(&mut [0; 1024]).await.unwrap() > 0);
     // The first never answers: its probe is in flight when the definition changes.
     let web = check("web", "web-1", to_second);
     room.register("web-1", vec![web.clone()]).await;
-    let (mut new, _) = second.accept().await.unwrap();
+    let mut new = accept(&second).await;
     assert_eq!(old.read(&mut [0]).await.unwrap(), 0, "the old probe ended");
     assert!(new.read(&mut [0; 1024]).await.unwrap() > 0);
     new.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     room.until(&web, Passing).await;
     room.register("web-1", vec![]).await;
     assert_eq!(new.read(&mut [0]).await.unwrap(), 0, "the kept connection is closed");
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn registering_again_does_not_wait_for_a_probe_that_hangs() {
+    let room = Room::start();
+    let (socket, address) = reserve();
+    let listener = socket.listen(8).unwrap();
+    let web = Check { timeout: INTERVAL, ..check("web", "web-1", http(address)) };
+    room.register("web-1", vec![web.clone()]).await;
+    let mut hangs = accept(&listener).await;
+    room.register("web-1", vec![web.clone()]).await;
+    let mut fresh = accept(&listener).await;
+    while hangs.read(&mut [0; 1024]).await.unwrap() > 0 {}
+    // Once: whoever registers all the time does not keep a probe from ending.
+    assert!(fresh.read(&mut [0; 1024]).await.unwrap() > 0);
+    room.register("web-1", vec![web.clone()]).await;
+    let after = check("after", "after-1", http(address));
+    room.register("after-1", vec![after]).await;
+    drop(accept(&listener).await);
+    fresh.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    room.until(&web, Passing).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn after_missed_publishes_everything_is_read_again() {
+    let room = Room::start();
+    let mut runner = Runner::new(
+        room.registry.clone(),
+        Config::default(),
+        Tools { tls: Clients::new().unwrap() },
+        Arc::new(Metrics::default()),
+    );
+    let (_held, address) = reserve();
+    let [goes, stays, changes, comes] =
+        ["goes", "stays", "changes", "comes"].map(|id| check(id, "web-1", http(address)));
+    room.register("web-1", vec![goes.clone(), stays.clone(), changes.clone(), alias("a", "web-1", "x")])
+        .await;
+    runner.read_all(true);
+    let before = runner.numbers.clone();
+    let changed = Check { timeout: PATIENCE, ..changes.clone() };
+    room.register("web-1", vec![stays.clone(), changed, comes.clone()]).await;
+    assert!(runner.on_wake(Err(RecvError::Lagged(9))));
+    assert_eq!(runner.numbers.len(), 3);
+    assert_eq!(runner.numbers.get(&stays.key()), before.get(&stays.key()));
+    assert!(before[&changes.key()] < runner.numbers[&changes.key()]);
+    assert!(runner.numbers.contains_key(&comes.key()) && runner.aliases.keys().next().is_none());
+    assert_eq!(runner.jobs.len(), 3);
     room.stop().await;
 }
 
