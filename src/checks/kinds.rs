@@ -40,8 +40,12 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
             let http::Answered { finding, stream, again, timed_out } = answered;
             Probed { finding, timed_out, stream, again, took: Duration::ZERO }
         }
-        // Ends its processes itself.
-        CheckKind::Script { args } => Probed::from(script::probe(args, timeout, tools).await),
+        // It ends its processes itself.
+        CheckKind::Script { args } => {
+            Probed::from(script::probe(args, timeout, check.output_max, tools).await)
+        }
+        // It knows what silence means.
+        CheckKind::Udp { address } => Probed::from(udp::probe(address, timeout, tools).await),
         kind => match timeout_at(begun + timeout, plain(kind, tools)).await {
             Ok(finding) => Probed::from(finding),
             Err(_) => Probed { timed_out: true, ..Probed::from(Finding::critical(timed_out(kind, timeout))) },
@@ -55,7 +59,6 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
 async fn plain(kind: &CheckKind, tools: &Tools) -> Finding {
     match kind {
         CheckKind::Tcp { address, tls } => tcp::probe(address, tls.as_ref(), tools).await,
-        CheckKind::Udp { address } => udp::probe(address, tools).await,
         CheckKind::Grpc { address, service, tls } => grpc::probe(address, service, tls.as_ref(), tools).await,
         CheckKind::H2Ping { address, tls } => h2ping::probe(address, tls.as_ref(), tools).await,
         kind => Finding::critical(format!("a {} check is not probed", kind.type_word())),
@@ -67,7 +70,6 @@ fn timed_out(kind: &CheckKind, timeout: Duration) -> String {
     let timeout = crate::model::duration::format(timeout);
     match kind {
         CheckKind::Tcp { address, .. } => format!("dial tcp {address}: i/o timeout ({timeout})"),
-        CheckKind::Udp { address } => format!("dial udp {address}: i/o timeout ({timeout})"),
         CheckKind::Grpc { address, .. } => {
             format!("gRPC check {address}: context deadline exceeded ({timeout})")
         }
@@ -145,7 +147,6 @@ mod tests {
         let timeout = Duration::from_secs(5);
         for (kind, text) in [
             (CheckKind::Tcp { address: "h:1".into(), tls: None }, "dial tcp h:1: i/o timeout (5s)"),
-            (CheckKind::Udp { address: "h:1".into() }, "dial udp h:1: i/o timeout (5s)"),
             (
                 CheckKind::Grpc { address: "h:1".into(), service: String::new(), tls: None },
                 "gRPC check h:1: context deadline exceeded (5s)",
