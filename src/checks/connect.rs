@@ -17,9 +17,10 @@ pub(super) struct Unreached {
 /// Connects to `host:port` (a name, an IPv4 address, or an IPv6 address in brackets); the first address that
 /// answers. No time limit of its own.
 pub(super) async fn tcp(address: &str) -> Result<TcpStream, Unreached> {
-    let found = tokio::net::lookup_host(address)
-        .await
-        .map_err(|e| Unreached { text: format!("dial tcp: lookup {address}: {e}"), refused: false })?;
+    let found = tokio::net::lookup_host(address).await.map_err(|e| Unreached {
+        text: format!("dial tcp: lookup {address}: {e}"),
+        refused: false,
+    })?;
     let mut last = None;
     for target in found {
         match TcpStream::connect(target).await {
