@@ -100,11 +100,10 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::super::kept::Shelf;
-    use super::super::tests::{http, tcp_check};
+    use super::super::tests::{http, tcp_check, tools};
     use super::*;
     use crate::model::Status;
     use crate::telemetry::Metrics;
-    use crate::tls::Clients;
 
     #[tokio::test]
     async fn the_next_probe_uses_the_connection_that_was_kept() {
@@ -120,10 +119,9 @@ mod tests {
             }
         });
         let (mut shelf, _notices) = Shelf::new(1, Arc::new(Metrics::default()));
-        let tools = Tools { tls: Clients::new().unwrap() };
         let mut kept = None;
         for _ in 0..2 {
-            let probed = probe(&check, kept.take(), &tools).await;
+            let probed = probe(&check, kept.take(), tools()).await;
             assert!(probed.finding.status == Status::Passing && !probed.again);
             assert!((69..=70).contains(&probed.finding.output.len()) && probed.finding.output.ends_with('ä'));
             kept = probed.stream.and_then(|stream| shelf.keep(1, stream));
@@ -139,9 +137,8 @@ mod tests {
         silent.listen(0).unwrap();
         let address = silent.local_addr().unwrap().as_socket().unwrap();
         let _queued = tokio::net::TcpStream::connect(address).await.unwrap();
-        let tools = Tools { tls: Clients::new().unwrap() };
         let check = Check { kind: http(address), timeout: Duration::from_millis(50), ..tcp_check() };
-        let probed = probe(&check, None, &tools).await;
+        let probed = probe(&check, None, tools()).await;
         assert!(probed.timed_out && probed.took >= check.timeout);
         assert!(probed.finding.output.contains("context deadline exceeded"), "{}", probed.finding.output);
         let timeout = Duration::from_secs(5);

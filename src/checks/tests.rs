@@ -2,8 +2,8 @@
 //! that was seen because something happened.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -140,6 +140,12 @@ fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
         initial: Status::Critical,
         origin: Origin::Agent,
     }
+}
+
+/// What probes need, made once.
+pub(super) fn tools() -> &'static Tools {
+    static TOOLS: LazyLock<Tools> = LazyLock::new(|| Tools { tls: Clients::new().unwrap() });
+    &TOOLS
 }
 
 /// For tests of the pure parts.
