@@ -11,6 +11,7 @@ mod follow;
 mod grpc;
 mod h2ping;
 mod http;
+mod http2;
 mod job;
 mod kept;
 mod kinds;

@@ -23,6 +23,8 @@ pub(super) struct Job {
     pub(super) kept: Option<Kept>,
     /// The probe in flight.
     probe: Option<AbortHandle>,
+    /// A probe was interrupted and none has ended since.
+    interrupted: bool,
     /// The idle time of the lost connection that drew the probe that is due or in flight.
     drawn: Option<Duration>,
     /// When the last probe ended.
@@ -71,6 +73,7 @@ impl Job {
             habit: Habit::default(),
             kept: None,
             probe: None,
+            interrupted: false,
             drawn: None,
             ended: None,
             failing: false,
@@ -105,6 +108,18 @@ impl Job {
         self.ended.map_or(now, |ended| now.max(ended + self.pace.pause_min()))
     }
 
+    /// Takes back the probe in flight, which began before something happened and may wait for what was before. Once until
+    /// one ends, so that somebody who registers all the time does not keep it from ever ending.
+    pub(super) fn interrupt(&mut self) -> Option<AbortHandle> {
+        if self.interrupted {
+            return None;
+        }
+        let probe = self.probe.take()?;
+        self.interrupted = true;
+        self.drawn = None;
+        Some(probe)
+    }
+
     /// Its kept connection broke.
     pub(super) fn lost(&mut self, lost: &Lost) -> Notice {
         if self.kept.take_if(|kept| kept.serial == lost.serial).is_none() {
@@ -122,7 +137,7 @@ impl Job {
         let finding = &probed.finding;
         let (was_failing, first) = (self.failing, self.ended.is_none());
         self.failing = finding.status == Status::Critical;
-        self.probe = None;
+        (self.probe, self.interrupted) = (None, false);
         self.ended = Some(now);
         let drawn = self.drawn.take().map(|idle| self.heed(idle));
         if drawn.is_none() {
@@ -150,8 +165,7 @@ impl Job {
 
     /// A probe ended without a result, for reasons of our own.
     pub(super) fn give_up(&mut self, now: Instant) -> Instant {
-        self.probe = None;
-        self.drawn = None;
+        (self.probe, self.interrupted, self.drawn) = (None, false, None);
         self.ended = Some(now);
         now + self.check.interval.max(self.pace.pause_min())
     }
@@ -169,5 +183,72 @@ impl Drop for Job {
         if let Some(probe) = &self.probe {
             probe.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::Finding;
+    use super::super::tests::tcp_check;
+    use super::*;
+
+    fn job(now: Instant) -> Job {
+        let entry = CheckEntry {
+            check: Arc::new(tcp_check()),
+            status: Status::Critical,
+            output: "".into(),
+            to_flip: 1,
+            generation: 4,
+            create_index: 4,
+            modify_index: 4,
+        };
+        Job::new(&entry, false, now)
+    }
+
+    fn found(status: Status, refused: bool) -> Probed {
+        Probed::from(Finding { refused, ..Finding::new(status, "so") })
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_trigger_makes_it_due_at_once_but_not_without_a_pause() {
+        let now = Instant::now();
+        let mut job = job(now);
+        assert_eq!(job.trigger(now), now);
+        let at = now + 90 * SECOND;
+        let finished = job.finish(&found(Status::Critical, true), at, 0, 0.5);
+        assert!(finished.due >= at + job.check.interval / 2, "the quick minute is over");
+        assert_eq!(job.trigger(at), at + job.pace.pause_min());
+        assert_eq!(job.trigger(at + SECOND), at + SECOND);
+        assert!(job.is_quick());
+    }
+
+    #[test]
+    fn refused_after_a_pass_is_a_crash_and_other_failures_keep_the_pace() {
+        let now = Instant::now();
+        for (refused, soon) in [(true, true), (false, false)] {
+            let mut job = job(now);
+            assert!(job.finish(&found(Status::Passing, false), now, 0, 0.5).news.is_some());
+            let finished = job.finish(&found(Status::Critical, refused), now + SECOND, 0, 0.5);
+            assert_eq!(finished.due < now + 2 * SECOND, soon);
+            assert_eq!(finished.news.unwrap().generation, Some(4));
+        }
+    }
+
+    #[test]
+    fn what_a_lost_connection_draws_is_a_crash_or_a_habit() {
+        let now = Instant::now();
+        for (status, wanted) in [(Status::Critical, Drawn::Crash), (Status::Passing, Drawn::Alive)] {
+            let mut job = job(now);
+            job.finish(&found(Status::Passing, false), now, 0, 0.5);
+            job.drawn = Some(5 * SECOND);
+            let finished = job.finish(&found(status, false), now + 5 * SECOND, 0, 0.5);
+            assert_eq!(finished.drawn, Some(wanted));
+            assert_eq!(job.habit.is_news(5 * SECOND), wanted == Drawn::Crash);
+            assert_eq!(job.is_quick(), wanted == Drawn::Crash);
+        }
+        let stale = Lost { check: 1, serial: 9, idle: SECOND };
+        assert_eq!(job(now).lost(&stale), Notice::Stale);
     }
 }

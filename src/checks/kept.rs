@@ -167,3 +167,84 @@ impl Habit {
 fn slack(limit: Duration) -> Duration {
     (limit / 4).max(HABIT_SLACK_MIN)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    fn shelf(max: usize) -> (Shelf, mpsc::UnboundedReceiver<Lost>, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::default());
+        let (shelf, notices) = Shelf::new(max, metrics.clone());
+        (shelf, notices, metrics)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_breaks_is_told_with_its_idle_time() {
+        let (mut shelf, mut notices, metrics) = shelf(2);
+        // The end of the other side, and a word out of turn.
+        for speaks in [false, true] {
+            let (ours, mut theirs) = duplex(64);
+            let kept = shelf.keep(7, Box::new(ours)).unwrap();
+            assert_eq!(metrics.checks.kept.get(), 1);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if speaks {
+                theirs.write_all(b"HTTP/1.1 408 Timeout\r\n").await.unwrap();
+            } else {
+                drop(theirs);
+            }
+            let lost = notices.recv().await.unwrap();
+            assert_eq!(lost, Lost { check: 7, serial: kept.serial, idle: Duration::from_secs(5) });
+            assert_eq!(metrics.checks.kept.get(), 0);
+            assert!(kept.take().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_back_works_and_what_is_given_up_is_closed_without_a_word() {
+        let (mut shelf, mut notices, metrics) = shelf(1);
+        let (ours, mut theirs) = duplex(64);
+        let kept = shelf.keep(1, Box::new(ours)).unwrap();
+        assert!(shelf.keep(2, Box::new(duplex(1).0)).is_none(), "there is one place");
+        let mut stream = kept.take().await.unwrap();
+        assert_eq!(metrics.checks.kept.get(), 0);
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(theirs.read_u8().await.unwrap(), b'x');
+        drop(shelf.keep(1, stream).unwrap());
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+        assert!(notices.try_recv().is_err());
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_habit_is_a_close_at_about_the_same_idle_time() {
+        let mut habit = Habit::default();
+        assert!(habit.is_news(SECOND * 5) && habit.may_reuse(SECOND * 10));
+        habit.learn(SECOND * 5);
+        for (secs, news) in
+            [(0.001, true), (3.0, true), (4.0, false), (5.0, false), (6.0, false), (7.0, true)]
+        {
+            assert_eq!(habit.is_news(Duration::from_secs_f64(secs)), news, "{secs} s");
+        }
+        assert!(habit.may_reuse(SECOND * 3) && !habit.may_reuse(SECOND * 4));
+        assert!(!Habit::default().may_reuse(SECOND * 60));
+        // One that closes after each answer is not asked again and again.
+        habit.learn(Duration::from_millis(1));
+        assert!(!habit.is_news(Duration::from_millis(2)) && !habit.may_reuse(Duration::ZERO));
+    }
+
+    #[test]
+    fn who_closes_at_random_draws_few_probes_until_a_regular_one() {
+        let mut habit = Habit::default();
+        let draws = |habit: &mut Habit| {
+            let closes = [1, 10, 2, 30, 5, 60].map(|secs| SECOND * secs);
+            closes.iter().filter(|idle| habit.is_news(**idle).then(|| habit.learn(**idle)).is_some()).count()
+        };
+        assert_eq!(draws(&mut habit), NOTICES_MAX as usize);
+        assert_eq!(draws(&mut habit), 0);
+        habit.forgive();
+        assert_eq!(draws(&mut habit), NOTICES_MAX as usize);
+    }
+}

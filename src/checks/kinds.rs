@@ -40,8 +40,12 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
             let http::Answered { finding, stream, again, timed_out } = answered;
             Probed { finding, timed_out, stream, again, took: Duration::ZERO }
         }
-        // Ends its processes itself.
-        CheckKind::Script { args } => Probed::from(script::probe(args, timeout, tools).await),
+        // It ends its processes itself.
+        CheckKind::Script { args } => {
+            Probed::from(script::probe(args, timeout, check.output_max, tools).await)
+        }
+        // It knows what silence means.
+        CheckKind::Udp { address } => Probed::from(udp::probe(address, timeout, tools).await),
         kind => match timeout_at(begun + timeout, plain(kind, tools)).await {
             Ok(finding) => Probed::from(finding),
             Err(_) => Probed { timed_out: true, ..Probed::from(Finding::critical(timed_out(kind, timeout))) },
@@ -55,7 +59,6 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
 async fn plain(kind: &CheckKind, tools: &Tools) -> Finding {
     match kind {
         CheckKind::Tcp { address, tls } => tcp::probe(address, tls.as_ref(), tools).await,
-        CheckKind::Udp { address } => udp::probe(address, tools).await,
         CheckKind::Grpc { address, service, tls } => grpc::probe(address, service, tls.as_ref(), tools).await,
         CheckKind::H2Ping { address, tls } => h2ping::probe(address, tls.as_ref(), tools).await,
         kind => Finding::critical(format!("a {} check is not probed", kind.type_word())),
@@ -67,7 +70,6 @@ fn timed_out(kind: &CheckKind, timeout: Duration) -> String {
     let timeout = crate::model::duration::format(timeout);
     match kind {
         CheckKind::Tcp { address, .. } => format!("dial tcp {address}: i/o timeout ({timeout})"),
-        CheckKind::Udp { address } => format!("dial udp {address}: i/o timeout ({timeout})"),
         CheckKind::Grpc { address, .. } => {
             format!("gRPC check {address}: context deadline exceeded ({timeout})")
         }
@@ -87,5 +89,71 @@ pub(super) fn cut(text: &mut String, max: usize) {
 impl From<Finding> for Probed {
     fn from(finding: Finding) -> Self {
         Self { finding, timed_out: false, stream: None, again: false, took: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::kept::Shelf;
+    use super::super::tests::{http, tcp_check, tools};
+    use super::*;
+    use crate::model::Status;
+    use crate::telemetry::Metrics;
+
+    #[tokio::test]
+    async fn the_next_probe_uses_the_connection_that_was_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let check = Check { kind: http(listener.local_addr().unwrap()), output_max: 70, ..tcp_check() };
+        // One connection, on which two requests are answered.
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n".to_owned() + &"ä".repeat(30);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let (mut shelf, _notices) = Shelf::new(1, Arc::new(Metrics::default()));
+        let mut kept = None;
+        for _ in 0..2 {
+            let probed = probe(&check, kept.take(), tools()).await;
+            assert!(probed.finding.status == Status::Passing && !probed.again);
+            assert!((69..=70).contains(&probed.finding.output.len()) && probed.finding.output.ends_with('ä'));
+            kept = probed.stream.and_then(|stream| shelf.keep(1, stream));
+        }
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_says_so() {
+        // Nobody accepts and the queue is full: the kernel answers nothing.
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        silent.listen(0).unwrap();
+        let address = silent.local_addr().unwrap().as_socket().unwrap();
+        let _queued = tokio::net::TcpStream::connect(address).await.unwrap();
+        let check = Check { kind: http(address), timeout: Duration::from_millis(50), ..tcp_check() };
+        let probed = probe(&check, None, tools()).await;
+        assert!(probed.timed_out && probed.took >= check.timeout);
+        assert!(probed.finding.output.contains("context deadline exceeded"), "{}", probed.finding.output);
+        let timeout = Duration::from_secs(5);
+        for (kind, text) in [
+            (CheckKind::Tcp { address: "h:1".into(), tls: None }, "dial tcp h:1: i/o timeout (5s)"),
+            (
+                CheckKind::Grpc { address: "h:1".into(), service: String::new(), tls: None },
+                "gRPC check h:1: context deadline exceeded (5s)",
+            ),
+            (
+                CheckKind::H2Ping { address: "h:1".into(), tls: None },
+                "HTTP2 ping h:1: context deadline exceeded (5s)",
+            ),
+        ] {
+            assert_eq!(timed_out(&kind, timeout), text);
+        }
     }
 }

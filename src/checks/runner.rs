@@ -165,13 +165,21 @@ impl Runner {
         }
     }
 
-    /// Probes a check soon, and quickly until it passes.
+    /// Something happened to a check that does not pass: it is probed soon, and quickly until it passes. A probe in
+    /// flight starts anew: it may hang on a host that has just come back.
     pub(super) fn trigger(&mut self, number: u64) {
         let Some(job) = self.jobs.get_mut(&number) else { return };
         let was_quick = job.is_quick();
         let at = job.trigger(Instant::now());
         self.crowd = self.crowd + usize::from(job.is_quick()) - usize::from(was_quick);
-        self.queue.hasten(number, at);
+        match job.interrupt() {
+            Some(probe) => {
+                self.in_flight.remove(&probe.id());
+                probe.abort();
+                self.queue.set(number, at);
+            }
+            None => self.queue.hasten(number, at),
+        }
     }
 
     pub(super) fn remove(&mut self, key: &CheckKey) {

@@ -1,26 +1,33 @@
-//! The whole room against a real registry and real servers. The interval is a minute throughout: what is seen before
+//! The whole room against a real registry and real servers. The interval is an hour throughout: what is seen before
 //! that was seen because something happened.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use http_body_util::Full;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
-use crate::model::*;
+use super::probe::Tools;
+use super::runner::Runner;
+use crate::model::{
+    Status::{Critical, Passing, Warning},
+    *,
+};
 use crate::registry::{self, Caller, Command, Limits, Registry, Topic};
-use crate::store::{Ephemeral, Store};
+use crate::store::{self, Embedded, Ephemeral, Log, Store};
 use crate::telemetry::Metrics;
+use crate::tls::Clients;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(3600);
+/// How long something is waited for before it counts as missing.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A registry whose checks are run.
 struct Room {
@@ -36,8 +43,11 @@ impl Room {
     }
 
     fn with(config: Config) -> Self {
-        let (log, entries) = tokio::sync::mpsc::unbounded_channel();
-        let store: Arc<dyn Store> = Arc::new(Ephemeral::new(log, SystemTime::now()));
+        let (log, entries) = mpsc::unbounded_channel();
+        Self::over(Arc::new(Ephemeral::new(log, SystemTime::now())), entries, config)
+    }
+
+    fn over(store: Arc<dyn Store>, entries: Log, config: Config) -> Self {
         let own = registry::Config { own: node("n1"), limits: Limits::default() };
         let metrics = Arc::new(Metrics::default());
         let (registry, _) = Registry::start(store, entries, own, metrics.clone()).unwrap();
@@ -57,22 +67,44 @@ impl Room {
             .await;
     }
 
-    /// Waits until a check has a status; the output it came with. Panics after half the interval.
+    /// Waits until a check has a status; the output it came with. Panics when that does not come.
     async fn until(&self, check: &Check, status: Status) -> Arc<str> {
-        let seen = tokio::time::timeout(MINUTE / 2, async {
+        let seen = tokio::time::timeout(PATIENCE, async {
             loop {
                 let snapshot = self.registry.snapshot();
                 if let Some(entry) = snapshot.check(&check.key()).filter(|entry| entry.status == status) {
                     return entry.output.clone();
                 }
                 let index = snapshot.index_of(&Topic::Checks);
-                self.registry.wait(&Topic::Checks, index, MINUTE).await.unwrap();
+                self.registry.wait(&Topic::Checks, index, PATIENCE).await.unwrap();
             }
         });
         seen.await.unwrap_or_else(|_| {
             let shown = self.registry.snapshot().check(&check.key()).cloned();
             panic!("{} is not {status}: {shown:?}", check.id.as_str())
         })
+    }
+
+    /// Waits until a check has a status and an output.
+    async fn shows(&self, check: &Check, status: Status, output: &str) {
+        assert_eq!(*self.until(check, status).await, *output, "{}", check.id.as_str());
+    }
+
+    /// Waits until a metric has a value.
+    async fn count(&self, metric: &str, value: &str) {
+        let line = format!("rollcall_checks_{metric} {value}");
+        let seen = tokio::time::timeout(PATIENCE, async {
+            // Metrics ring no bell.
+            while !self.metrics.encode().lines().any(|l| l == line) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        seen.await.unwrap_or_else(|_| panic!("no {line:?} in\n{}", self.metrics.encode()));
+    }
+
+    async fn ttl(&self, id: &str, status: Status) {
+        let (id, output) = (CheckId::parse(id).unwrap(), format!("says {status}").into());
+        self.submit(Command::UpdateTtl { caller: caller(), id, status, output }).await;
     }
 
     async fn stop(self) {
@@ -89,7 +121,7 @@ fn caller() -> Caller {
     Caller { node: node("n1").name, address: None }
 }
 
-/// A check with a threshold of one and an interval of a minute.
+/// A check with a threshold of one and an interval of an hour.
 fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
     Check {
         node: node("n1").name,
@@ -98,7 +130,7 @@ fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
         notes: String::new(),
         instance: (!instance.is_empty()).then(|| InstanceId::parse(instance).unwrap()),
         kind,
-        interval: MINUTE,
+        interval: INTERVAL,
         timeout: Duration::from_secs(10),
         success_before_passing: 0,
         failures_before_warning: 0,
@@ -110,12 +142,18 @@ fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
     }
 }
 
+/// What probes need, made once.
+pub(super) fn tools() -> &'static Tools {
+    static TOOLS: LazyLock<Tools> = LazyLock::new(|| Tools { tls: Clients::new().unwrap() });
+    &TOOLS
+}
+
 /// For tests of the pure parts.
 pub(super) fn tcp_check() -> Check {
     check("c", "", CheckKind::Tcp { address: "127.0.0.1:1".into(), tls: None })
 }
 
-fn http(address: SocketAddr) -> CheckKind {
+pub(super) fn http(address: SocketAddr) -> CheckKind {
     CheckKind::Http {
         url: format!("http://{address}/health"),
         method: "GET".into(),
@@ -135,17 +173,42 @@ fn reserve() -> (TcpSocket, SocketAddr) {
     (socket, address)
 }
 
-/// An HTTP server that says OK and counts. It dies as a killed process does: all its sockets at once.
+/// The address once more, for a server that comes back.
+fn again(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
+}
+
+/// An HTTP server that says fine, counts, and closes connections that were idle for `idle`. It dies as a killed process
+/// does: all its sockets at once.
 struct Server {
     task: JoinHandle<()>,
-    asked: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    asked: AtomicUsize,
+    at_once: AtomicUsize,
+    at_once_most: AtomicUsize,
 }
 
 impl Server {
     fn start(socket: TcpSocket) -> Self {
+        Self::closing(socket, Duration::MAX, Duration::ZERO)
+    }
+
+    /// Takes some time for each answer.
+    fn closing(socket: TcpSocket, idle: Duration, takes: Duration) -> Self {
         let listener = socket.listen(64).unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
-        Self { task: tokio::spawn(serve(listener, asked.clone())), asked }
+        let seen = Arc::new(Seen::default());
+        Self { task: tokio::spawn(accept_all(listener, seen.clone(), idle, takes)), seen }
+    }
+
+    fn asked(&self) -> usize {
+        self.seen.asked.load(SeqCst)
     }
 
     async fn die(self) {
@@ -154,19 +217,29 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, asked: Arc<AtomicUsize>) {
+async fn accept_all(listener: TcpListener, seen: Arc<Seen>, idle: Duration, takes: Duration) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let asked = asked.clone();
-        let service = hyper::service::service_fn(move |_: Request<hyper::body::Incoming>| {
-            asked.fetch_add(1, Ordering::SeqCst);
-            async { Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("fine"))) }
-        });
-        connections.spawn(
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-        );
+        connections.spawn(serve(stream, seen.clone(), idle, takes));
     }
+}
+
+async fn serve(mut stream: TcpStream, seen: Arc<Seen>, idle: Duration, takes: Duration) {
+    let mut octets = [0; 1024];
+    while let Ok(Ok(1..)) = tokio::time::timeout(idle, stream.read(&mut octets)).await {
+        seen.asked.fetch_add(1, SeqCst);
+        seen.at_once_most.fetch_max(seen.at_once.fetch_add(1, SeqCst) + 1, SeqCst);
+        tokio::time::sleep(takes).await;
+        seen.at_once.fetch_sub(1, SeqCst);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").await.unwrap();
+    }
+}
+
+/// The next connection, which must come.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await;
+    accepted.expect("nobody connects").unwrap().0
 }
 
 #[tokio::test]
@@ -175,22 +248,308 @@ async fn up_is_seen_when_it_listens_and_a_crash_when_it_happens() {
     let (socket, address) = reserve();
     let web = check("web", "web-1", http(address));
     room.register("web-1", vec![web.clone()]).await;
-    let output = room.until(&web, Status::Critical).await;
-    assert!(output.is_empty() || output.contains("refused"), "{output}");
+    room.count("probes_total{kind=\"http\",outcome=\"critical\"}", "2").await;
     let server = Server::start(socket);
-    let output = room.until(&web, Status::Passing).await;
+    let output = room.until(&web, Passing).await;
     assert_eq!(*output, *format!("HTTP GET http://{address}/health: 200 OK Output: fine"));
     server.die().await;
-    let output = room.until(&web, Status::Critical).await;
+    let output = room.until(&web, Critical).await;
     let refused = format!("dial tcp {address}: connect: connection refused");
     assert_eq!(*output, *format!("Get \"http://{address}/health\": {refused}"));
-    // It comes back, without a word to the registry.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(address).unwrap();
+    room.count("notices_total{kind=\"crash\"}", "1").await;
+    // It comes back without a word to the registry, and crashes again.
+    let server = Server::start(again(address));
+    room.until(&web, Passing).await;
+    assert_eq!(server.asked(), 1, "once it passes, it keeps the interval");
+    server.die().await;
+    room.until(&web, Critical).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_closes_idle_connections_is_learnt() {
+    let room = Room::start();
+    let (socket, address) = reserve();
+    let server = Server::closing(socket, Duration::from_millis(400), Duration::ZERO);
+    let web = check("web", "web-1", http(address));
+    room.register("web-1", vec![web.clone()]).await;
+    room.until(&web, Passing).await;
+    room.count("notices_total{kind=\"alive\"}", "1").await;
+    room.count("notices_total{kind=\"habit\"}", "1").await;
+    assert_eq!(server.asked(), 2);
+    assert_eq!(flips(&room), 1, "from critical to passing and no other");
+    room.stop().await;
+}
+
+fn flips(room: &Room) -> usize {
+    let text = room.metrics.encode();
+    let flips =
+        text.lines().filter_map(|l| l.strip_prefix("rollcall_registry_flips_total")?.split(' ').nth(1));
+    flips.map(|count| count.parse::<usize>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn beyond_the_places_for_connections_only_the_notice_is_lost() {
+    let room = Room::with(Config { kept_max: 1, ..Config::default() });
+    let (socket, address) = reserve();
+    let _server = Server::start(socket);
+    let checks: Vec<_> = ["a", "b", "c"].map(|id| check(id, "web-1", http(address))).into();
+    room.register("web-1", checks.clone()).await;
+    for check in &checks {
+        room.until(check, Passing).await;
+    }
+    room.count("limits_total{kind=\"kept\"}", "2").await;
+    room.count("kept", "1").await;
+    room.register("web-1", vec![]).await;
+    room.count("kept", "0").await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_probes_than_allowed_are_in_flight() {
+    let room = Room::with(Config { in_flight_max: 3, ..Config::default() });
+    let (socket, address) = reserve();
+    let server = Server::closing(socket, Duration::MAX, Duration::from_millis(20));
+    let checks: Vec<_> = (0..12).map(|n| check(&format!("c{n}"), "web-1", http(address))).collect();
+    room.register("web-1", checks.clone()).await;
+    for check in &checks {
+        room.until(check, Passing).await;
+    }
+    assert!((2..=3).contains(&server.seen.at_once_most.load(SeqCst)));
+    assert!(room.metrics.encode().contains("rollcall_checks_limits_total{kind=\"in flight\"}"));
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_never_answers_delays_others_no_longer_than_its_timeout() {
+    let room = Room::with(Config { in_flight_max: 1, ..Config::default() });
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (socket, address) = reserve();
+    let _server = Server::start(socket);
+    let timeout = Duration::from_millis(200);
+    let hangs = Check { timeout, ..check("hangs", "web-1", http(silent.local_addr().unwrap())) };
+    let good = check("good", "web-1", http(address));
+    room.register("web-1", vec![hangs.clone(), good.clone()]).await;
+    room.until(&good, Passing).await;
+    room.count("probes_total{kind=\"http\",outcome=\"timeout\"}", "1").await;
+    let shown = room.registry.snapshot().check(&hangs.key()).unwrap().output.clone();
+    assert!(shown.contains("context deadline exceeded"), "{shown}");
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_check_that_goes_takes_its_connection_along_and_a_new_definition_is_probed_at_once() {
+    let room = Room::start();
+    let [(first, to_first), (second, to_second)] =
+        [reserve(), reserve()].map(|(socket, address)| (socket.listen(8).unwrap(), http(address)));
+    room.register("web-1", vec![check("web", "web-1", to_first)]).await;
+    let mut old = accept(&first).await;
+    assert!(old.read(&mut [0; 1024]).await.unwrap() > 0);
+    // The first never answers: its probe is in flight when the definition changes.
+    let web = check("web", "web-1", to_second);
+    room.register("web-1", vec![web.clone()]).await;
+    let mut new = accept(&second).await;
+    assert_eq!(old.read(&mut [0]).await.unwrap(), 0, "the old probe ended");
+    assert!(new.read(&mut [0; 1024]).await.unwrap() > 0);
+    new.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    room.until(&web, Passing).await;
+    room.register("web-1", vec![]).await;
+    assert_eq!(new.read(&mut [0]).await.unwrap(), 0, "the kept connection is closed");
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn registering_again_does_not_wait_for_a_probe_that_hangs() {
+    let room = Room::start();
+    let (socket, address) = reserve();
+    let listener = socket.listen(8).unwrap();
+    let web = Check { timeout: INTERVAL, ..check("web", "web-1", http(address)) };
+    room.register("web-1", vec![web.clone()]).await;
+    let mut hangs = accept(&listener).await;
+    room.register("web-1", vec![web.clone()]).await;
+    let mut fresh = accept(&listener).await;
+    while hangs.read(&mut [0; 1024]).await.unwrap() > 0 {}
+    // Once: whoever registers all the time does not keep a probe from ending.
+    assert!(fresh.read(&mut [0; 1024]).await.unwrap() > 0);
+    room.register("web-1", vec![web.clone()]).await;
+    let after = check("after", "after-1", http(address));
+    room.register("after-1", vec![after]).await;
+    drop(accept(&listener).await);
+    fresh.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    room.until(&web, Passing).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn after_missed_publishes_everything_is_read_again() {
+    let room = Room::start();
+    let mut runner = Runner::new(
+        room.registry.clone(),
+        Config::default(),
+        Tools { tls: Clients::new().unwrap() },
+        Arc::new(Metrics::default()),
+    );
+    let (_held, address) = reserve();
+    let [goes, stays, changes, comes] =
+        ["goes", "stays", "changes", "comes"].map(|id| check(id, "web-1", http(address)));
+    room.register("web-1", vec![goes.clone(), stays.clone(), changes.clone(), alias("a", "web-1", "x")])
+        .await;
+    runner.read_all(true);
+    let before = runner.numbers.clone();
+    let changed = Check { timeout: PATIENCE, ..changes.clone() };
+    room.register("web-1", vec![stays.clone(), changed, comes.clone()]).await;
+    assert!(runner.on_wake(Err(RecvError::Lagged(9))));
+    assert_eq!(runner.numbers.len(), 3);
+    assert_eq!(runner.numbers.get(&stays.key()), before.get(&stays.key()));
+    assert!(before[&changes.key()] < runner.numbers[&changes.key()]);
+    assert!(runner.numbers.contains_key(&comes.key()) && runner.aliases.keys().next().is_none());
+    assert_eq!(runner.jobs.len(), 3);
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn checks_of_external_nodes_are_left_to_others() {
+    let room = Room::start();
+    let (socket, address) = reserve();
     let server = Server::start(socket);
-    room.until(&web, Status::Passing).await;
-    assert_eq!(server.asked.load(Ordering::SeqCst), 1, "once it passes, it keeps the interval");
-    assert!(room.metrics.encode().contains("rollcall_checks_notices_total{kind=\"crash\"} 1"));
+    let far = Check { node: node("far").name, ..check("web", "", http(address)) };
+    let register = |external: &str| {
+        let mut node = node("far");
+        node.meta.insert("external-node".into(), external.into());
+        let checks = vec![far.clone()];
+        Command::CatalogRegister { node, skip_node: false, instance: None, checks }
+    };
+    room.submit(register("true")).await;
+    // What was registered after it is probed; it is not.
+    let near = check("near", "", http(address));
+    room.submit(Command::RegisterCheck { caller: caller(), check: near.clone() }).await;
+    room.until(&near, Passing).await;
+    assert_eq!(server.asked(), 1);
+    room.submit(register("false")).await;
+    room.until(&far, Passing).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_stored_script_check_says_why_it_does_not_run() {
+    let room = Room::start();
+    let script = CheckKind::Script { args: vec!["true".into()] };
+    let script = Check { initial: Passing, ..check("script", "web-1", script) };
+    room.register("web-1", vec![script.clone()]).await;
+    let output = room.until(&script, Critical).await;
+    assert!(output.contains("script = true"), "{output}");
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn what_passed_is_served_after_a_restart_until_probes_say_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let (log, entries) = mpsc::unbounded_channel();
+        let config = store::Config { data_dir: dir.path().into(), cache_bytes: 1 << 20 };
+        let store = Embedded::open(&config, log, Arc::new(Metrics::default())).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        (store, entries)
+    };
+    let (socket, address) = reserve();
+    let server = Server::start(socket);
+    let one = check("one", "web-1", http(address));
+    let three = Check { failures_before_critical: 3, ..check("three", "web-1", http(address)) };
+    let (store, entries) = open();
+    let room = Room::over(store.clone(), entries, Config::default());
+    room.register("web-1", vec![one.clone(), three.clone()]).await;
+    room.until(&one, Passing).await;
+    room.until(&three, Passing).await;
+    room.stop().await;
+    store.close();
+    drop(store);
+    server.die().await;
+    let (store, entries) = open();
+    let room = Room::over(store.clone(), entries, Config::default());
+    assert_eq!(room.registry.snapshot().check(&one.key()).unwrap().status, Passing);
+    room.until(&one, Critical).await;
+    room.count("probes_total{kind=\"http\",outcome=\"critical\"}", "4").await;
+    let snapshot = room.registry.snapshot();
+    let entry = snapshot.check(&three.key()).unwrap();
+    assert_eq!((entry.status, entry.to_flip), (Passing, 2), "one failure of three");
+    room.stop().await;
+    store.close();
+}
+
+fn ttl(id: &str, instance: &str) -> Check {
+    check(id, instance, CheckKind::Ttl { ttl: INTERVAL })
+}
+
+fn alias(id: &str, instance: &str, of: &str) -> Check {
+    let of = (!of.is_empty()).then(|| InstanceId::parse(of).unwrap());
+    let kind = CheckKind::Alias { node: node("n1").name, instance: of };
+    Check { interval: Duration::ZERO, ..check(id, instance, kind) }
+}
+
+#[tokio::test]
+async fn an_alias_says_what_its_target_and_the_node_say() {
+    let room = Room::start();
+    let front = alias("front", "front-1", "web-1");
+    room.register("front-1", vec![front.clone()]).await;
+    let missing = "Service web-1 could not be found on node n1";
+    room.shows(&front, Critical, missing).await;
+    room.register("web-1", vec![]).await;
+    room.shows(&front, Passing, "No checks found.").await;
+    room.register("web-1", vec![ttl("t", "web-1")]).await;
+    room.shows(&front, Critical, "Aliased check \"t\" failing: ").await;
+    room.ttl("t", Passing).await;
+    room.shows(&front, Passing, "All checks passing.").await;
+    room.submit(Command::RegisterCheck { caller: caller(), check: ttl("disk", "") }).await;
+    room.ttl("disk", Warning).await;
+    room.shows(&front, Warning, "Aliased check \"disk\" failing: says warning").await;
+    let id = InstanceId::parse("web-1").unwrap();
+    for (reason, status) in [(Some("work".into()), Critical), (None, Warning)] {
+        room.submit(Command::Maintain { caller: caller(), instance: Some(id.clone()), reason }).await;
+        room.until(&front, status).await;
+    }
+    room.submit(Command::DeregisterInstance { caller: caller(), id }).await;
+    room.shows(&front, Critical, missing).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn aliases_in_a_ring_follow_what_is_real_and_rest() {
+    let room = Room::start();
+    let ring = [("a", "b"), ("b", "c"), ("c", "a")].map(|(of, to)| alias(&format!("{of}-{to}"), of, to));
+    for check in &ring {
+        let instance = check.instance.clone().unwrap();
+        let mut checks = vec![check.clone()];
+        checks.extend((instance.as_str() == "a").then(|| ttl("t", "a")));
+        room.register(instance.as_str(), checks).await;
+    }
+    for status in [Passing, Critical, Warning, Passing] {
+        room.ttl("t", status).await;
+        for check in &ring {
+            room.until(check, status).await;
+        }
+    }
+    // At rest: something else that is seen through to the end moves the index by its own two changes only.
+    room.register("other", vec![ttl("o", "other"), alias("to-other", "other", "other")]).await;
+    room.until(&alias("to-other", "", ""), Critical).await;
+    let before = room.registry.snapshot().index();
+    room.ttl("o", Passing).await;
+    room.until(&alias("to-other", "", ""), Passing).await;
+    assert_eq!(room.registry.snapshot().index(), before + 2);
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_chain_of_aliases_of_any_length_is_followed() {
+    let room = Room::start();
+    room.register("i0", vec![ttl("t", "i0")]).await;
+    let length = 150;
+    for n in 1..=length {
+        let (own, of) = (format!("i{n}"), format!("i{}", n - 1));
+        room.register(&own, vec![alias(&format!("a{n}"), &own, &of)]).await;
+    }
+    for status in [Passing, Critical, Passing] {
+        room.ttl("t", status).await;
+        room.until(&alias(&format!("a{length}"), "", ""), status).await;
+    }
     room.stop().await;
 }

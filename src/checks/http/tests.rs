@@ -11,9 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Answered, Asked, Stream, probe};
-use crate::checks::probe::Tools;
+use crate::checks::tests::tools;
 use crate::model::{ProbeTls, Status};
-use crate::tls::Clients;
 
 /// A server that gives each request the next answer, over as many connections as it takes. An empty answer closes the
 /// connection instead.
@@ -103,8 +102,7 @@ impl Given {
         let Self { url, method, header, body, follow_redirects, output_max, timeout } = self;
         let (follow_redirects, output_max, tls) = (*follow_redirects, *output_max, &ProbeTls::default());
         let asked = Asked { url, method, header, body, follow_redirects, tls, output_max };
-        let tools = Tools { tls: Clients::new().unwrap() };
-        probe(&asked, kept, &tools, Instant::now() + *timeout).await
+        probe(&asked, kept, tools(), Instant::now() + *timeout).await
     }
 }
 
