@@ -71,8 +71,12 @@ where
 const CLOSED: &str = "the target closed the connection before it answered";
 
 fn explain(error: &h2::Error) -> String {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     match error.get_io() {
-        Some(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => CLOSED.to_owned(),
+        // Which of them it is depends on what was under way when the end came.
+        Some(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) => {
+            CLOSED.to_owned()
+        }
         Some(error) => connect::words(error),
         None if error.is_library() => format!("what came is not HTTP/2: {error}"),
         None => error.to_string(),
