@@ -35,23 +35,32 @@ pub(super) struct Unreached {
     pub(super) text: String,
     /// Somebody is there and said that nobody listens.
     pub(super) refused: bool,
+    /// This machine was short of something: it says nothing about the target.
+    pub(super) shortage: bool,
 }
 
 impl Unreached {
     pub(super) fn new(text: String) -> Self {
-        Self { text, refused: false }
+        Self { text, refused: false, shortage: false }
     }
 
     /// An error of the network; `doing` is what was done, as in `dial tcp 192.0.2.1:80: connect`.
     pub(super) fn at(doing: &str, error: &io::Error) -> Self {
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-        Self { text: format!("{doing}: {}", words(error)), refused }
+        let shortage = error.raw_os_error().is_some_and(is_shortage);
+        Self { text: format!("{doing}: {}", words(error)), refused, shortage }
     }
 }
 
+/// Open files, memory, ports: what a probe needs of this machine, whatever the target.
+fn is_shortage(number: i32) -> bool {
+    use nix::libc::{EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    [EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN, EADDRNOTAVAIL].contains(&number)
+}
+
 impl From<Unreached> for Finding {
-    fn from(Unreached { text, refused }: Unreached) -> Self {
-        Self { refused, ..Self::critical(text) }
+    fn from(Unreached { text, refused, shortage }: Unreached) -> Self {
+        Self { refused, shortage, ..Self::critical(text) }
     }
 }
 

@@ -184,11 +184,11 @@ async fn exchange(
     tools: &Tools,
     again: &mut bool,
 ) -> Result<(Line, Response<Incoming>), Finding> {
-    let failed = |Unreached { text, refused }| Finding {
-        refused,
-        ..Finding::critical(go_error(asked.method, hop.url.as_str(), text))
+    let failed = |why: Unreached| {
+        let text = go_error(asked.method, hop.url.as_str(), &why.text);
+        Finding { output: text, ..Finding::from(why) }
     };
-    let unheard = |error: &hyper::Error| failed(Unreached { text: words(error), refused: false });
+    let unheard = |error: &hyper::Error| failed(Unreached::new(words(error)));
     if let Some(stream) = reused {
         let mut line = Line::open(stream).await.map_err(|e| unheard(&e))?;
         match line.ask(request(asked, hop).map_err(failed)?).await {
@@ -210,7 +210,7 @@ async fn dial(asked: &Asked<'_>, hop: &Hop, tools: &Tools) -> Result<Stream, Unr
     }
     let host = hop.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let stream = tools.tls.stream(stream, host, asked.tls, &[b"http/1.1"]).await;
-    Ok(Box::new(stream.map_err(|text| Unreached { text, refused: false })?))
+    Ok(Box::new(stream.map_err(Unreached::new)?))
 }
 
 /// Headers that Go's client writes itself, whatever a check says.
@@ -221,7 +221,7 @@ const SECRET_HEADERS: [HeaderName; 4] =
     [header::AUTHORIZATION, header::WWW_AUTHENTICATE, header::COOKIE, header::PROXY_AUTHORIZATION];
 
 fn request(asked: &Asked<'_>, hop: &Hop) -> Result<Request<Full<Bytes>>, Unreached> {
-    let wrong = |error: &dyn std::error::Error| Unreached { text: error.to_string(), refused: false };
+    let wrong = |error: &dyn std::error::Error| Unreached::new(error.to_string());
     let mut request = Request::new(Full::new(hop.body.clone()));
     *request.method_mut() = hop.method.clone();
     let path = &hop.url[Position::BeforePath..Position::AfterQuery];

@@ -131,6 +131,12 @@ impl Runner {
         let Some(job) = self.jobs.get_mut(&number) else { return };
         let now = Instant::now();
         match ended {
+            Ok((_, probed)) if probed.finding.shortage => {
+                self.metrics.checks.limited("shortage");
+                tracing::warn!(check = %job.check.key(), "a probe could not be made: {}", probed.finding.output);
+                let due = job.give_up(now);
+                self.queue.set(number, due);
+            }
             Ok((_, mut probed)) => {
                 count(&self.metrics, job, &probed);
                 let was_quick = job.is_quick();

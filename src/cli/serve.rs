@@ -87,8 +87,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Err(errors) => bail!("the configuration is not valid\n{}", lines(&errors)),
     };
     let logs = logs::init(&config.log).context("starting the logs")?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(arguments, config, &logs))
+}
+
+/// Connections and probes need open files; the soft limit is often far below what the machine allows.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(files) => tracing::debug!(files, "open files allowed"),
+        Err(error) => tracing::warn!("the limit on open files cannot be raised: {error}"),
+    }
 }
 
 async fn serve(arguments: &Arguments, config: Config, logs: &Logs) -> anyhow::Result<()> {
