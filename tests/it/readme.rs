@@ -276,7 +276,7 @@ impl Reader {
 
     /// The index of all health, once it is not the given one, or soon.
     async fn changed(&self, index: u64) -> u64 {
-        let path = format!("/v1/health/state/any?index={index}&wait=10s");
+        let path = format!("/v1/health/state/any?index={index}&wait=20s");
         request(self.http(), "GET", &path, &[], "").await.index()
     }
 }
