@@ -48,7 +48,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { script: false, in_flight_max: 1024, kept_max: 16_384 }
+        Self { script: false, in_flight_max: 512, kept_max: 10_000 }
     }
 }
 

@@ -114,6 +114,12 @@ impl Config {
     /// Reads files, or directories of `*.toml` files in the order of their names. A later file's key replaces an earlier one's;
     /// services and zones add up. Errs with everything that is wrong.
     pub fn load(sources: &[PathBuf]) -> Result<Self, Vec<ConfigError>> {
+        let (config, errors) = Self::read(sources);
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// What can be made of the files, and everything that is wrong in them, in the order of its places.
+    pub fn read(sources: &[PathBuf]) -> (Self, Vec<ConfigError>) {
         let (mut config, mut errors) = (Self::default(), Vec::new());
         let mut texts = Vec::new();
         for source in sources {
@@ -134,7 +140,8 @@ impl Config {
             let file = sources.first().cloned().unwrap_or_default();
             ConfigError { file, line: 0, reason }
         }));
-        if errors.is_empty() { Ok(config) } else { Err(errors) }
+        errors.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        (config, errors)
     }
 
     /// What is wrong between keys that are right one by one.

@@ -24,14 +24,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.reference {
         return say(format_args!("{}", reference::markdown().trim_end()));
     }
-    let mut wrong: Vec<String> = Vec::new();
-    match Config::load(&arguments.files) {
-        Err(errors) => wrong.extend(errors.iter().map(ToString::to_string)),
-        Ok(config) => {
-            if let Err(errors) = crate::load_zones(&config) {
-                wrong.extend(errors.to_string().lines().map(str::to_owned));
-            }
-        }
+    let (config, errors) = Config::read(&arguments.files);
+    let mut wrong: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    if let Err(errors) = crate::load_zones(&config) {
+        wrong.extend(errors.to_string().lines().map(str::to_owned));
     }
     if wrong.is_empty() {
         return say(format_args!("Configuration is valid!"));

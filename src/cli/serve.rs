@@ -26,13 +26,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR", env = "ROLLCALL_DATA_DIR", conflicts_with = "ephemeral")]
     data_dir: Option<PathBuf>,
     /// Keep nothing: all is forgotten at the end
-    #[arg(long, env = "ROLLCALL_EPHEMERAL")]
+    #[arg(long, env = "ROLLCALL_EPHEMERAL", value_parser = clap::builder::FalseyValueParser::new())]
     ephemeral: bool,
     /// Address for the HTTP API; may be given again [default: 127.0.0.1:8500]
-    #[arg(long, value_name = "ADDR", env = "ROLLCALL_HTTP", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDR", env = "ROLLCALL_HTTP", value_delimiter = ',', value_parser = listen)]
     http: Vec<SocketAddr>,
     /// Address for DNS over UDP and TCP; may be given again [default: 127.0.0.1:8600]
-    #[arg(long, value_name = "ADDR", env = "ROLLCALL_DNS", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDR", env = "ROLLCALL_DNS", value_delimiter = ',', value_parser = listen)]
     dns: Vec<SocketAddr>,
     /// Name of this machine in the catalog [default: the host name]
     #[arg(long, value_name = "NAME", env = "ROLLCALL_NODE", value_parser = NodeName::parse)]
@@ -46,6 +46,11 @@ pub(super) struct Arguments {
     /// human, json, or auto: human on a terminal, else JSON [default: auto]
     #[arg(long, value_name = "FORM", env = "ROLLCALL_LOG_FORMAT", value_parser = Format::parse)]
     log_format: Option<Format>,
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an IP address and a port such as 127.0.0.1:8600 or [::]:53"))
 }
 
 impl Arguments {

@@ -34,6 +34,8 @@ pub(super) struct InstancesArguments {
 
 /// How long a watch waits before it asks again.
 const WAIT: Duration = Duration::from_secs(300);
+/// The pause after a server that was there did not answer.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Services with their instances by health.
 pub(super) fn services(arguments: &ServicesArguments) -> anyhow::Result<()> {
@@ -100,13 +102,25 @@ pub(super) fn watch(arguments: &InstancesArguments) -> anyhow::Result<()> {
     let mut shown = Value::Null;
     loop {
         let asked = format!("{path}?index={index}&wait={}s", WAIT.as_secs());
-        let (headers, instances) = block_on(arguments.server.get(&asked, WAIT * 2))?;
+        let (headers, instances) = match block_on(arguments.server.get(&asked, WAIT * 2)) {
+            Ok(answer) => answer,
+            // A server that was there comes back.
+            Err(error) if !shown.is_null() => {
+                say(format_args!("{error:#}; trying again"))?;
+                std::thread::sleep(AGAIN);
+                index = 0;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let next = headers.get("x-consul-index").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0);
         // An index that went backwards is another server's: begin again.
         index = if next < index { 0 } else { next };
         if instances != shown {
             if !arguments.json {
-                say(format_args!("{}: {} instances, index {next}", arguments.name, list(&instances).len()))?;
+                let count = list(&instances).len();
+                let plural = if count == 1 { "" } else { "s" };
+                say(format_args!("{}: {count} instance{plural}, index {next}", arguments.name))?;
             }
             show(&instances, arguments.json)?;
             shown = instances;
@@ -126,10 +140,10 @@ fn show(instances: &Value, as_json: bool) -> anyhow::Result<()> {
         let tags: Vec<&str> = list(&service["Tags"]).iter().filter_map(Value::as_str).collect();
         let failing = list(&entry["Checks"]).iter().filter(|check| check["Status"] != "passing");
         let worst = failing.max_by_key(|check| check["Status"] == "critical");
-        let why = worst.map_or("", |check| match check["Output"].as_str().unwrap_or("").trim() {
-            "" => check["Name"].as_str().unwrap_or(""),
-            output => output.lines().next().unwrap_or(""),
-        });
+        // Maintenance has its reason in the notes.
+        let said =
+            |check: &'_ Value| ["Output", "Notes", "Name"].map(|key| text(&check[key]).trim().to_owned());
+        let why = worst.and_then(|check| said(check).into_iter().find(|text| !text.is_empty()));
         rows.push(vec![
             text(&service["ID"]),
             text(&node["Node"]),
@@ -137,7 +151,7 @@ fn show(instances: &Value, as_json: bool) -> anyhow::Result<()> {
             service["Port"].to_string(),
             worst.map_or_else(|| "passing".to_owned(), |check| text(&check["Status"])),
             tags.join(","),
-            printable(why),
+            why.unwrap_or_default(),
         ]);
     }
     table(&rows)

@@ -109,7 +109,7 @@ pub const KEYS: &[Key] = &[
         "data_dir",
         "",
         AT_START,
-        "Where definitions are kept (mode 0700). Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/rollcall`, else `~/.local/state/rollcall`.",
+        "Where definitions are kept (mode 0700). Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/rollcall`, else `~/.local/state/rollcall`, else `/var/lib/rollcall`.",
         |c, v| { c.data = Data::Dir(value::text(v)?.into()) }
     ),
     key!(

@@ -492,20 +492,34 @@ fn check_target(kind: &CheckKind, here: bool) -> Result<(), Error> {
             let parts = address
                 .rsplit_once(':')
                 .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
-            let (host, _) = parts.ok_or_else(|| invalid(format!("{address:?} is not host:port")))?;
+            let (host, _) = parts.ok_or_else(|| {
+                invalid(format!("{address:?} is not host:port (such as \"192.0.2.1:5432\")"))
+            })?;
             host.to_owned()
         }
         _ => return Ok(()),
     };
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let loopback = bare.eq_ignore_ascii_case("localhost")
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
-    if loopback && !here {
+    if is_this_server(&host) && !here {
         return Err(invalid(format!(
             "{host} would be this server, not you: name the address at which your service can be reached from here"
         )));
     }
     Ok(())
+}
+
+/// Whether a target's host is the machine that probes: loopback, every address, or a number in a form that only the C
+/// library takes for an address (`127.1`, `0x7f000001`), which nobody needs. A name can still lead here.
+fn is_this_server(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    match bare.parse::<std::net::IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(ip) => ip.is_loopback() || ip.is_unspecified(),
+        Err(_) => {
+            let last = bare.rsplit('.').next().unwrap_or(bare);
+            let number =
+                last.starts_with("0x") || last.starts_with("0X") || last.bytes().all(|b| b.is_ascii_digit());
+            number || last.eq_ignore_ascii_case("localhost")
+        }
+    }
 }
 
 /// Names that DNS cannot show are served over HTTP only, and the client is told.
@@ -600,5 +614,36 @@ impl CatalogServiceBody {
         // Go's client writes weights that nobody set as zeros.
         body.weights = body.weights.filter(|weights| (weights.passing, weights.warning) != (0, 0));
         Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_are_this_server_are_known_in_every_spelling() {
+        for host in [
+            "localhost",
+            "LocalHost.",
+            "a.localhost",
+            "127.0.0.1",
+            "127.9.9.9",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "0.0.0.0",
+            "[::]",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "0177.0.0.1.",
+            "",
+        ] {
+            assert!(is_this_server(host), "{host}");
+        }
+        for host in ["192.0.2.1", "[2001:db8::1]", "web.example", "localhost.example", "h1", "1.2.3.x4"] {
+            assert!(!is_this_server(host), "{host}");
+        }
     }
 }

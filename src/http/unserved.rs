@@ -5,7 +5,7 @@ use axum::http::Uri;
 use super::error::Error;
 
 /// Parts of Consul's API that are not discovery.
-const NOT_SERVED: [(&str, &str); 18] = [
+const NEVER: [(&str, &str); 16] = [
     ("/v1/kv", "the key/value store"),
     ("/v1/session", "sessions and locks"),
     ("/v1/event", "user events"),
@@ -22,18 +22,37 @@ const NOT_SERVED: [(&str, &str); 18] = [
     ("/v1/agent/connect", "the service mesh"),
     ("/v1/agent/token", "agent tokens"),
     ("/v1/agent/join", "joining other servers"),
-    ("/v1/acl", "access control"),
-    ("/v1/query", "prepared queries"),
+];
+
+/// Parts of Consul's discovery API that are to come.
+const NOT_YET: [&str; 13] = [
+    "/v1/acl",
+    "/v1/query",
+    "/v1/agent/members",
+    "/v1/agent/host",
+    "/v1/agent/metrics",
+    "/v1/agent/monitor",
+    "/v1/agent/reload",
+    "/v1/agent/leave",
+    "/v1/agent/force-leave",
+    "/v1/catalog/connect",
+    "/v1/catalog/gateway-services",
+    "/v1/health/connect",
+    "/v1/health/ingress",
 ];
 
 /// 404, with the reason.
 pub(super) async fn not_found(uri: Uri) -> Error {
     let path = uri.path();
-    let named = NOT_SERVED.iter().find(|(prefix, _)| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    });
+    let below =
+        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if let Some(prefix) = NOT_YET.into_iter().find(|prefix| below(prefix)) {
+        return Error::not_found(format!("{prefix} is not served yet"));
+    }
+    let named = NEVER.iter().find(|(prefix, _)| below(prefix));
     Error::not_found(match named {
         Some((prefix, what)) => format!("{prefix} is not served: Rollcall does discovery, not {what}"),
+        None if path == "/" || below("/ui") => "there is no web page yet; the API is under /v1/\n".to_owned(),
         None if path.contains("/v1/") => "Invalid URL path: not a recognized HTTP API endpoint\n".to_owned(),
         None => "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
             .to_owned(),
