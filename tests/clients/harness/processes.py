@@ -163,10 +163,10 @@ class Rollcall:
         self.folder.cleanup()
 
 
-def build_go(package, name, source=None):
-    """Builds a Go program with the versions that go.mod and go.sum beside the guide's test pin: `package` is a folder
+def build_go(package, name, source=None, module="guide"):
+    """Builds a Go program with the versions that go.mod and go.sum beside that client's test pin: `package` is a folder
     of that module, or `source` a file from elsewhere that is copied in."""
-    module = ROOT / "tests" / "clients" / "guide"
+    module = ROOT / "tests" / "clients" / module
     BUILD.mkdir(parents=True, exist_ok=True)
     out = BUILD / name
     if source is None:
