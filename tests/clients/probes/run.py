@@ -175,7 +175,8 @@ def scripts(report):
                 report.check(now == status and shown.startswith(output), f"{name}: {now}, {shown!r}",
                              f"wanted {status}, {output!r}")
             mark = f"{time.time_ns()}"
-            hangs = ["sh", "-c", "(sleep 1000; exit) & echo waiting; wait", "sh", mark]
+            # The mark is on the command line of all three processes; as a number of seconds it is long.
+            hangs = ["sh", "-c", "(sleep $0; exit) & echo waiting; wait", mark]
             registered = register(server, "hangs", home.address, ScriptArgs=hangs, Timeout="1s", Interval="600s")
             _, shown, _ = until(server, "hangs", lambda _, shown: shown != "", registered)
             report.equal(shown, "Timed out (1s) running check\nwaiting\n", "hangs: its words")
