@@ -88,7 +88,8 @@ impl FromRequest<Arc<State>> for Whole {
             Ok(Err(e)) => Err(Error::bad(format!("the body could not be read: {e}"))),
             Err(_) => {
                 state.metrics.http.refused("slow body");
-                let text = format!("the body did not arrive within {:?}", config.body_wait);
+                let text =
+                    format!("the body did not arrive within {:?} ([http] body_wait)", config.body_wait);
                 Err(Error::new(StatusCode::REQUEST_TIMEOUT, text))
             }
         }
