@@ -157,25 +157,34 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Answer {
-    let exchange = async {
-        let stream = TcpStream::connect(server).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path);
-        if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("host")) {
-            request = request.header(HOST, server.to_string());
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        connection.abort();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
-    };
-    tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{method} {path}: no answer"))
+    let answer = tokio::time::timeout(PATIENCE, try_request(server, method, path, headers, body)).await;
+    let answer = answer.unwrap_or_else(|_| panic!("{method} {path}: no answer"));
+    answer.unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+}
+
+/// The same of a server that may have gone.
+pub async fn try_request(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(server).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the task that asks, so that who goes away is gone.
+    let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut request = Request::builder().method(method).uri(path);
+    if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+        request = request.header(HOST, server.to_string());
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from(body.to_owned())))?;
+    let (parts, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
 /// What comes back on a connection until it is closed or the body of the first answer has come.
