@@ -54,13 +54,28 @@ pub struct Running {
     shutdown: CancellationToken,
 }
 
+/// A store that was opened, and what belongs to it.
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    pub log: store::Log,
+    /// The UUID of our node, where the configuration names none.
+    pub node_id: Uuid,
+    /// Those in which the store counts.
+    pub metrics: Arc<Metrics>,
+}
+
 /// Starts a server. When it returns, state is loaded, sockets are bound, and questions are answered. Errs, with nothing
 /// left running, when anything of the configuration cannot be had.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let opened = open(&config)?;
+    start_on(config, opened).await
+}
+
+/// Opens the store that the configuration names.
+fn open(config: &Config) -> anyhow::Result<Opened> {
     let metrics = Arc::new(Metrics::default());
-    let zones = load_zones(&config)?;
     let (log_sender, log) = tokio::sync::mpsc::unbounded_channel();
-    let (store, stored_id): (Arc<dyn Store>, Uuid) = match &config.data {
+    let (store, node_id): (Arc<dyn Store>, Uuid) = match &config.data {
         Data::Ephemeral => (Arc::new(store::Ephemeral::new(log_sender, SystemTime::now())), Uuid::new_v4()),
         Data::Dir(dir) => {
             let opened = store::Config { data_dir: dir.clone(), cache_bytes: config.cache_octets };
@@ -69,7 +84,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             (Arc::new(store), id)
         }
     };
-    let node_id = config.node_id.unwrap_or(stored_id);
+    Ok(Opened { store, log, node_id, metrics })
+}
+
+/// The same on a store that comes from elsewhere, instead of the one that the configuration names.
+pub async fn start_on(config: Config, opened: Opened) -> anyhow::Result<Running> {
+    let Opened { store, log, node_id, metrics } = opened;
+    let zones = load_zones(&config)?;
+    let node_id = config.node_id.unwrap_or(node_id);
     let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
     let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
     registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;

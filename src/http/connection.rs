@@ -40,15 +40,19 @@ struct Place {
 }
 
 impl Places {
-    fn take(self: &Arc<Self>, client: IpAddr, config: &Config) -> Option<Place> {
+    /// A place, or the key of the limit that is reached, and what it allows.
+    fn take(self: &Arc<Self>, client: IpAddr, config: &Config) -> Result<Place, (&'static str, usize)> {
         let mut taken = self.taken.lock();
         let total: usize = taken.values().sum();
         let own = taken.get(&client).copied().unwrap_or(0);
-        if total >= config.connections_max || own >= config.connections_per_client_max {
-            return None;
+        if total >= config.connections_max {
+            return Err(("connections_max", config.connections_max));
+        }
+        if own >= config.connections_per_client_max {
+            return Err(("connections_per_client_max", config.connections_per_client_max));
         }
         taken.insert(client, own + 1);
-        Some(Place { all: self.clone(), client })
+        Ok(Place { all: self.clone(), client })
     }
 }
 
@@ -83,9 +87,13 @@ pub(super) async fn accept(listener: TcpListener, routes: Router, state: Arc<Sta
         let Ok(local) = stream.local_addr() else { continue };
         let peer = Peer { remote, local };
         let config = state.config.load_full();
-        let Some(place) = places.take(peer.address(), &config) else {
-            state.metrics.http.refused("connections");
-            continue;
+        let place = match places.take(peer.address(), &config) {
+            Ok(place) => place,
+            Err((key, max)) => {
+                state.metrics.http.refused("connections");
+                turn_away(&stream, key, max);
+                continue;
+            }
         };
         let (routes, state) = (routes.clone(), state.clone());
         tasks.spawn(async move {
@@ -97,6 +105,18 @@ pub(super) async fn accept(listener: TcpListener, routes: Router, state: Arc<Sta
     }
     tasks.close();
     let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
+}
+
+/// Says why, as far as that takes no waiting: a client with no place gets no time either.
+fn turn_away(stream: &TcpStream, key: &str, max: usize) {
+    let text = format!("{max} connections are open already; close some, or raise [http] {key}");
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{text}",
+        text.len()
+    );
+    // A socket that was just accepted has room for it.
+    let _ = socket2::SockRef::from(stream).send(answer.as_bytes());
 }
 
 /// Serves one connection to its end.
@@ -125,6 +145,9 @@ async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config
         }
     };
     if let Err(error) = ended {
+        if error.is_timeout() {
+            state.metrics.http.refused("idle");
+        }
         tracing::debug!(client = %peer.remote, "HTTP connection ended: {error}");
     }
 }
@@ -140,9 +163,12 @@ mod tests {
         let client = |last: u8| IpAddr::from([10, 0, 0, last]);
         let first = places.take(client(1), &config);
         let second = places.take(client(1), &config);
-        assert!(first.is_some() && second.is_some() && places.take(client(1), &config).is_none());
+        let refused = |last: u8| places.take(client(last), &config).err();
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(refused(1), Some(("connections_per_client_max", 2)));
         let third = places.take(client(2), &config);
-        assert!(third.is_some() && places.take(client(3), &config).is_none());
+        assert!(third.is_ok());
+        assert_eq!(refused(3), Some(("connections_max", 3)));
         drop((first, second, third));
         assert!(places.taken.lock().is_empty());
     }

@@ -88,7 +88,8 @@ impl FromRequest<Arc<State>> for Whole {
             Ok(Err(e)) => Err(Error::bad(format!("the body could not be read: {e}"))),
             Err(_) => {
                 state.metrics.http.refused("slow body");
-                let text = format!("the body did not arrive within {:?}", config.body_wait);
+                let text =
+                    format!("the body did not arrive within {:?} ([http] body_wait)", config.body_wait);
                 Err(Error::new(StatusCode::REQUEST_TIMEOUT, text))
             }
         }
@@ -106,12 +107,18 @@ impl IntoResponse for Done {
         let mut response = ([(header::CONTENT_TYPE, "application/json")], Body::empty()).into_response();
         for warning in self.warnings {
             tracing::warn!("{warning}");
-            if let Ok(value) = HeaderValue::from_str(&warning.escape_debug().to_string()) {
+            if let Ok(value) = HeaderValue::from_str(&in_header(&warning)) {
                 response.headers_mut().append("x-rollcall-warning", value);
             }
         }
         response
     }
+}
+
+/// A text that any client can read from a header: ASCII alone (RFC 9110 section 5.5).
+fn in_header(text: &str) -> String {
+    let plain = |c: char| c == ' ' || c.is_ascii_graphic();
+    text.chars().map(|c| if plain(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
 }
 
 /// JSON without index headers.

@@ -1,6 +1,7 @@
 //! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::command::{Caller, Command, Refused};
@@ -154,8 +155,10 @@ impl Planner<'_> {
     }
 
     fn put_node(&self, node: Node, plan: &mut Plan) -> Result<(), Refused> {
-        let meta = format!("meta pairs of node {:?}:", node.name.as_str());
-        limit(&meta, node.meta.len(), self.limits.meta_pairs_max, "meta_pairs_max")?;
+        let of = |what: &str| format!("{what} of node {:?}:", node.name.as_str());
+        self.limit_meta(&of, &node.meta)?;
+        let (addresses, max) = (node.tagged_addresses.len(), self.limits.tagged_addresses_max);
+        limit(&of("tagged addresses"), addresses, max, "tagged_addresses_max")?;
         match self.state.node(node.name.folded()) {
             Some(entry) if *entry.node == node => return Ok(()),
             Some(_) => {}
@@ -192,15 +195,26 @@ impl Planner<'_> {
         for tag in &instance.tags {
             limit(&of("octets of a tag"), tag.len(), limits.tag_octets_max, "tag_octets_max")?;
         }
-        limit(&of("meta pairs"), instance.meta.len(), limits.meta_pairs_max, "meta_pairs_max")?;
-        for (key, value) in &instance.meta {
+        self.limit_meta(&of, &instance.meta)?;
+        let addresses = instance.tagged_addresses.len();
+        limit(&of("tagged addresses"), addresses, limits.tagged_addresses_max, "tagged_addresses_max")
+    }
+
+    /// The limits on meta, the same for nodes and instances.
+    fn limit_meta(
+        &self,
+        of: &impl Fn(&str) -> String,
+        meta: &BTreeMap<String, String>,
+    ) -> Result<(), Refused> {
+        let limits = self.limits;
+        limit(&of("meta pairs"), meta.len(), limits.meta_pairs_max, "meta_pairs_max")?;
+        for (key, value) in meta {
             let max = limits.meta_key_octets_max;
             limit(&of("octets of a meta key"), key.len(), max, "meta_key_octets_max")?;
             let max = limits.meta_value_octets_max;
             limit(&of("octets of a meta value"), value.len(), max, "meta_value_octets_max")?;
         }
-        let addresses = instance.tagged_addresses.len();
-        limit(&of("tagged addresses"), addresses, limits.tagged_addresses_max, "tagged_addresses_max")
+        Ok(())
     }
 
     /// Puts the checks of one instance (or of a node itself). Those that are the same already are not stored again, but

@@ -120,6 +120,13 @@ impl TestServer {
         ask(self.dns(), &query(name, kind)).await
     }
 
+    /// The value of a metric, named with its labels as /metrics shows it; 0 when it was never counted.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
     /// Waits until one of our own services' health changes past an index; the new answer.
     pub async fn wait(&self, path: &str, index: u64) -> Answer {
         let joint = if path.contains('?') { '&' } else { '?' };
@@ -150,25 +157,63 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Answer {
-    let exchange = async {
-        let stream = TcpStream::connect(server).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path);
-        if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("host")) {
-            request = request.header(HOST, server.to_string());
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        connection.abort();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    let answer = tokio::time::timeout(PATIENCE, try_request(server, method, path, headers, body)).await;
+    let answer = answer.unwrap_or_else(|_| panic!("{method} {path}: no answer"));
+    answer.unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+}
+
+/// The same of a server that may have gone.
+pub async fn try_request(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(server).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the task that asks, so that who goes away is gone.
+    let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut request = Request::builder().method(method).uri(path);
+    if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+        request = request.header(HOST, server.to_string());
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from(body.to_owned())))?;
+    let (parts, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
+/// What comes back on a connection until it is closed or the body of the first answer has come.
+pub async fn raw(mut stream: TcpStream, sent: &str) -> String {
+    let whole = async {
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        read_answer(&mut stream).await
     };
-    tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{method} {path}: no answer"))
+    tokio::time::timeout(PATIENCE, whole).await.unwrap_or_else(|_| panic!("no end of the answer to {sent:?}"))
+}
+
+/// Reads one answer; empty when the connection is closed without one.
+pub async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut got = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&got).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.to_ascii_lowercase();
+            let length =
+                length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            if length.is_some_and(|length: usize| body.len() >= length) {
+                return text;
+            }
+        }
+        match stream.read_buf(&mut got).await {
+            Ok(0) | Err(_) => return text,
+            Ok(_) => {}
+        }
+    }
 }
 
 /// A query with RD, without EDNS.

@@ -1,0 +1,167 @@
+//! A disk in memory for the store: it forgets what was not synced when the power goes, and can be full.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use redb::{Database, StorageBackend};
+use rollcall::store::{Opener, StoreError};
+
+/// The disk; clones are the same disk.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// What a reader sees.
+    now: Vec<u8>,
+    /// What is left when the power goes.
+    synced: Vec<u8>,
+    /// Changes since the last sync, in order.
+    unsynced: Vec<Change>,
+    /// Changes until the power goes.
+    left: Option<usize>,
+    dead: bool,
+    full: bool,
+    /// Syncs do nothing, as on a disk that lies.
+    lies: bool,
+}
+
+#[derive(Debug)]
+enum Change {
+    Length(usize),
+    Write(usize, Vec<u8>),
+}
+
+impl Change {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Length(length) => to.resize(*length, 0),
+            Self::Write(at, bytes) => {
+                let end = at + bytes.len();
+                if to.len() < end {
+                    to.resize(end, 0);
+                }
+                to[*at..end].copy_from_slice(bytes);
+            }
+        }
+    }
+}
+
+impl Disk {
+    /// A disk with this on it.
+    pub fn with(contents: Vec<u8>) -> Self {
+        let inner = Inner { now: contents.clone(), synced: contents, ..Inner::default() };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Lets the power go after so many changes from now.
+    pub fn die_after(&self, changes: usize) {
+        self.inner.lock().left = Some(changes);
+    }
+
+    /// From now on syncs do nothing.
+    pub fn lie(&self) {
+        self.inner.lock().lies = true;
+    }
+
+    /// Full: writes fail as on a disk without space. Reads go on.
+    pub fn fill(&self, full: bool) {
+        self.inner.lock().full = full;
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.inner.lock().dead
+    }
+
+    /// What is found when the power is back: all that was synced, and of the rest whatever had reached the platter:
+    /// any part of the changes, the last of them perhaps torn. `chance` gives numbers below its argument.
+    pub fn after_the_power_went(&self, mut chance: impl FnMut(usize) -> usize) -> Vec<u8> {
+        let inner = self.inner.lock();
+        let mut left = inner.synced.clone();
+        for change in &inner.unsynced {
+            match (chance(3), change) {
+                (0, _) => {}
+                (1, Change::Write(at, bytes)) => {
+                    Change::Write(*at, bytes[..chance(bytes.len() + 1)].to_vec()).apply(&mut left);
+                }
+                (_, change) => change.apply(&mut left),
+            }
+        }
+        left
+    }
+
+    /// Opens the database on the disk, for the store.
+    pub fn opener(&self) -> Opener {
+        let disk = self.clone();
+        Box::new(move || {
+            let database = Database::builder().create_with_backend(disk.clone());
+            database.map_err(|e| StoreError::new(e.to_string()))
+        })
+    }
+
+    fn change(&self, change: Change) -> Result<(), io::Error> {
+        let mut inner = self.inner.lock();
+        inner.alive()?;
+        if inner.full {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        if let Some(left) = &mut inner.left {
+            if *left == 0 {
+                inner.dead = true;
+                return inner.alive();
+            }
+            *left -= 1;
+        }
+        change.apply(&mut inner.now);
+        inner.unsynced.push(change);
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn alive(&self) -> Result<(), io::Error> {
+        if self.dead { Err(io::Error::other("the power is gone")) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> Result<u64, io::Error> {
+        let inner = self.inner.lock();
+        inner.alive()?;
+        Ok(inner.now.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        let inner = self.inner.lock();
+        inner.alive()?;
+        let at = offset as usize;
+        let found = inner.now.get(at..at + out.len());
+        let found = found.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        out.copy_from_slice(found);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.change(Change::Length(len as usize))
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        let mut inner = self.inner.lock();
+        inner.alive()?;
+        if inner.full {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        if !inner.lies {
+            inner.synced = inner.now.clone();
+            inner.unsynced.clear();
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.change(Change::Write(offset as usize, data.to_vec()))
+    }
+}
