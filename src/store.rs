@@ -22,8 +22,9 @@ use tokio::sync::mpsc;
 use crate::model::{CheckKey, Definition, Observation, Record};
 
 pub use backup::restore;
-pub use embedded::{Config, Embedded, Opener};
+pub use embedded::{Embedded, Opener};
 pub use ephemeral::Ephemeral;
+pub use file::Config;
 
 /// What the log brings: the receiving half is given to the registry's writer.
 pub type Log = mpsc::UnboundedReceiver<LogEntry>;

@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::embedded::Config;
+use super::file::Config;
 use super::{Loaded, StoreError, Stored, StoredStatus, file};
 use crate::model::{CheckId, CheckKey, NodeName, Record, Status};
 
@@ -67,7 +67,7 @@ pub fn restore(config: &Config, from: &Path, replace: bool) -> Result<usize, Sto
         std::fs::File::open(from).map_err(|e| StoreError::new(format!("cannot open {shown}: {e}")))?;
     let (loaded, node_id) =
         read(opened).map_err(|e| StoreError::new(format!("{shown} is no whole backup: {e}")))?;
-    let present = super::embedded::path(&config.data_dir);
+    let present = file::path(&config.data_dir);
     if present.exists() {
         if !replace {
             let present = present.display();

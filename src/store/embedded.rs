@@ -11,30 +11,19 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable};
 use uuid::Uuid;
 
-use super::{
-    Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored, StoredStatus, backup, file, format,
-};
+use super::file::Config;
+use super::format::{COMMITTED, FORMAT, HIGH_WATER, META, NODE_ID, RECORDS, STATUSES};
+use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored, backup, file, format};
 use crate::model::{CheckKey, Definition, Key, Observation, Status};
 use crate::telemetry::Metrics;
-
-pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
-pub(super) const STATUSES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("statuses");
-pub(super) const META: TableDefinition<&str, u128> = TableDefinition::new("meta");
-/// Keys of META: the highest index that may have been published, the index of the last commit, the node's
-/// UUID, and the version of the file.
-pub(super) const HIGH_WATER: &str = "high_water";
-pub(super) const COMMITTED: &str = "committed";
-pub(super) const NODE_ID: &str = "node_id";
-pub(super) const FORMAT: &str = "format";
 
 /// Indexes are reserved in blocks of so many, the next one when half is used.
 const BLOCK: u64 = 65_536;
@@ -42,14 +31,6 @@ const BLOCK: u64 = 65_536;
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// How often a database that is closed is tried.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
-
-/// What the embedded store is opened with.
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub data_dir: PathBuf,
-    /// Memory for the database's pages.
-    pub cache_bytes: usize,
-}
 
 /// Opens the database, again after an error.
 pub type Opener = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
@@ -416,31 +397,4 @@ fn read_all(database: &Database) -> Result<(Loaded, Uuid, u64, u64), StoreError>
         loaded.statuses.push(format::decode_status(key.value(), value.value())?);
     }
     Ok((loaded, Uuid::from_u128(number(NODE_ID)?), high_water, committed))
-}
-
-/// Writes a whole registry into an empty database.
-pub(super) fn fill(database: &Database, loaded: &Loaded, node_id: Uuid) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut records = transaction.open_table(RECORDS)?;
-        for stored in &loaded.records {
-            records.insert(&*format::key(&stored.record.key()), &*format::encode(stored))?;
-        }
-        let mut statuses = transaction.open_table(STATUSES)?;
-        for StoredStatus { check, status, output } in &loaded.statuses {
-            statuses.insert(&*format::status_key(check), &*format::encode_status(*status, output))?;
-        }
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT, u128::from(format::VERSION))?;
-        meta.insert(HIGH_WATER, u128::from(loaded.index))?;
-        meta.insert(COMMITTED, u128::from(loaded.index))?;
-        meta.insert(NODE_ID, node_id.as_u128())?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// The path of the file, for messages.
-pub(super) fn path(data_dir: &Path) -> PathBuf {
-    data_dir.join("registry.redb")
 }

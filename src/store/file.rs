@@ -3,13 +3,21 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError};
 use uuid::Uuid;
 
-use super::embedded::{Config, fill, path};
-use super::{Loaded, StoreError};
+use super::format::{self, COMMITTED, FORMAT, HIGH_WATER, META, NODE_ID, RECORDS, STATUSES};
+use super::{Loaded, StoreError, StoredStatus};
+
+/// What the embedded store is opened with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// Memory for the database's pages.
+    pub cache_bytes: usize,
+}
 
 /// Makes the data directory (mode 0700) and an empty registry in it, where there is none. The new file
 /// is filled aside and renamed, so that a crash never leaves one that is half made.
@@ -81,4 +89,31 @@ fn no_dir(dir: &Path, e: &io::Error) -> StoreError {
     StoreError::new(format!(
         "cannot use the data directory {dir}: {e}; check its permissions, or name another with --data-dir"
     ))
+}
+
+/// Writes a whole registry into an empty database.
+fn fill(database: &Database, loaded: &Loaded, node_id: Uuid) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut records = transaction.open_table(RECORDS)?;
+        for stored in &loaded.records {
+            records.insert(&*format::key(&stored.record.key()), &*format::encode(stored))?;
+        }
+        let mut statuses = transaction.open_table(STATUSES)?;
+        for StoredStatus { check, status, output } in &loaded.statuses {
+            statuses.insert(&*format::status_key(check), &*format::encode_status(*status, output))?;
+        }
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT, u128::from(format::VERSION))?;
+        meta.insert(HIGH_WATER, u128::from(loaded.index))?;
+        meta.insert(COMMITTED, u128::from(loaded.index))?;
+        meta.insert(NODE_ID, node_id.as_u128())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The path of the registry in a data directory.
+pub(super) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("registry.redb")
 }

@@ -6,10 +6,22 @@
 
 use std::sync::Arc;
 
+use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, Stored, StoredStatus};
 use crate::model::{CheckId, CheckKey, InstanceId, Key, NodeName, Record, Status};
+
+/// The tables of the file.
+pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+pub(super) const STATUSES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("statuses");
+pub(super) const META: TableDefinition<&str, u128> = TableDefinition::new("meta");
+/// Keys of META: the highest index that may have been published, the index of the last commit, the node's
+/// UUID, and the version of the file.
+pub(super) const HIGH_WATER: &str = "high_water";
+pub(super) const COMMITTED: &str = "committed";
+pub(super) const NODE_ID: &str = "node_id";
+pub(super) const FORMAT: &str = "format";
 
 /// The version of values that is written, and the highest that is read.
 pub(super) const VERSION: u32 = 1;
