@@ -32,6 +32,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
     for stored in loaded.records {
         // Our own node is what the configuration says now, not what it was.
         if matches!(&stored.record, Record::Node(node) if node.name == own.name) {
+            state.set_create_index(&stored.record.key(), stored.create_index);
             continue;
         }
         state.put(stored.modify_index, &stored.record, &mut effects);
@@ -39,7 +40,8 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
     }
     for stored in loaded.statuses {
         let Some(entry) = state.check(&stored.check) else { continue };
-        let (generation, index) = (Some(entry.generation), entry.modify_index);
+        // When it flipped was not stored: the mark is not below that.
+        let (generation, index) = (Some(entry.generation), state.index);
         let observation = Observation {
             check: stored.check,
             generation,

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,7 +36,20 @@ impl Daemon {
 
     /// Starts it with these words only.
     pub fn with(words: &[&str]) -> Self {
+        Self::of(rollcall(), words)
+    }
+
+    /// The same, and what it writes to standard error.
+    pub fn with_errors(words: &[&str]) -> (Self, ChildStderr) {
         let mut command = rollcall();
+        command.stderr(Stdio::piped());
+        let mut daemon = Self::of(command, words);
+        let errors = daemon.child.stderr.take().unwrap();
+        (daemon, errors)
+    }
+
+    /// Starts a prepared command with these words.
+    pub fn of(mut command: Command, words: &[&str]) -> Self {
         command.arg("serve").args(words).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut dns, mut http) = (Vec::new(), Vec::new());
