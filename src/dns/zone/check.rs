@@ -7,8 +7,8 @@ use hickory_proto::rr::{Name, RecordType};
 use super::fault::{Faults, Place};
 use super::key;
 use super::layout::{Node, Set, Zone};
-use super::rdata::kind_text;
 use super::read::{Records, Span, Written};
+use super::types::kind_text;
 
 const SOA: u16 = 6;
 const NS: u16 = 2;

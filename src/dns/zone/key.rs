@@ -89,7 +89,7 @@ mod tests {
             prop_assert_eq!(second.starts_with(&first), a.zone_of(&b));
             prop_assert_eq!(name(&first, &Name::root()), Some(a.clone()));
             let steps: Vec<usize> = beginnings(&first).collect();
-            prop_assert_eq!(steps.len(), usize::from(a.iter().len()) + 1);
+            prop_assert_eq!(steps.len(), a.iter().len() + 1);
             prop_assert_eq!(steps.last(), Some(&first.len()));
         }
     }

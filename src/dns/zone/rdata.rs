@@ -1,6 +1,6 @@
 //! Record data: from text to the octets that go on the wire.
 //!
-//! A type is a list of fields; what a field looks like in a file and how its octets are checked stands here once.
+//! A type is a list of fields ([`types`](super::types)); how a field is written in a file stands here once.
 //! hickory's own reader of text was looked at and left: it reads `\DDD` as octal, knows no DNAME and no DNSSEC
 //! type, takes relative names in some types only, and cannot hold a string that is not UTF-8. hickory's types
 //! are what lookups hand out. A type that is not in the tables is written as RFC 3597 says, `\# 4 0a000001`, and
@@ -8,128 +8,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER_PERMISSIVE};
-use hickory_proto::rr::RecordType;
-
 use super::svcb;
 use super::token::{Token, octet_at, unescape};
-
-/// A part of record data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Name,
-    U8,
-    U16,
-    U32,
-    /// Seconds, also as `1h30m`.
-    Period,
-    V4,
-    V6,
-    /// A character-string of at most 255 octets (RFC 1035 section 3.3).
-    Text,
-    /// One character-string or more.
-    Texts,
-    /// All that is left, written as one string.
-    Rest,
-    Base64,
-    Hex,
-    /// A DNSSEC algorithm by number or mnemonic.
-    Algorithm,
-    /// A certificate type by number or mnemonic (RFC 4398 section 2.1).
-    Certificate,
-    /// A record type.
-    Type,
-    /// Record types as a bit map (RFC 4034 section 4.1.2).
-    Types,
-    /// A moment: `YYYYMMDDHHmmSS` or seconds since 1970 (RFC 4034 section 3.2).
-    Time,
-    /// Hexadecimal with a length in front, `-` for none (RFC 5155 section 3.3).
-    Salt,
-    /// Base 32 with a length in front.
-    Hash,
-    /// Service parameters (RFC 9460 section 2.1).
-    Params,
-}
-
-use Field::*;
-
-/// Types that hickory has no name for.
-const OTHERS: &[(&str, u16, &[Field])] = &[
-    ("MD", 3, &[Name]),
-    ("MF", 4, &[Name]),
-    ("MB", 7, &[Name]),
-    ("MG", 8, &[Name]),
-    ("MR", 9, &[Name]),
-    ("MINFO", 14, &[Name, Name]),
-    ("RP", 17, &[Name, Name]),
-    ("AFSDB", 18, &[U16, Name]),
-    ("X25", 19, &[Text]),
-    ("RT", 21, &[U16, Name]),
-    ("PX", 26, &[U16, Name, Name]),
-    ("KX", 36, &[U16, Name]),
-    ("DHCID", 49, &[Base64]),
-    ("ZONEMD", 63, &[U32, U8, U8, Hex]),
-    ("SPF", 99, &[Texts]),
-    ("L32", 105, &[U16, V4]),
-    ("LP", 107, &[U16, Name]),
-    ("URI", 256, &[U16, U16, Rest]),
-    ("DLV", 32769, &[U16, Algorithm, U8, Hex]),
-];
-
-fn fields(kind: u16) -> Option<&'static [Field]> {
-    Some(match RecordType::from(kind) {
-        RecordType::A => &[V4],
-        RecordType::AAAA => &[V6],
-        RecordType::ANAME | RecordType::CNAME | RecordType::DNAME | RecordType::NS | RecordType::PTR => {
-            &[Name]
-        }
-        RecordType::SOA => &[Name, Name, U32, Period, Period, Period, Period],
-        RecordType::MX => &[U16, Name],
-        RecordType::SRV => &[U16, U16, U16, Name],
-        RecordType::NAPTR => &[U16, U16, Text, Text, Text, Name],
-        RecordType::TXT => &[Texts],
-        RecordType::HINFO => &[Text, Text],
-        RecordType::CAA => &[U8, Text, Rest],
-        RecordType::CERT => &[Certificate, U16, Algorithm, Base64],
-        RecordType::SSHFP => &[U8, U8, Hex],
-        RecordType::TLSA | RecordType::SMIMEA => &[U8, U8, U8, Hex],
-        RecordType::OPENPGPKEY => &[Base64],
-        RecordType::SVCB | RecordType::HTTPS => &[U16, Name, Params],
-        RecordType::CSYNC => &[U32, U16, Types],
-        RecordType::DS | RecordType::CDS => &[U16, Algorithm, U8, Hex],
-        RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::KEY => &[U16, U8, Algorithm, Base64],
-        RecordType::RRSIG | RecordType::SIG => &[Type, Algorithm, U8, U32, Time, Time, U16, Name, Base64],
-        RecordType::NSEC => &[Name, Types],
-        RecordType::NSEC3 => &[U8, U8, U16, Salt, Hash, Types],
-        RecordType::NSEC3PARAM => &[U8, U8, U16, Salt],
-        _ => return OTHERS.iter().find(|(_, code, _)| *code == kind).map(|(_, _, fields)| *fields),
-    })
-}
-
-/// The number of a type: a mnemonic in any letter case, or `TYPE1234`.
-pub(super) fn kind(text: &[u8]) -> Option<u16> {
-    let text = std::str::from_utf8(text).ok()?.to_ascii_uppercase();
-    if let Some(number) = text.strip_prefix("TYPE") {
-        return digits(number.as_bytes()).and_then(|number| u16::try_from(number).ok());
-    }
-    let other = OTHERS.iter().find(|(name, _, _)| *name == text).map(|(_, code, _)| *code);
-    other.or_else(|| match text.as_str() {
-        "*" => None,
-        "IXFR" => Some(RecordType::IXFR.into()),
-        "OPT" => Some(RecordType::OPT.into()),
-        text => text.parse::<RecordType>().ok().map(u16::from),
-    })
-}
-
-/// The mnemonic of a type, or `TYPE1234`.
-pub(super) fn kind_text(kind: u16) -> String {
-    let other = OTHERS.iter().find(|(_, code, _)| *code == kind);
-    match (other, RecordType::from(kind)) {
-        (Some((name, _, _)), _) => (*name).to_owned(),
-        (None, RecordType::Unknown(_)) => format!("TYPE{kind}"),
-        (None, known) => known.to_string(),
-    }
-}
+use super::types::Field::{self, *};
+use super::types::{check, fields, kind};
+use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER_PERMISSIVE};
 
 /// Appends the octets that the tokens spell. On an error what was appended is of no use.
 pub(super) fn read(
@@ -250,7 +133,8 @@ pub(super) fn not(what: &str, text: &[u8]) -> String {
     format!("{} is not {what}", shown(text))
 }
 
-fn digits(text: &[u8]) -> Option<u64> {
+/// A number of at most ten digits, without a sign.
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
     let plain = (1..=10).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
     plain.then(|| text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
@@ -461,57 +345,194 @@ fn moment(text: &[u8]) -> Result<u32, String> {
     Ok((((days * 24 + hour) * 60 + minute) * 60 + second) as u32)
 }
 
-/// Whether octets are data of these fields, to the last one. Names are not compressed.
-fn check(fields: &[Field], octets: &[u8]) -> bool {
-    let rest = fields.iter().try_fold(octets, |octets, field| after(*field, octets));
-    rest.is_some_and(<[u8]>::is_empty)
-}
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::{RData, RecordType};
+    use hickory_proto::serialize::binary::{BinDecoder, Restrict};
+    use proptest::prelude::*;
 
-/// What is left behind a field.
-fn after(field: Field, octets: &[u8]) -> Option<&[u8]> {
-    match field {
-        Name => after_name(octets),
-        U8 | Algorithm => octets.get(1..),
-        U16 | Certificate | Type => octets.get(2..),
-        U32 | V4 | Time => octets.get(4..),
-        Period => {
-            let (seconds, rest) = octets.split_first_chunk::<4>()?;
-            (u32::from_be_bytes(*seconds) <= i32::MAX as u32).then_some(rest)
-        }
-        V6 => octets.get(16..),
-        Text | Salt | Hash => octets.get(1 + usize::from(*octets.first()?)..),
-        Texts => {
-            let mut rest = after(Text, octets)?;
-            while !rest.is_empty() {
-                rest = after(Text, rest)?;
-            }
-            Some(rest)
-        }
-        Rest => Some(&[]),
-        Base64 | Hex => (!octets.is_empty()).then_some(&[]),
-        Types => {
-            let (mut rest, mut last) = (octets, None);
-            while let [window, length, bits @ ..] = rest {
-                let in_order = last.is_none_or(|last| last < *window);
-                (in_order && (1..=32).contains(length)).then_some(())?;
-                (rest, last) = (bits.get(usize::from(*length)..)?, Some(*window));
-            }
-            Some(rest)
-        }
-        Params => svcb::check(octets).then_some(&[]),
+    use super::super::token::Tokens;
+    use super::super::types::kind_text;
+    use super::*;
+
+    fn octets(kind_text: &str, text: &str) -> Result<Vec<u8>, String> {
+        let mut octets = Vec::new();
+        let Some(entry) = Tokens::new(text.as_bytes(), 1 << 20).next_entry() else {
+            return read(kind(kind_text.as_bytes()).unwrap(), &[], b"\x01z\0", &mut octets).map(|()| octets);
+        };
+        let entry = entry.map_err(|(_, reason)| reason)?;
+        read(kind(kind_text.as_bytes()).unwrap(), &entry.tokens, b"\x01z\0", &mut octets)?;
+        Ok(octets)
     }
-}
 
-fn after_name(octets: &[u8]) -> Option<&[u8]> {
-    let mut at = 0;
-    loop {
-        let length = usize::from(*octets.get(at)?);
-        at += 1 + length;
-        if length > 63 || at > 255 {
-            return None;
+    /// Octets as the hexadecimal that RFC 3597 writes.
+    fn hex(octets: &[u8]) -> String {
+        HEXLOWER_PERMISSIVE.encode(octets)
+    }
+
+    #[test]
+    fn every_type_has_a_text_form() {
+        for (kind_text, text, expected) in [
+            ("A", "192.0.2.1", "c0000201"),
+            ("AAAA", "2001:db8::1", "20010db8000000000000000000000001"),
+            ("NS", "a", "0161017a00"),
+            ("CNAME", "A.b.", "0141016200"),
+            ("DNAME", ".", "00"),
+            ("PTR", "@", "017a00"),
+            ("ANAME", r"a\.b\000.", "04612e620000"),
+            (
+                "SOA",
+                "a. b. 4294967295 0 1m 1h1s 2147483647",
+                "0161000162 00 ffffffff 00000000 0000003c 00000e11 7fffffff",
+            ),
+            ("MX", "10 a.", "000a016100"),
+            ("SRV", "1 2 65535 a.", "00010002ffff016100"),
+            ("NAPTR", r#"1 2 "u" "E2U+sip" "!^.*$!sip:a\\1!" ."#, "000100020175074532552b736970"),
+            ("TXT", r#"a "b c" "\"\255" """#, "016103622063"),
+            ("SPF", "a", "0161"),
+            ("HINFO", "a b", "01610162"),
+            ("CAA", r#"128 issue "a; b""#, "800569737375"),
+            ("CERT", "PKIX 1 RSASHA256 AQID BA==", "00010001080102 0304"),
+            ("SSHFP", "1 2 AB cd", "0102abcd"),
+            ("TLSA", "3 1 1 00 ff", "03010100ff"),
+            ("SMIMEA", "3 1 1 00", "03010100"),
+            ("OPENPGPKEY", "AQI=", "0102"),
+            ("CSYNC", "1 3 A NS AAAA", "00000001000300046000 0008"),
+            ("DS", "1 8 2 00", "0001080200"),
+            ("CDS", "0 0 0 00", "0000000000"),
+            ("DNSKEY", "257 3 ED25519 AQ==", "0101030f01"),
+            ("CDNSKEY", "0 3 0 AA==", "0000030000"),
+            ("KEY", "1 2 3 AQ==", "0001020301"),
+            ("NSEC", "b. A TYPE256", "01620000014001 0180"),
+            ("NSEC3", "1 0 5 - 00 A", "0100000500010000 0140"),
+            ("NSEC3PARAM", "1 0 5 aabb", "0100000502aabb"),
+            (
+                "RRSIG",
+                "A 8 1 60 19700101000001 20380119031407 1 z. AQ==",
+                "000108010000003c00000001 7fffffff 0001017a0001",
+            ),
+            ("URI", r#"1 2 "x:y""#, "00010002783a79"),
+            ("RP", "a. b.", "016100016200"),
+            ("AFSDB", "1 a.", "0001016100"),
+            ("ZONEMD", "1 1 1 00", "00000001010100"),
+            ("NULL", r"\# 2 0102", "0102"),
+            ("TYPE65280", r"\# 3 01 0203", "010203"),
+            ("TYPE65280", r"\# 0", ""),
+            ("A", r"\# 4 C0000201", "c0000201"),
+            ("HTTPS", "0 a.", "0000016100"),
+            ("SVCB", "1 . port=53 alpn=h2,h3", "000100 00010006 026832026833 00030002 0035"),
+            ("HTTPS", r#"1 . alpn="h2" key667="a b""#, "000100 00010003 026832 029b0003 612062"),
+            (
+                "HTTPS",
+                "1 . mandatory=port,alpn port=1 alpn=a",
+                "000100 00000004 00010003 00010002 0161 00030002 0001",
+            ),
+            (
+                "HTTPS",
+                "1 . ipv6hint=::1 ipv4hint=192.0.2.1,192.0.2.2 ech=AQI= alpn=a no-default-alpn",
+                "000100 000100020161 00020000 00040008c0000201c0000202 000500020102 00060010",
+            ),
+            ("HTTPS", r#"1 . alpn="f\\\\oo\\,bar,h2""#, "000100 0001000c 08665c6f6f2c626172 026832"),
+        ] {
+            let found = octets(kind_text, text).unwrap_or_else(|error| panic!("{kind_text} {text}: {error}"));
+            let expected = expected.replace(' ', "");
+            assert!(hex(&found).starts_with(&expected), "{kind_text} {text}: {}", hex(&found));
+            let code = kind(kind_text.as_bytes()).unwrap();
+            assert!(fields(code).is_none_or(|fields| check(fields, &found)), "{kind_text} {text}");
+            // Which hickory reads, too, and takes nothing else from it.
+            let length = Restrict::new(found.len() as u16);
+            let read = RData::read(&mut BinDecoder::new(&found), RecordType::from(code), length);
+            assert!(read.is_ok(), "{kind_text} {text}: {read:?}");
         }
-        if length == 0 {
-            return octets.get(at..);
+    }
+
+    #[test]
+    fn what_is_malformed_is_named() {
+        for (kind_text, text, reason) in [
+            ("A", "", "ends too early"),
+            ("A", "192.0.2.1 x", "one field too many"),
+            ("A", "192.0.2.01", "not an IPv4 address"),
+            ("MX", "65536 a", "from 0 to 65535"),
+            ("MX", "+1 a", "from 0 to 65535"),
+            ("MX", "10", "ends too early"),
+            ("TXT", "", "ends too early"),
+            ("TXT", r"\256", "above"),
+            ("TXT", r#"a="b""#, "whole string in quotes"),
+            ("SOA", "a b 1 2147483648 1 1 1", "more than"),
+            ("CERT", "PKIX 1 8", "data is missing"),
+            ("CERT", "PKIX 1 8 A", "not base 64"),
+            ("TLSA", "3 1 1 0", "not hexadecimal"),
+            ("DNSKEY", "1 3 NOPE AQ==", "from 0 to 255"),
+            ("RRSIG", "A 8 1 60 20261301000000 20380119031407 1 z. AQ==", "not a time"),
+            ("NSEC", "b. NOPE", "not a record type"),
+            ("NULL", "x", "RFC 3597"),
+            ("TYPE65280", "x", "RFC 3597"),
+            ("TYPE65280", r"\# 3 0102", "says 3 octets and has 2"),
+            ("TYPE65280", r"\# x 0102", "needs a length"),
+            ("A", r"\# 3 010203", "no record data of this type"),
+            ("NS", r"\# 2 c000", "no record data of this type"),
+            ("MX", r"\# 4 0001c000", "no record data of this type"),
+            ("TXT", r"\# 2 0501", "no record data of this type"),
+            ("HTTPS", r"\# 11 000100 00030000 00030000", "no record data of this type"),
+            ("HTTPS", "1 . port=1 port=2", "stands twice"),
+            ("HTTPS", "1 . nope=1", "keyNNNNN"),
+            ("HTTPS", "1 . key065=1", "keyNNNNN"),
+            ("HTTPS", "1 . alpn=", "empty item"),
+            ("HTTPS", "1 . no-default-alpn", "needs alpn"),
+            ("HTTPS", "1 . mandatory=port", "missing"),
+            ("HTTPS", "1 . ipv4hint=::1", "not an IPv4 address"),
+        ] {
+            let error = octets(kind_text, text).unwrap_err();
+            assert!(error.contains(reason), "{kind_text} {text}: {error}");
+        }
+        let long = "a".repeat(256);
+        assert!(octets("TXT", &long).unwrap_err().contains("255 is the most"));
+        assert!(octets("NS", &"a".repeat(64)).unwrap_err().contains("63 octets"));
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(59));
+        assert_eq!(octets("NS", &longest).unwrap().len(), 255);
+        assert!(octets("NS", &format!("{longest}a")).unwrap_err().contains("255 octets"));
+        let many = "\"a\" ".repeat(40_000);
+        assert!(octets("TXT", &many).unwrap_err().contains("65535 is the most"));
+    }
+
+    #[test]
+    fn periods() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("90", Some(90)),
+            ("1h30M", Some(5400)),
+            ("1w2d3h4m5s", Some(788_645)),
+            ("", None),
+            ("h", None),
+        ] {
+            assert_eq!(period(text.as_bytes()).ok(), expected, "{text}");
+        }
+        for text in ["1h30", "-1", "1.5h", "2147483648", "4000w", "18446744073709551616"] {
+            assert!(period(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_read_is_data_of_its_type(
+            code in prop_oneof![0u16..70, 250u16..260, Just(65305u16)],
+            text in prop_oneof!["[0-9a-zA-Z.=,:+/@# \"\\\\-]{0,60}", r"\\# [0-9]{1,2} ([0-9a-f]{2}){0,20}"],
+        ) {
+            let mut octets = Vec::new();
+            if let Some(Ok(entry)) = Tokens::new(text.as_bytes(), 1000).next_entry()
+                && read(code, &entry.tokens, b"\x01z\0", &mut octets).is_ok()
+            {
+                prop_assert!(fields(code).is_none_or(|fields| check(fields, &octets)));
+                prop_assert_eq!(kind(kind_text(code).as_bytes()), Some(code));
+            }
+        }
+
+        #[test]
+        fn octets_are_checked_without_harm(code in 0u16..300, octets in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = fields(code).map(|fields| check(fields, &octets));
         }
     }
 }

@@ -14,6 +14,7 @@ use super::fault::{Faults, Place};
 use super::key;
 use super::rdata::{self, not, period, shown};
 use super::token::{Entry, Token, Tokens, unescape};
+use super::types;
 
 /// Reads an included file: the parts of its path below the zone file's folder, and how many octets it may have.
 pub(super) type Open<'a> = &'a dyn Fn(&[&str], usize) -> Result<Vec<u8>, String>;
@@ -76,7 +77,7 @@ pub(super) fn read(
     let left = limits.octets.saturating_sub(text.len());
     let path = vec![name.to_owned()];
     let mut reader = Reader { origin, open, limits, faults, records: Records::default(), path, left };
-    reader.file(text, 0, wire);
+    reader.file(text, State::new(0, wire));
     reader.records
 }
 
@@ -111,6 +112,12 @@ struct State {
     name: Vec<u8>,
 }
 
+impl State {
+    fn new(file: u16, origin: Vec<u8>) -> Self {
+        Self { file, origin, owner: Owner::None, default_ttl: None, last_ttl: None, name: Vec::new() }
+    }
+}
+
 enum Owner {
     None,
     /// It could not be read; that was said once.
@@ -119,9 +126,8 @@ enum Owner {
 }
 
 impl Reader<'_> {
-    fn file(&mut self, text: &[u8], file: u16, origin: Vec<u8>) {
-        let mut state =
-            State { file, origin, owner: Owner::None, default_ttl: None, last_ttl: None, name: Vec::new() };
+    fn file(&mut self, text: &[u8], mut state: State) {
+        let file = state.file;
         let mut tokens = Tokens::new(text, self.limits.entry_octets);
         while let Some(entry) = tokens.next_entry() {
             let result = match entry {
@@ -224,11 +230,11 @@ impl Reader<'_> {
                 }
                 class = true;
             } else {
-                break rdata::kind(word.text).ok_or_else(|| not("a record type", word.text))?;
+                break types::kind(word.text).ok_or_else(|| not("a record type", word.text))?;
             }
         };
         if is_meta(kind) {
-            return Err(format!("{} is a type of questions, not of records", rdata::kind_text(kind)));
+            return Err(format!("{} is a type of questions, not of records", types::kind_text(kind)));
         }
         let owner = match state.owner {
             Owner::Key(owner) => owner,
@@ -236,7 +242,7 @@ impl Reader<'_> {
         };
         state.name.clear();
         rdata::read(kind, rest, &state.origin, &mut state.name)
-            .map_err(|reason| format!("{}: {reason}", rdata::kind_text(kind)))?;
+            .map_err(|reason| format!("{}: {reason}", types::kind_text(kind)))?;
         state.last_ttl = ttl.or(state.last_ttl);
         let soa = kind == u16::from(RecordType::SOA);
         // RFC 2308 section 4 leaves open what holds when nothing was said; BIND takes the SOA's MINIMUM.
@@ -252,7 +258,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `$INCLUDE file [origin]`: owner, origin and TTL of this file are as before when it has been read.
+    /// `$INCLUDE file [origin]`: the file begins with our TTLs, and what it sets ends with it.
     fn include(&mut self, tokens: &[Token<'_>], state: &State) -> Result<(), String> {
         let (file, origin) = match tokens {
             [file] => (file, state.origin.clone()),
@@ -283,7 +289,8 @@ impl Reader<'_> {
         let shown = folder.join(&name);
         self.faults.files.push(shown);
         self.path.push(name);
-        self.file(&text, number, origin);
+        let (default_ttl, last_ttl) = (state.default_ttl, state.last_ttl);
+        self.file(&text, State { default_ttl, last_ttl, ..State::new(number, origin) });
         self.path.pop();
         Ok(())
     }

@@ -93,12 +93,12 @@ impl<'a> Tokens<'a> {
     fn string(&mut self, start: usize) -> Result<Token<'a>, (u32, String)> {
         self.at += 1;
         let from = self.at;
-        self.to_quote(start)?;
+        self.string_end(start)?;
         Ok(Token { text: &self.text[from..self.at - 1], quoted: true })
     }
 
     /// Moves behind the quote that ends a string.
-    fn to_quote(&mut self, start: usize) -> Result<(), (u32, String)> {
+    fn string_end(&mut self, start: usize) -> Result<(), (u32, String)> {
         while let Some(octet) = self.peek() {
             match octet {
                 b'"' => {
@@ -119,7 +119,7 @@ impl<'a> Tokens<'a> {
             match octet {
                 b'"' if self.text[from..self.at].ends_with(b"=") => {
                     self.at += 1;
-                    self.to_quote(start)?;
+                    self.string_end(start)?;
                 }
                 b' ' | b'\t' | b'\n' | b'\r' | b';' | b'(' | b')' | b'"' => break,
                 _ => self.octet(octet, start)?,
