@@ -110,8 +110,9 @@ pub async fn serve(listeners: Listeners, state: Arc<State>) {
     for socket in listeners.udp {
         tasks.spawn(udp::serve(socket, state.clone()));
     }
+    let places = Arc::new(tcp::Places::default());
     for listener in listeners.tcp {
-        tasks.spawn(tcp::serve(listener, state.clone()));
+        tasks.spawn(tcp::serve(listener, places.clone(), state.clone()));
     }
     tasks.close();
     tasks.wait().await;
