@@ -4,6 +4,7 @@
 //! encoded ([`encode`]); [`respond`] is that whole way as one pure function, which both transports call.
 //! What is not ours is refused or forwarded ([`forward`]). hickory's types are known here and nowhere else.
 
+mod alias;
 mod encode;
 pub mod forward;
 mod listen;
