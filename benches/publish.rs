@@ -4,6 +4,8 @@
 //!
 //! `cargo bench --bench publish`
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;

@@ -65,6 +65,16 @@ pub struct State {
 }
 
 impl State {
+    /// The answer to a message that can be answered at once, over TCP or UDP: what the listeners send. `None` where nothing
+    /// may be sent, or others have to be asked first.
+    pub fn answer(&self, message: &[u8], over_tcp: bool, client: IpAddr) -> Option<Vec<u8>> {
+        let transport = if over_tcp { Transport::Tcp } else { Transport::Udp };
+        match self.respond(message, transport, client) {
+            Outcome::Reply(reply) => Some(reply.encoded.bytes),
+            Outcome::Silence | Outcome::Ask(_) => None,
+        }
+    }
+
     /// Answers a message from one view of everything.
     fn respond(&self, message: &[u8], transport: Transport, client: IpAddr) -> Outcome {
         let context = Context {
