@@ -65,3 +65,86 @@ pub(super) fn follow(
 fn is_alias(live: &Live) -> bool {
     live.answer.answers.first().is_some_and(|record| record.record_type() == RecordType::CNAME)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use hickory_proto::op::ResponseCode;
+    use hickory_proto::rr::rdata::{A, CNAME};
+    use hickory_proto::rr::{DNSClass, Name, RData, Record};
+
+    use super::super::encode::Answer;
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn question(text: &str) -> Question {
+        Question { name: name(text), kind: RecordType::A, class: DNSClass::IN }
+    }
+
+    fn live(answers: Vec<Record>, hosts: &[&str]) -> Live {
+        let answer = Answer { answers, ..Answer::default() };
+        Live { answer, hosts: hosts.iter().map(|host| name(host)).collect(), ttl: 5 }
+    }
+
+    fn cname(owner: &str, target: &str) -> Live {
+        live(vec![Record::from_rdata(name(owner), 5, RData::CNAME(CNAME(name(target))))], &[target])
+    }
+
+    fn a(owner: &str, ttl: u32, last: u8) -> Record {
+        Record::from_rdata(name(owner), ttl, RData::A(A(Ipv4Addr::new(10, 0, 0, last))))
+    }
+
+    /// `a` is an alias of `b`, which has an address and two hosts; `c` has two hosts, one of them nobody's.
+    fn world(question: &Question) -> Option<Live> {
+        match question.name.to_ascii().as_str() {
+            "a." => Some(cname("a.", "b.")),
+            "b." => Some(live(vec![a("b.", 5, 1)], &["d.", "else."])),
+            "c." => Some(live(Vec::new(), &["d.", "else.", "gone."])),
+            "d." => Some(live(vec![a("d.", 600, 2)], &[])),
+            "gone." => Some(Answer::code(ResponseCode::NXDomain).into()),
+            _ => None,
+        }
+    }
+
+    fn followed(text: &str) -> Live {
+        let question = question(text);
+        follow(world(&question).unwrap(), &question, world)
+    }
+
+    #[test]
+    fn behind_an_alias_records_keep_their_owners() {
+        let found = followed("a.");
+        let owners: Vec<_> = found.answer.answers.iter().map(|record| record.name.to_ascii()).collect();
+        assert_eq!(owners, ["a.", "b.", "b."], "d's address is one of b's");
+        assert!(found.hosts.is_empty(), "what is nobody's could only be given under a's name");
+    }
+
+    #[test]
+    fn addresses_are_flattened_and_strangers_left_to_be_asked() {
+        let found = followed("c.");
+        assert_eq!(found.answer.answers, [a("c.", 5, 2)], "and live no longer than ours");
+        assert_eq!(found.hosts, [name("else.")]);
+        assert_eq!(
+            found.answer.rcode,
+            ResponseCode::NoError,
+            "one host that is gone does not hide the others"
+        );
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_and_so_many_at_most() {
+        let calls = std::cell::Cell::new(0);
+        let everywhere: Vec<String> = (0..40).map(|i| format!("s{i}.")).collect();
+        let hosts: Vec<&str> = everywhere.iter().map(String::as_str).collect();
+        let look_up = |_: &Question| {
+            calls.set(calls.get() + 1);
+            Some(live(Vec::new(), &hosts))
+        };
+        follow(live(Vec::new(), &hosts), &question("s0."), look_up);
+        assert_eq!(calls.get(), NAMES_MAX - 1);
+    }
+}
