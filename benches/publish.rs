@@ -4,7 +4,7 @@
 //!
 //! `cargo bench --bench publish`
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used)]
 
 use std::io::Write;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 //! encoded ([`encode`]); [`respond`] is that whole way as one pure function, which both transports call.
 //! What is not ours is refused or forwarded ([`forward`]). hickory's types are known here and nowhere else.
 
+mod alias;
 mod encode;
 pub mod forward;
 mod listen;
@@ -64,6 +65,16 @@ pub struct State {
 }
 
 impl State {
+    /// The answer to a message that can be answered at once, over TCP or UDP: what the listeners send. `None` where nothing
+    /// may be sent, or others have to be asked first.
+    pub fn answer(&self, message: &[u8], over_tcp: bool, client: IpAddr) -> Option<Vec<u8>> {
+        let transport = if over_tcp { Transport::Tcp } else { Transport::Udp };
+        match self.respond(message, transport, client) {
+            Outcome::Reply(reply) => Some(reply.encoded.bytes),
+            Outcome::Silence | Outcome::Ask(_) => None,
+        }
+    }
+
     /// Answers a message from one view of everything.
     fn respond(&self, message: &[u8], transport: Transport, client: IpAddr) -> Outcome {
         let context = Context {
@@ -110,8 +121,9 @@ pub async fn serve(listeners: Listeners, state: Arc<State>) {
     for socket in listeners.udp {
         tasks.spawn(udp::serve(socket, state.clone()));
     }
+    let places = Arc::new(tcp::Places::default());
     for listener in listeners.tcp {
-        tasks.spawn(tcp::serve(listener, state.clone()));
+        tasks.spawn(tcp::serve(listener, places.clone(), state.clone()));
     }
     tasks.close();
     tasks.wait().await;

@@ -122,8 +122,13 @@ fn put(encoder: &mut BinEncoder<'_>, records: &[Record], room: usize) -> Result<
     let mut written = 0;
     for record in records {
         let start = encoder.offset();
-        record.emit(encoder)?;
-        if encoder.offset() > room || written == u16::MAX {
+        let fits = match record.emit(encoder) {
+            Ok(()) => encoder.offset() <= room && written < u16::MAX,
+            // The encoder's own limit, which is that of TCP.
+            Err(ProtoError::MaxBufferSizeExceeded(_)) => false,
+            Err(error) => return Err(error),
+        };
+        if !fits {
             encoder.set_offset(start);
             encoder.trim();
             return Ok((written, false));
@@ -238,6 +243,19 @@ mod tests {
         assert!((20..100).contains(&message.answers.len()) && message.additionals.is_empty());
         let (message, _) = self::encoded(RecordType::A, &answer, 65_535);
         assert!(!message.truncation && message.answers.len() == 100);
+    }
+
+    /// The encoder itself stops at 64 KiB.
+    #[test]
+    fn what_does_not_fit_into_the_largest_message_sets_tc_too() {
+        let many: Vec<Record> = (0..5000).flat_map(|_| addresses("web.service.internal.", 1)).collect();
+        let mut answer = Answer { answers: many.clone(), ..Answer::default() };
+        let (message, encoded) = encoded(RecordType::A, &answer, 65_535);
+        assert!(encoded.truncated && (65_000..=65_535).contains(&encoded.bytes.len()));
+        assert_eq!(message.response_code, ResponseCode::NoError);
+        (answer.answers, answer.additionals) = (many[..1].to_vec(), many);
+        let (message, encoded) = self::encoded(RecordType::A, &answer, 65_535);
+        assert!(!encoded.truncated && message.answers.len() == 1 && message.additionals.is_empty());
     }
 
     #[test]

@@ -120,7 +120,14 @@ impl Forwarder {
     async fn question(&self, name: &Name, kind: RecordType) -> Answer {
         let found = self.resolver.lookup(name.clone(), kind).await;
         match found {
-            Ok(lookup) => Answer { answers: lookup.answers().to_vec(), ..Answer::default() },
+            Ok(lookup) => {
+                let mut answers = lookup.answers().to_vec();
+                // The cache spells them as the first client did.
+                for record in answers.iter_mut().filter(|record| record.name == *name) {
+                    record.name = name.clone();
+                }
+                Answer { answers, ..Answer::default() }
+            }
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
                 let soa = none.soa.map(|soa| Record::into_record_of_rdata(*soa));
                 Answer { authorities: soa.into_iter().collect(), ..Answer::code(none.response_code) }

@@ -10,6 +10,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
+use super::alias;
 use super::encode::Answer;
 use super::names::{self, Asked};
 use super::request::Question;
@@ -63,6 +64,12 @@ struct Ask<'a> {
 
 /// Answers when the name is in one of our domains or the reverse name of an address we know.
 pub(super) fn answer(world: World<'_>, domains: &Domains, question: &Question, pick: u64) -> Option<Live> {
+    let live = one_name(world, domains, question, pick)?;
+    Some(alias::follow(live, question, |question| one_name(world, domains, question, pick)))
+}
+
+/// Answers without a look at the host names that instances have for addresses.
+fn one_name(world: World<'_>, domains: &Domains, question: &Question, pick: u64) -> Option<Live> {
     let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
     let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
         return reverse(world, domains, question).map(Live::from);
@@ -118,7 +125,7 @@ impl Ask<'_> {
         let ttl = self.plain_ttl();
         let owner = &self.question.name;
         let records = match self.question.kind {
-            RecordType::ANY => return self.any(ttl),
+            RecordType::ANY if reached.host.is_none() => return self.any(ttl),
             RecordType::TXT => node
                 .and_then(|node| txt(&node.node.meta))
                 .map_or_else(Vec::new, |text| vec![self.record(ttl, RData::TXT(text))]),
@@ -148,21 +155,23 @@ impl Ask<'_> {
                 self.found_or_no_data(distinct(records)).into()
             }
             RecordType::ANY if known.chosen.is_empty() => self.no_data().into(),
-            RecordType::ANY => self.any(known.ttl).into(),
+            // RFC 8482 section 4.2: a CNAME is not hidden.
+            RecordType::ANY => match shared_host(&known) {
+                Some(host) => self.found(vec![self.record(known.ttl, RData::CNAME(CNAME(host)))]).into(),
+                None => self.any(known.ttl).into(),
+            },
             _ => self.no_data().into(),
         }
     }
 
     fn service_addresses(&self, known: &Known<'_>) -> Live {
-        let hosts: Vec<Name> = known.chosen.iter().filter_map(|c| host_name(c.reached.host?)).collect();
-        let all_one_host =
-            hosts.len() == known.chosen.len() && hosts.windows(2).all(|pair| pair[0] == pair[1]);
-        if let (true, Some(host)) = (all_one_host, hosts.first()) {
+        if let Some(host) = shared_host(known) {
             let cname = self.record(known.ttl, RData::CNAME(CNAME(host.clone())));
             let chase = self.question.kind != RecordType::CNAME;
-            let hosts = if chase { vec![host.clone()] } else { Vec::new() };
+            let hosts = if chase { vec![host] } else { Vec::new() };
             return Live { answer: self.found(vec![cname]), hosts, ttl: known.ttl };
         }
+        let hosts: Vec<Name> = known.chosen.iter().filter_map(|c| host_name(c.reached.host?)).collect();
         let kind = self.question.kind;
         let of = |chosen: &Chosen<'_>| addresses(&self.question.name, &chosen.reached, known.ttl, Some(kind));
         let records = distinct(known.chosen.iter().flat_map(of));
@@ -242,6 +251,13 @@ impl Ask<'_> {
     fn any(&self, ttl: u32) -> Answer {
         self.found(vec![any(&self.question.name, ttl)])
     }
+}
+
+/// The host name that all instances have for an address.
+fn shared_host(known: &Known<'_>) -> Option<Name> {
+    let mut hosts = known.chosen.iter().map(|chosen| chosen.reached.host.and_then(host_name));
+    let first = hosts.next()??;
+    hosts.all(|host| host.as_ref() == Some(&first)).then_some(first)
 }
 
 /// RFC 8482 section 4.2: ANY is answered with one small record that says so.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::Name;
 
+use crate::model::name::is_label;
 use crate::select::Reached;
 
 /// What a name below one of our domains asks for; texts in lower case.
@@ -61,6 +62,10 @@ fn of_kind(kind: &str, rest: &[&str]) -> Option<Asked> {
 }
 
 fn service(rest: &[&str]) -> Asked {
+    // What cannot be a label is in no name of ours: `good\.tag` is one label, and not the two of `good.tag`.
+    if !rest.iter().all(|label| is_label(label)) {
+        return Asked::Unknown;
+    }
     let of = |service: &str, tag: Option<String>| Asked::Service { service: service.to_owned(), tag };
     match rest {
         // RFC 2782: `_service._proto`; the protocol's place names a tag, and `_tcp` means none.

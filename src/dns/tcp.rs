@@ -46,9 +46,9 @@ const ANSWERS_WAITING_MAX: usize = 32;
 /// The pause after an accept that failed (too many open files).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// How many connections there are, by client.
+/// How many connections there are, by client, over all listeners.
 #[derive(Default)]
-struct Places {
+pub(super) struct Places {
     taken: Mutex<(usize, HashMap<IpAddr, usize>)>,
 }
 
@@ -80,8 +80,7 @@ impl Places {
 }
 
 /// Accepts until the shutdown.
-pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
-    let places = Arc::new(Places::default());
+pub(super) async fn serve(listener: TcpListener, places: Arc<Places>, state: Arc<State>) {
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {

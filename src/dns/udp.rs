@@ -56,7 +56,7 @@ pub(super) async fn serve(socket: UdpSocket, state: Arc<State>) {
                 continue;
             }
         };
-        if PORTS_NEVER_ANSWERED.contains(&path.client.port()) {
+        if is_never_answered(path.client.port()) {
             state.metrics.dns.dropped("source port");
             continue;
         }
@@ -73,6 +73,10 @@ pub(super) async fn serve(socket: UdpSocket, state: Arc<State>) {
             }
         }
     }
+}
+
+fn is_never_answered(port: u16) -> bool {
+    PORTS_NEVER_ANSWERED.contains(&port)
 }
 
 async fn answer(socket: &UdpSocket, path: Path, reply: &Reply, state: &State) {
@@ -138,4 +142,18 @@ fn send(socket: &UdpSocket, path: Path, bytes: &[u8]) -> io::Result<usize> {
         SocketAddr::V6(client) => sendmsg(fd, &slices, control, flags, Some(&SockaddrIn6::from(client))),
     };
     sent.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_answer_anything_are_never_answered() {
+        for port in [0, 7, 13, 17, 19, 37] {
+            assert!(is_never_answered(port), "{port}");
+        }
+        // Resolvers may ask from port 53.
+        assert!(!is_never_answered(53) && !is_never_answered(1024));
+    }
 }

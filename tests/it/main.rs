@@ -3,15 +3,23 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod agent_checks;
+mod attacks;
 mod bad_input;
 mod blocking;
 mod catalog;
+mod cli;
 mod crash;
 mod daemon;
 mod disk;
+mod dns;
+mod forward;
 mod guards;
 mod http;
 mod limits;
 mod readme;
+mod rfc;
 mod server;
+mod store;
 mod tidy;
+mod wire;
+mod zones;
