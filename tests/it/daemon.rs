@@ -51,17 +51,17 @@ impl Daemon {
     /// Starts a prepared command with these words.
     pub fn of(mut command: Command, words: &[&str]) -> Self {
         command.arg("serve").args(words).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (mut dns, mut http) = (Vec::new(), Vec::new());
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let child = command.spawn().unwrap();
+        let mut daemon = Self { child, dns: Vec::new(), http: Vec::new() };
+        let mut lines = BufReader::new(daemon.child.stdout.take().unwrap()).lines();
         loop {
             let line = lines.next().unwrap_or_else(|| panic!("it ended before it was ready")).unwrap();
             if let Some(address) = line.strip_prefix("listening for DNS on ") {
-                dns.push(address.split(' ').next().unwrap().parse().unwrap());
+                daemon.dns.push(address.split(' ').next().unwrap().parse().unwrap());
             } else if let Some(address) = line.strip_prefix("listening for HTTP on ") {
-                http.push(address.parse().unwrap());
+                daemon.http.push(address.parse().unwrap());
             } else if line == "ready" {
-                return Self { child, dns, http };
+                return daemon;
             }
         }
     }

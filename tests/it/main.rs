@@ -7,6 +7,7 @@ mod attacks;
 mod bad_input;
 mod blocking;
 mod catalog;
+mod checks;
 mod cli;
 mod crash;
 mod daemon;

@@ -12,6 +12,8 @@ use hyper::header::{HOST, HeaderMap};
 use hyper_util::rt::TokioIo;
 use rollcall::Running;
 use rollcall::config::{Config, Data};
+use rollcall::model::ServiceName;
+use rollcall::registry::Topic;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,6 +73,17 @@ impl ParseName for str {
     }
 }
 
+/// Starts, and waits for the one change that a start makes: our own node comes back from the store a moment after
+/// everything else is there.
+async fn start(config: Config) -> Running {
+    let running = rollcall::start(config).await.unwrap();
+    let registry = running.registry();
+    let nobody = Topic::Service(ServiceName::parse("nobody").unwrap());
+    let begun = registry.snapshot().index_of(&nobody);
+    registry.wait(&Topic::Nodes, begun, PATIENCE).await.unwrap();
+    running
+}
+
 impl TestServer {
     /// With the defaults.
     pub async fn start() -> Self {
@@ -82,7 +95,7 @@ impl TestServer {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir);
         change(&mut config);
-        Self { running: rollcall::start(config).await.unwrap(), dir }
+        Self { running: start(config).await, dir }
     }
 
     /// Ends it as an operator would, and starts another on the same directory.
@@ -90,7 +103,7 @@ impl TestServer {
         let Self { running, dir } = self;
         running.stop().await;
         let config = config(&dir);
-        Self { running: rollcall::start(config).await.unwrap(), dir }
+        Self { running: start(config).await, dir }
     }
 
     pub fn http(&self) -> SocketAddr {
