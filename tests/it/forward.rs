@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use rollcall::config::{Config, Data};
 use rollcall::dns::forward;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::UdpSocket;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UdpSocket};
 
 use crate::dns::healthy;
-use crate::server::{PATIENCE, TestServer, ask_tcp, config, query};
+use crate::server::{PATIENCE, TestServer, ask_tcp, config, query, read_tcp};
 use crate::wire::{self, data, soa};
 use crate::zones::{self, EXAMPLE};
 
@@ -385,6 +386,69 @@ async fn more_questions_than_may_wait_are_servfail_at_once_and_counted() {
     }
     let metrics = server.get("/metrics").await.text();
     assert!(metrics.contains("rollcall_dns_forwarded_total{kind=\"too many\"} 3"), "{metrics}");
+}
+
+/// An upstream that takes a while for each answer. Returns its address and how many it worked on at once at most.
+async fn slow() -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (address, most) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let seen = most.clone();
+    tokio::spawn(async move {
+        let at_once = Arc::new(AtomicUsize::new(0));
+        let mut buffer = [0; 4096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let request = Message::from_vec(&buffer[..length]).unwrap();
+            seen.fetch_max(at_once.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let (socket, at_once) = (socket.clone(), at_once.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                at_once.fetch_sub(1, Ordering::SeqCst);
+                let mut answer = Message::response(request.metadata.id, request.metadata.op_code);
+                let name = request.queries[0].name().clone();
+                answer.add_query(request.queries[0].clone());
+                answer.add_answer(Record::from_rdata(name, 60, RData::A("192.0.2.1".parse().unwrap())));
+                let _ = socket.send_to(&answer.to_vec().unwrap(), client).await;
+            });
+        }
+    });
+    (address, most)
+}
+
+/// One connection cannot have more than its share asked of others at once, however much it pipelines; all is answered.
+#[tokio::test]
+async fn one_tcp_connection_has_only_so_many_questions_forwarded_at_once() {
+    let (upstream, most) = slow().await;
+    let server = forwarding(&[upstream], |config| {
+        config.dns.tcp.in_flight_max = 3;
+        config.forward.as_mut().unwrap().timeout = PATIENCE;
+    })
+    .await;
+    let mut stream = TcpStream::connect(server.dns()).await.unwrap();
+    let queries =
+        (0..24).flat_map(|i| wire::framed(&wire::query(&format!("n{i}.example.test"), RecordType::A)));
+    stream.write_all(&queries.collect::<Vec<u8>>()).await.unwrap();
+    for _ in 0..24 {
+        let answer = tokio::time::timeout(PATIENCE, read_tcp(&mut stream)).await.unwrap().unwrap();
+        assert_eq!((wire::head(&answer).rcode(), wire::head(&answer).counts[1]), (0, 1));
+    }
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=3).contains(&most), "{most} at once");
+}
+
+/// RFC 7766 section 6.2.1.1: what can be answered at once does not wait for what others take their time for.
+#[tokio::test]
+async fn a_live_name_is_answered_before_a_slow_one_that_was_asked_first() {
+    let (upstream, _) = slow().await;
+    let server = forwarding(&[upstream], |config| config.forward.as_mut().unwrap().timeout = PATIENCE).await;
+    let mut stream = TcpStream::connect(server.dns()).await.unwrap();
+    let slow = wire::query("slow.example.test", RecordType::A);
+    let mut live = wire::query("n1.node.internal", RecordType::A);
+    live[0] = !slow[0];
+    stream.write_all(&[wire::framed(&slow), wire::framed(&live)].concat()).await.unwrap();
+    for expected in [&live, &slow] {
+        let answer = tokio::time::timeout(PATIENCE, read_tcp(&mut stream)).await.unwrap().unwrap();
+        assert_eq!(answer[..2], expected[..2]);
+    }
 }
 
 #[tokio::test]
