@@ -1,8 +1,8 @@
 //! Static zones: records from master files, for names that are not services.
 //!
 //! [`Zones::load`] reads all files into one immutable value, or says all that is wrong with them and changes nothing:
-//! who reloads keeps the old value then. [`token`] and [`read`] turn text into records, [`rdata`] their data into
-//! octets, [`check`] applies the rules and builds the [`layout`], and [`lookup`] answers from it.
+//! who reloads keeps the old value then. `token` and `read` turn text into records, `rdata` their data into
+//! octets, `check` applies the rules and builds the `layout`, and `lookup` answers from it.
 //!
 //! A zone inside another static zone is served by itself: the closest one answers, and the parent's delegation matters
 //! in the parent only. A zone at, above or below a live domain is an error, because one of the two would be hidden.

@@ -70,7 +70,7 @@ impl Faults {
         }
     }
 
-    /// The errors in the order of their lines; if there are none, the warnings.
+    /// The errors as they were found; if there are none, the warnings.
     pub(super) fn finish(mut self) -> Result<Vec<ZoneError>, Vec<ZoneError>> {
         let whole = |faults: &Self, reason| faults.at(Place { line: 0, file: 0 }, reason);
         if self.is_full() {

@@ -4,9 +4,9 @@
 //! non-terminals) included, so that "no node" means NXDOMAIN (RFC 8020). A node owns the RRsets from its
 //! `sets` to the next node's; an RRset is a type, a TTL, a count and a place in one buffer, where its record data
 //! lie one after the other, each behind its length. A hash table of node numbers finds a node by its key.
-//! That is about 45 octets for each record beside its data and name; hickory's `Record`s, which lookups make from it,
-//! have 300. A map of maps of records was rejected for that reason, and a search in the sorted nodes alone because it
-//! touches twenty cache lines where the table touches two.
+//! A million A and AAAA records measured 52 octets each, all in; one of hickory's `Record`s, which lookups make from
+//! them, has 272 before what it points to. A map of maps of records was rejected for that reason, and a search in the
+//! sorted nodes alone because it touches twenty cache lines where the table touches two.
 
 use std::hash::{BuildHasher, RandomState};
 

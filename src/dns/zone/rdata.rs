@@ -1,6 +1,6 @@
 //! Record data: from text to the octets that go on the wire.
 //!
-//! A type is a list of fields ([`types`](super::types)); how a field is written in a file stands here once.
+//! A type is a list of fields (`types`); how a field is written in a file stands here once.
 //! hickory's own reader of text was looked at and left: it reads `\DDD` as octal, knows no DNAME and no DNSSEC
 //! type, takes relative names in some types only, and cannot hold a string that is not UTF-8. hickory's types
 //! are what lookups hand out. A type that is not in the tables is written as RFC 3597 says, `\# 4 0a000001`, and
