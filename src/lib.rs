@@ -147,7 +147,8 @@ impl Running {
     /// Takes a new configuration, all or nothing. Returns the keys that differ but wait for the next start.
     pub async fn reload(&mut self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
         let waiting = config.keep_started(&self.config);
-        let zones = load_zones(&config)?;
+        let (zones, config) = tokio::task::spawn_blocking(move || (load_zones(&config), config)).await?;
+        let zones = zones?;
         self.registry.set_limits(config.limits.clone());
         if let Err(refused) = self.registry.submit(file_definitions(&config)).await {
             self.registry.set_limits(self.config.limits.clone());
@@ -196,10 +197,12 @@ fn file_definitions(config: &Config) -> Command {
 pub fn load_zones(config: &Config) -> anyhow::Result<Zones> {
     let sources: Vec<_> =
         config.zones.iter().map(|zone| Source { name: zone.name.clone(), file: zone.file.clone() }).collect();
-    Zones::load(&sources, &config.domains()).map_err(|errors| {
+    let zones = Zones::load(&sources, &config.domains()).map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", lines.join("\n"))
-    })
+    })?;
+    zones.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(zones)
 }
 
 async fn listen_http(address: SocketAddr) -> anyhow::Result<TcpListener> {

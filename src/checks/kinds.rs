@@ -51,7 +51,10 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
             Err(_) => Probed { timed_out: true, ..Probed::from(Finding::critical(timed_out(kind, timeout))) },
         },
     };
-    cut(&mut probed.finding.output, check.output_max);
+    // A script's own is cut already, from the front.
+    if !matches!(check.kind, CheckKind::Script { .. }) {
+        cut(&mut probed.finding.output, check.output_max);
+    }
     probed.took = begun.elapsed();
     probed
 }

@@ -1,4 +1,5 @@
-//! Host names of instances that are names of ours: they are looked up here, never asked of others.
+//! Names of ours that answers lead to (host names of instances, aliases of zones): they are looked up here, never asked
+//! of others.
 //!
 //! Registrations may point at one another in circles, and each of many may point at many: a name is looked up once
 //! for an answer, and an answer goes through so many names at most.
@@ -63,7 +64,7 @@ pub(super) fn follow(
 }
 
 fn is_alias(live: &Live) -> bool {
-    live.answer.answers.first().is_some_and(|record| record.record_type() == RecordType::CNAME)
+    live.answer.answers.iter().any(|record| record.record_type() == RecordType::CNAME)
 }
 
 #[cfg(test)]
@@ -87,7 +88,7 @@ mod tests {
 
     fn live(answers: Vec<Record>, hosts: &[&str]) -> Live {
         let answer = Answer { answers, ..Answer::default() };
-        Live { answer, hosts: hosts.iter().map(|host| name(host)).collect(), ttl: 5 }
+        Live { answer, hosts: hosts.iter().map(|host| name(host)).collect(), ttl: 5, of_zone: false }
     }
 
     fn cname(owner: &str, target: &str) -> Live {

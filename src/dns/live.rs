@@ -10,7 +10,6 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::alias;
 use super::encode::Answer;
 use super::names::{self, Asked};
 use super::request::Question;
@@ -42,13 +41,15 @@ pub(super) struct Live {
     pub(super) answer: Answer,
     /// Instances whose address is a host name of somebody else's: their addresses belong to the answer.
     pub(super) hosts: Vec<Name>,
-    /// The TTL of what is added for them.
+    /// The longest TTL of what is added for them.
     pub(super) ttl: u32,
+    /// It is a static zone's, and the host is where an alias leads.
+    pub(super) of_zone: bool,
 }
 
 impl From<Answer> for Live {
     fn from(answer: Answer) -> Self {
-        Self { answer, hosts: Vec::new(), ttl: 0 }
+        Self { answer, hosts: Vec::new(), ttl: 0, of_zone: false }
     }
 }
 
@@ -62,14 +63,9 @@ struct Ask<'a> {
     pick: u64,
 }
 
-/// Answers when the name is in one of our domains or the reverse name of an address we know.
+/// Answers when the name is in one of our domains or the reverse name of an address we know; without a look at the host
+/// names that instances have for addresses.
 pub(super) fn answer(world: World<'_>, domains: &Domains, question: &Question, pick: u64) -> Option<Live> {
-    let live = one_name(world, domains, question, pick)?;
-    Some(alias::follow(live, question, |question| one_name(world, domains, question, pick)))
-}
-
-/// Answers without a look at the host names that instances have for addresses.
-fn one_name(world: World<'_>, domains: &Domains, question: &Question, pick: u64) -> Option<Live> {
     let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
     let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
         return reverse(world, domains, question).map(Live::from);
@@ -169,7 +165,7 @@ impl Ask<'_> {
             let cname = self.record(known.ttl, RData::CNAME(CNAME(host.clone())));
             let chase = self.question.kind != RecordType::CNAME;
             let hosts = if chase { vec![host] } else { Vec::new() };
-            return Live { answer: self.found(vec![cname]), hosts, ttl: known.ttl };
+            return Live { answer: self.found(vec![cname]), hosts, ttl: known.ttl, of_zone: false };
         }
         let hosts: Vec<Name> = known.chosen.iter().filter_map(|c| host_name(c.reached.host?)).collect();
         let kind = self.question.kind;
@@ -178,7 +174,7 @@ impl Ask<'_> {
         let seen = &mut HashSet::new();
         let hosts: Vec<Name> = hosts.into_iter().filter(|host| seen.insert(host.to_lowercase())).collect();
         let hosts = if kind == RecordType::CNAME { Vec::new() } else { hosts };
-        Live { answer: self.found_or_no_data(records), hosts, ttl: known.ttl }
+        Live { answer: self.found_or_no_data(records), hosts, ttl: known.ttl, of_zone: false }
     }
 
     /// One SRV record for each instance, with the addresses of the targets.

@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{DNSClass, Name, RecordType};
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 
 use super::Settings;
+use super::alias;
 use super::encode::{Answer, Encoded, ExtendedError, Frame, encode};
 use super::live::{self, Live};
-use super::request::{self, Malformed, Request};
-use super::zone::Zones;
+use super::request::{self, Malformed, Question, Request};
+use super::zone::{Zone, Zones};
 use crate::registry::Snapshot;
 use crate::select::World;
 
@@ -113,18 +115,42 @@ fn look_up(request: &Request, context: &Context<'_>) -> Found {
         RecordType::OPT | RecordType::TSIG => return Found::Answer(Answer::code(ResponseCode::FormErr)),
         _ => {}
     }
-    let world = World { snapshot: context.snapshot, settings: &context.settings.domains.settings };
-    if let Some(live) = live::answer(world, &context.settings.domains, question, context.pick) {
-        return if live.hosts.is_empty() { Found::Answer(live.answer) } else { Found::Hosts(live) };
+    let Some(mut found) = one_name(question, context) else { return Found::Elsewhere };
+    if !found.hosts.is_empty() {
+        found = alias::follow(found, question, |question| one_name(question, context));
     }
-    match context.zones.find(&question.name, question.kind) {
-        Some(zone) => Found::Answer(of_zone(zone, &question.name, question.kind)),
-        None => Found::Elsewhere,
+    // An alias that leaves a zone is asked of others only for those who want recursion.
+    if found.hosts.is_empty() || (found.of_zone && !request.recursion_desired) {
+        return Found::Answer(found.answer);
+    }
+    Found::Hosts(found)
+}
+
+/// What we know of one name: live or static.
+fn one_name(question: &Question, context: &Context<'_>) -> Option<Live> {
+    let world = World { snapshot: context.snapshot, settings: &context.settings.domains.settings };
+    let live = live::answer(world, &context.settings.domains, question, context.pick);
+    live.or_else(|| {
+        let zone = context.zones.find(&question.name, question.kind)?;
+        let answer = of_zone(zone, &question.name, question.kind);
+        let hosts = outside(zone, question, &answer).into_iter().collect();
+        Some(Live { answer, hosts, ttl: u32::MAX, of_zone: true })
+    })
+}
+
+/// Where an alias leads that leaves its zone. What is ours is followed there (RFC 1034 section 4.3.2, step 3a).
+fn outside(zone: &Zone, question: &Question, answer: &Answer) -> Option<Name> {
+    if matches!(question.kind, RecordType::CNAME | RecordType::ANY) || answer.glue {
+        return None;
+    }
+    match &answer.answers.last()?.data {
+        RData::CNAME(CNAME(target)) if !zone.origin().zone_of(target) => Some(target.clone()),
+        _ => None,
     }
 }
 
 /// A static zone's answer. ANY gives one small record (RFC 8482), where the name exists.
-fn of_zone(zone: &super::zone::Zone, name: &Name, kind: RecordType) -> Answer {
+fn of_zone(zone: &Zone, name: &Name, kind: RecordType) -> Answer {
     let mut found = zone.lookup(name, kind);
     if kind == RecordType::ANY && !found.answer.is_empty() {
         let cname = found.answer.iter().any(|record| record.record_type() == RecordType::CNAME);

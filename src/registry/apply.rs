@@ -124,9 +124,9 @@ impl Snapshot {
 
     fn put_node(&mut self, index: u64, node: &Arc<Node>, effects: &mut Effects) {
         let old = self.nodes.get(&node.name).map(|entry| entry.node.clone());
-        self.own_address(
-            old.as_ref().map(|n| &n.address),
-            Some(&node.address),
+        self.own_addresses(
+            old.as_ref().map(|n| node_addresses(n)),
+            Some(node_addresses(node)),
             &Owner::Node(node.name.clone()),
         );
         effects.visible = true;
@@ -161,7 +161,7 @@ impl Snapshot {
         for check in entry.checks.values() {
             self.remove_check(index, &check.key(), effects);
         }
-        self.own_address(Some(&entry.node.address), None, &Owner::Node(name.clone()));
+        self.own_addresses(Some(node_addresses(&entry.node)), None, &Owner::Node(name.clone()));
         self.nodes.remove(name);
         self.tables.nodes = index;
         effects.visible = true;
@@ -189,9 +189,9 @@ impl Snapshot {
             None => self.counts.instances += 1,
         }
         let old_address = old.as_ref().filter(|old| old.instance.service == instance.service);
-        let old_address = old_address.and_then(|old| old.instance.address.as_ref());
+        let old_addresses = old_address.map(|old| instance_addresses(&old.instance));
         let owner = Owner::Service(instance.service.clone());
-        self.own_address(old_address, instance.address.as_ref(), &owner);
+        self.own_addresses(old_addresses, Some(instance_addresses(instance)), &owner);
         self.replace_instance(Arc::new(entry));
         self.tables.services = index;
         effects.visible |= old.is_none_or(|old| answers_differ(&old.instance, instance));
@@ -218,7 +218,8 @@ impl Snapshot {
     /// Takes an instance out of its service's map, and the service away when it was the last.
     fn leave_service(&mut self, index: u64, entry: &InstanceEntry, effects: &mut Effects) {
         let instance = &entry.instance;
-        self.own_address(instance.address.as_ref(), None, &Owner::Service(instance.service.clone()));
+        let owner = Owner::Service(instance.service.clone());
+        self.own_addresses(Some(instance_addresses(instance)), None, &owner);
         effects.topics.insert(Topic::Service(instance.service.clone()));
         let Some(service) = self.services.get_mut(&instance.service) else { return };
         let service = Arc::make_mut(service);
@@ -248,12 +249,16 @@ impl Snapshot {
             create_index: kept.map_or(index, |old| old.create_index),
             modify_index: index,
         };
+        // Of a check, answers show the status and, in their TTL, how soon it can change.
+        let paced = |check: &Check| (check.kind.clone(), check.interval);
+        let same = kept.is_some_and(|old| paced(&old.check) == paced(check) && old.to_flip == entry.to_flip);
+        let visible = effects.visible || !same;
         if old.is_some() {
             self.remove_check(index, &key, effects);
         }
         self.counts.checks[entry.status as usize] += 1;
         self.replace_check(&Arc::new(entry));
-        effects.visible = true;
+        effects.visible = visible;
         self.touch_checked(index, &check.node, check.instance.as_ref(), effects);
     }
 
@@ -326,6 +331,14 @@ impl Snapshot {
                     self.replace_instance(Arc::new(instance));
                 }
             }
+        }
+    }
+
+    /// The addresses of an owner, before and after.
+    fn own_addresses(&mut self, old: Option<Addresses>, new: Option<Addresses>, owner: &Owner) {
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        for (old, new) in old.iter().zip(&new) {
+            self.own_address(old.as_ref(), new.as_ref(), owner);
         }
     }
 
@@ -434,6 +447,21 @@ fn replace_in(checks: &mut Vec<Arc<CheckEntry>>, entry: &Arc<CheckEntry>) {
         Ok(at) => checks[at] = entry.clone(),
         Err(at) => checks.insert(at, entry.clone()),
     }
+}
+
+/// The plain address and those of the dual-stack form: what reverse names are known of.
+type Addresses = [Option<Address>; 3];
+const FAMILIES: [&str; 2] = ["lan_ipv4", "lan_ipv6"];
+
+fn node_addresses(node: &Node) -> Addresses {
+    let [v4, v6] = FAMILIES.map(|tag| node.tagged_addresses.get(tag).cloned());
+    [Some(node.address.clone()), v4, v6]
+}
+
+fn instance_addresses(instance: &Instance) -> Addresses {
+    let tagged = |tag| instance.tagged_addresses.get(tag).map(|tagged| tagged.address.clone());
+    let [v4, v6] = FAMILIES.map(tagged);
+    [instance.address.clone(), v4, v6]
 }
 
 /// Whether a DNS answer can tell two definitions of an instance apart.

@@ -309,7 +309,7 @@ fn watch_shows_a_service_again_at_every_change() {
     };
     until("web: 0 instances");
     done(&["register", "web", "--server", &address]);
-    until("web: 1 instances");
+    until("web: 1 instance,");
     done(&["deregister", "web", "--server", &address]);
     until("web: 0 instances");
     child.kill().unwrap();
