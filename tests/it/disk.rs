@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use redb::{Database, StorageBackend};
 use rollcall::store::{Opener, StoreError};
 
@@ -11,6 +11,7 @@ use rollcall::store::{Opener, StoreError};
 #[derive(Debug, Clone)]
 pub struct Disk {
     inner: Arc<Mutex<Inner>>,
+    released: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +28,18 @@ struct Inner {
     full: bool,
     /// Syncs do nothing, as on a disk that lies.
     lies: bool,
+    /// Syncs take until this ends, as on a disk that hangs.
+    hangs: bool,
+}
+
+/// While it lives, the disk hangs.
+pub struct Hanging(Disk);
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.inner.lock().hangs = false;
+        self.0.released.notify_all();
+    }
 }
 
 #[derive(Debug)]
@@ -54,7 +67,7 @@ impl Disk {
     /// A disk with this on it.
     pub fn with(contents: Vec<u8>) -> Self {
         let inner = Inner { now: contents.clone(), synced: contents, ..Inner::default() };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self { inner: Arc::new(Mutex::new(inner)), released: Arc::default() }
     }
 
     /// Lets the power go after so many changes from now.
@@ -70,6 +83,12 @@ impl Disk {
     /// Full: writes fail as on a disk without space. Reads go on.
     pub fn fill(&self, full: bool) {
         self.inner.lock().full = full;
+    }
+
+    /// Hangs: no sync comes back before the guard is dropped.
+    pub fn hang(&self) -> Hanging {
+        self.inner.lock().hangs = true;
+        Hanging(self.clone())
     }
 
     pub fn is_dead(&self) -> bool {
@@ -150,6 +169,9 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> Result<(), io::Error> {
         let mut inner = self.inner.lock();
+        while inner.hangs {
+            self.released.wait(&mut inner);
+        }
         inner.alive()?;
         if inner.full {
             return Err(io::Error::from(io::ErrorKind::StorageFull));

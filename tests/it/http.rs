@@ -139,7 +139,8 @@ async fn paths_and_methods_that_do_not_exist_say_so() {
     let server = TestServer::start().await;
     let api = "Invalid URL path: not a recognized HTTP API endpoint\n";
     let other = "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n";
-    for (path, text) in [("/v1/nope", api), ("/nope", other), ("/", other), ("/v1/agent", api)] {
+    for (path, text) in [("/v1/nope", api), ("/nope", other), ("/agent/services", other), ("/v1/agent", api)]
+    {
         let answer = server.get(path).await;
         assert_eq!((answer.status, answer.text().as_str()), (404, text), "{path}");
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");

@@ -6,14 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use hickory_proto::rr::{RData, RecordType};
 use rollcall::config::Data;
+use rollcall::registry::Limits;
 use rollcall::store::{Config, Embedded, Store};
 use rollcall::telemetry::Metrics;
 use rollcall::{Opened, Running};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::daemon::{Daemon, run};
 use crate::disk::Disk;
-use crate::server::{TestServer, config, request};
+use crate::server::{PATIENCE, TestServer, config, request};
 
 async fn serial(server: &TestServer) -> u32 {
     match &server.ask("internal.", RecordType::SOA).await.answers[0].data {
@@ -132,8 +134,8 @@ async fn clients_that_wait_share_a_commit() {
 }
 
 /// A whole server whose store is on a disk in memory.
-async fn on_disk(dir: &tempfile::TempDir) -> (Running, Disk) {
-    let config = config(dir);
+async fn on_disk(dir: &tempfile::TempDir, limits: Limits) -> (Running, Disk) {
+    let config = rollcall::config::Config { limits, ..config(dir) };
     let Data::Dir(data_dir) = config.data.clone() else { unreachable!() };
     let file = Config { data_dir: data_dir.clone(), cache_bytes: 1 << 20 };
     let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
@@ -148,7 +150,7 @@ async fn on_disk(dir: &tempfile::TempDir) -> (Running, Disk) {
 #[tokio::test]
 async fn a_full_disk_refuses_definitions_and_nothing_else_and_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
-    let (running, disk) = on_disk(&dir).await;
+    let (running, disk) = on_disk(&dir, Limits::default()).await;
     let server = TestServer { running, dir };
     // An instance that will die while the disk is full, and one that is to be deregistered then.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -203,6 +205,47 @@ async fn a_full_disk_refuses_definitions_and_nothing_else_and_recovers_by_itself
     assert!(text.contains("\"new\"") && text.contains("\"ttl\"") && !text.contains("\"tcp\""), "{text}");
     let status = loaded.statuses.iter().find(|status| status.check.id.as_str() == "service:ttl").unwrap();
     assert_eq!(status.status.as_str(), "critical");
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_fills_the_queue_to_its_limit_and_no_further() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { queue_max: 2, commits_waiting_max: 1, ..Limits::default() };
+    let (running, disk) = on_disk(&dir, limits).await;
+    let server = TestServer { running, dir };
+    server.register(json!({ "Name": "web", "Check": { "TTL": "1h", "Status": "passing" } })).await;
+    let hanging = disk.hang();
+    let http = server.http();
+    let put = |number: usize| async move {
+        let body = json!({ "ID": format!("i{number}"), "Name": "new" }).to_string();
+        request(http, "PUT", "/v1/agent/service/register", &[], &body).await
+    };
+    let mut clients: JoinSet<_> = (0..8).map(put).collect();
+    // At most one is on its way to the disk and two wait: the others are refused, and the disk is not even asked.
+    for _ in 0..5 {
+        let refused = tokio::time::timeout(PATIENCE, clients.join_next()).await.expect("more than two wait");
+        let refused = refused.unwrap().unwrap();
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        assert!(refused.text().contains("([limits] queue_max)"), "{}", refused.text());
+    }
+    assert!(server.metric("rollcall_registry_limits_total{kind=\"queue\"}").await >= 5.0);
+    // Reads and DNS go on.
+    assert_eq!(server.get("/v1/health/service/web?passing").await.json().as_array().unwrap().len(), 1);
+    assert_eq!(server.ask("web.service.internal.", RecordType::A).await.answers.len(), 1);
+    assert_eq!(
+        server.get("/v1/catalog/service/new").await.text(),
+        "[]",
+        "nothing is shown before it is durable"
+    );
+    drop(hanging);
+    let mut taken = 0;
+    while let Some(done) = clients.join_next().await {
+        taken += usize::from(done.unwrap().status == 200);
+    }
+    assert!(taken >= 2, "those that waited are stored when the disk comes back");
+    assert_eq!(server.get("/v1/catalog/service/new").await.json().as_array().unwrap().len(), taken);
+    let TestServer { running, .. } = server;
+    running.stop().await;
 }
 
 /// `serve` on a data directory that it must refuse; what it says.
