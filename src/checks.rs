@@ -1,9 +1,9 @@
 //! Health checks: what to probe when, how to judge it, one file for each kind of probe.
 //!
-//! One task, the [runner](runner), follows the registry and knows which checks there are. A check at rest costs an entry
+//! One task, the [runner], follows the registry and knows which checks there are. A check at rest costs an entry
 //! in an ordered set and no task; a probe in flight is a task among a bounded number. What a probe finds goes through
-//! the check's [verdict](verdict) (thresholds, pure) and is reported when it says something new. When a probe is due is
-//! decided in [schedule](schedule) (pure), which connection it uses in [kept](kept).
+//! the check's [verdict] (thresholds, pure) and is reported when it says something new. When a probe is due is
+//! decided in [schedule] (pure), which connection it uses in [kept].
 
 mod alias;
 mod connect;

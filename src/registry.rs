@@ -1,6 +1,6 @@
 //! The registry: the one thing that changes, the one task that changes it, and the views that are read.
 //!
-//! Requests reach the [writer](writer) as [`Command`]s. It [plans](plan) them against the newest state (pure),
+//! Requests reach the [writer] as [`Command`]s. It [plans](plan) them against the newest state (pure),
 //! proposes definitions to the store, applies what the store's log brings back, and publishes an immutable
 //! [`Snapshot`] by one pointer. Observations skip the store. Readers load the pointer: no lock, no wait.
 //! After a publish the writer wakes the watchers of what changed and sends the list of changes to
