@@ -1,7 +1,7 @@
 //! DNS: listeners, questions, answers.
 //!
 //! A message is read ([`request`]), looked up among live names ([`live`]) and static zones ([`zone`]), and
-//! encoded ([`encode`]); [`respond`] is that whole way as one pure function, which both transports call.
+//! encoded ([`encode`]); [`mod@respond`] is that whole way as one pure function, which both transports call.
 //! What is not ours is refused or forwarded ([`forward`]). hickory's types are known here and nowhere else.
 
 mod alias;
