@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError};
 use crate::model::Observation;
 
+/// Indexes that the clock leaves for each second: at more the low 32 bits would come round within months.
+const PER_SECOND: u64 = 256;
+
 /// Accepts everything, forgets everything at the end of the process.
 pub struct Ephemeral {
     log: LogSender,
@@ -15,12 +18,12 @@ pub struct Ephemeral {
 }
 
 impl Ephemeral {
-    /// The index starts from the clock in sixteenths of a second, so that neither it nor its low 32 bits (the SOA serial,
-    /// RFC 1982) go backwards over a restart, as long as fewer than sixteen changes a second are made on average.
+    /// The index starts from the clock, so that neither it nor its low 32 bits (the SOA serial, RFC 1982) go backwards over
+    /// a restart, as long as fewer than [`PER_SECOND`] changes a second are made on average.
     pub fn new(log: LogSender, now: SystemTime) -> Self {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let sixteenths = since.as_secs() * 16 + u64::from(since.subsec_nanos()) * 16 / 1_000_000_000;
-        Self { log, index: Mutex::new(sixteenths) }
+        let parts = u64::from(since.subsec_nanos()) * PER_SECOND / 1_000_000_000;
+        Self { log, index: Mutex::new(since.as_secs() * PER_SECOND + parts) }
     }
 }
 
@@ -62,14 +65,14 @@ mod tests {
         let (log, mut entries) = tokio::sync::mpsc::unbounded_channel();
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_500);
         let store = Ephemeral::new(log, now);
-        assert_eq!(store.load().unwrap().index, 16_008);
-        for after in [0, 20_000] {
+        assert_eq!(store.load().unwrap().index, 256_128);
+        for after in [0, 300_000] {
             store.propose(Proposal { ticket: 1, definitions: [].into(), after });
         }
         let mut index = || match entries.try_recv() {
             Ok(LogEntry::Committed { index, .. }) => index,
             other => panic!("{other:?}"),
         };
-        assert_eq!((index(), index()), (16_009, 20_001));
+        assert_eq!((index(), index()), (256_129, 300_001));
     }
 }
