@@ -349,6 +349,14 @@ pub const KEYS: &[Key] = &[
         .limits
         .tagged_addresses_max =
         value::count(v)?),
+    key!(
+        "limits",
+        "definition_octets_max",
+        "131072",
+        RELOADS,
+        "Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.",
+        |c, v| c.limits.definition_octets_max = value::count(v)?
+    ),
     key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
         .limits
         .watchers_max =

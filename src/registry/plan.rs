@@ -86,7 +86,29 @@ impl Planner<'_> {
                 self.set_file(instances, checks, &mut plan)?;
             }
         }
+        self.limit_octets(&plan)?;
         Ok(plan)
+    }
+
+    fn limit_octets(&self, plan: &Plan) -> Result<(), Refused> {
+        for definition in &plan.definitions {
+            let Definition::Put(record) = definition else { continue };
+            let (what, id) = match record {
+                Record::Node(node) => ("node", node.name.as_str()),
+                Record::Instance(instance) => ("service", instance.id.as_str()),
+                Record::Check(check) => ("check", check.id.as_str()),
+                Record::Maintenance(_) => continue,
+            };
+            let octets = serde_json::to_vec(record).map_or(usize::MAX, |bytes| bytes.len());
+            let max = self.limits.definition_octets_max;
+            limit(
+                &format!("octets of the definition of {what} {id:?}:"),
+                octets,
+                max,
+                "definition_octets_max",
+            )?;
+        }
+        Ok(())
     }
 
     fn register_check(&self, caller: &Caller, mut check: Check, plan: &mut Plan) -> Result<(), Refused> {

@@ -107,6 +107,13 @@ fn cases() -> Vec<Case> {
             beyond: of(json!({ "TaggedAddresses": { "lan": address, "wan": address } })),
         },
         Case {
+            key: "definition_octets_max",
+            set: |l| l.definition_octets_max = 1000,
+            path: SERVICE,
+            good: of(json!({ "Check": { "TTL": "1h", "Notes": "short" } })),
+            beyond: of(json!({ "Check": { "TTL": "1h", "Notes": "long ".repeat(200) } })),
+        },
+        Case {
             key: "meta_pairs_max",
             set: |l| l.meta_pairs_max = 1,
             path: CATALOG,
