@@ -94,7 +94,11 @@ impl State {
             Some(forwarder) => forwarder.ask(&pending.request.question, &pending.want).await,
             None => None,
         };
-        let outcome = if answer.is_some() { "answered" } else { "too many" };
+        let outcome = match &answer {
+            Some(answer) if answer.rcode == ResponseCode::ServFail => "failed",
+            Some(_) => "answered",
+            None => "too many",
+        };
         self.metrics.dns.forwarded(outcome);
         pending.finish(&answer.unwrap_or_else(|| {
             let error = Some(ExtendedError::NetworkError);

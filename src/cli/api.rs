@@ -34,14 +34,16 @@ impl Server {
         wait: Duration,
     ) -> anyhow::Result<Response<Incoming>> {
         let address = self.server.strip_prefix("http://").unwrap_or(&self.server).trim_end_matches('/');
+        let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if has_port { address.to_owned() } else { format!("{address}:8500") };
         let exchange = async {
-            let stream = TcpStream::connect(address).await.with_context(|| {
+            let stream = TcpStream::connect(&address).await.with_context(|| {
                 format!("cannot reach the server at {address}; is it running, and is --server right?")
             })?;
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
-            let request = Request::builder().method(method).uri(path).header(HOST, address);
+            let request = Request::builder().method(method).uri(path).header(HOST, &address);
             anyhow::Ok(sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?)
         };
         let answer = tokio::time::timeout(PATIENCE + wait, exchange).await;

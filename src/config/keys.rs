@@ -90,7 +90,7 @@ pub const KEYS: &[Key] = &[
         "node_address",
         "",
         AT_START,
-        "The address of this machine, for instances registered here without one. Default: what `listen` names; where that is every address, the one that the kernel uses to reach others.",
+        "The address of this machine, for instances registered here without one. Default: what `listen` names; where that is every address, the one that the kernel uses to reach others, else the first of this machine that is not loopback.",
         |c, v| { c.node_address = Some(Address::parse(value::text(v)?).map_err(|e| e.to_string())?) }
     ),
     key!("", "node_meta", "", AT_START, "A table of texts: meta of this machine's node.", |c, v| {
@@ -276,7 +276,7 @@ pub const KEYS: &[Key] = &[
         "timeout",
         "",
         AT_START,
-        "How long one upstream may take for one try. Default: `\"2s\"`.",
+        "How long one upstream may take for one try; all tries together may take twice that. Default: `\"2s\"`.",
         |c, v| forward(c).timeout = value::time(v)?
     ),
     key!(

@@ -88,7 +88,7 @@ pub fn node_address<'a>(listen: impl Iterator<Item = &'a SocketAddr> + Clone) ->
     let mut addresses = listen.map(SocketAddr::ip);
     let loopback = IpAddr::from([127, 0, 0, 1]);
     if addresses.clone().any(|ip| ip.is_unspecified()) {
-        return outbound().unwrap_or(loopback);
+        return outbound().or_else(interface).unwrap_or(loopback);
     }
     addresses.find(|ip| !ip.is_loopback()).unwrap_or(loopback)
 }
@@ -102,6 +102,23 @@ fn outbound() -> Option<IpAddr> {
         Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
     };
     ask("0.0.0.0:0", "192.0.2.1:9").or_else(|| ask("[::]:0", "[2001:db8::1]:9"))
+}
+
+/// The first address of an interface that is neither loopback nor of the link alone.
+fn interface() -> Option<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+    });
+    let link_local = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let mut usable: Vec<IpAddr> = addresses.filter(|ip| !ip.is_loopback() && !link_local(ip)).collect();
+    usable.sort_by_key(IpAddr::is_ipv6);
+    usable.into_iter().next()
 }
 
 /// The host name; `localhost` where there is none that could be a node's.

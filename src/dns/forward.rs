@@ -4,6 +4,7 @@
 //! that is one of our own sockets would be asked for ever, so it is refused at the start.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -60,6 +61,10 @@ impl Default for Config {
 pub struct Forwarder {
     resolver: TokioResolver,
     places: Semaphore,
+    /// For all tries together: less than the five seconds after which clients give up.
+    within: Duration,
+    /// Whether the last question was answered by nobody.
+    lost: AtomicBool,
 }
 
 /// Why forwarding cannot start.
@@ -105,7 +110,8 @@ impl Forwarder {
         options.try_tcp_on_error = true;
         options.negative_max_ttl = Some(Duration::from_secs(300));
         let resolver = builder.build().map_err(|e| ForwardError::System(e.to_string()))?;
-        Ok(Self { resolver, places: Semaphore::new(config.waiting_max) })
+        let (places, lost) = (Semaphore::new(config.waiting_max), AtomicBool::new(false));
+        Ok(Self { resolver, places, within: config.timeout * 2, lost })
     }
 
     /// The answer to a question of somebody else's, or the rest of an answer of ours. `None` when too many wait already.
@@ -118,7 +124,9 @@ impl Forwarder {
     }
 
     async fn question(&self, name: &Name, kind: RecordType) -> Answer {
-        let found = self.resolver.lookup(name.clone(), kind).await;
+        let lookup = tokio::time::timeout(self.within, self.resolver.lookup(name.clone(), kind)).await;
+        let found = lookup.unwrap_or(Err(NetError::Timeout));
+        self.note(&found);
         match found {
             Ok(lookup) => {
                 let mut answers = lookup.answers().to_vec();
@@ -140,6 +148,18 @@ impl Forwarder {
                 };
                 Answer { error: Some(ExtendedError::NetworkError), ..Answer::code(rcode) }
             }
+        }
+    }
+
+    /// Says once when nobody answers any more, and once when somebody does again.
+    fn note<T>(&self, found: &Result<T, NetError>) {
+        let lost = !matches!(found, Ok(_) | Err(NetError::Dns(_)));
+        if self.lost.swap(lost, Ordering::Relaxed) == lost {
+            return;
+        }
+        match found {
+            Err(error) if lost => tracing::warn!("[forward] no upstream answers: {error}"),
+            _ => tracing::info!("[forward] upstreams answer again"),
         }
     }
 

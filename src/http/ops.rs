@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
@@ -26,10 +26,16 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/rollcall/backup", get(backup))
 }
 
-async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
-    let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Prometheus' text form, or OpenMetrics for those who ask for it.
+async fn metrics(Extract(state): Extract<Arc<State>>, headers: HeaderMap) -> Response {
     state.metrics.http.watchers.set(state.registry.watchers() as i64);
-    ([(header::CONTENT_TYPE, form)], state.metrics.encode()).into_response()
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    let (form, text) = if accepts.contains("application/openmetrics-text") {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", state.metrics.encode())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", state.metrics.encode_text())
+    };
+    ([(header::CONTENT_TYPE, form)], text).into_response()
 }
 
 /// The process answers.

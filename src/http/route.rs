@@ -142,7 +142,10 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
     if pretty {
         response = prettied(response).await;
     }
-    state.metrics.http.answered(family, response.status().as_u16(), begun.elapsed());
+    // A 503 that tells of somebody's health is no failure of ours.
+    let tells = response.headers().contains_key("x-consul-reason");
+    let status = if tells { StatusCode::OK } else { response.status() };
+    state.metrics.http.answered(family, status.as_u16(), begun.elapsed());
     response
 }
 

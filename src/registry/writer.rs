@@ -274,6 +274,8 @@ impl Writer {
             }
             self.state.index = index;
             if let Some(shared) = self.shared.upgrade() {
+                let (check, output) = (&seen.check, seen.output.lines().next().unwrap_or(""));
+                tracing::info!(%check, status = %seen.status, output, "a check's status changed");
                 shared.metrics.registry.flips.get_or_create(&Kind { kind: seen.status.as_str() }).inc();
             }
             if let Some(entry) = self.state.check(&seen.check).cloned() {

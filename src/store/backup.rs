@@ -69,19 +69,21 @@ pub fn restore(config: &Config, from: &Path, replace: bool) -> Result<usize, Sto
         read(opened).map_err(|e| StoreError::new(format!("{shown} is no whole backup: {e}")))?;
     let present = file::path(&config.data_dir);
     if present.exists() {
+        // Held by a running server, it must not be pulled from under it. redb takes this lock, too.
+        let held = std::fs::File::open(&present).and_then(|file| match file.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => Ok(true),
+            Err(std::fs::TryLockError::Error(e)) => Err(e),
+            Ok(()) => Ok(false),
+        });
+        let held = held.map_err(|e| StoreError::new(format!("cannot open {}: {e}", present.display())))?;
+        if held {
+            return Err(StoreError::new(format!("{} is in use; stop the server first", present.display())));
+        }
         if !replace {
             let present = present.display();
             return Err(StoreError::new(format!(
                 "{present} exists; add --replace to put the backup in its place"
             )));
-        }
-        // Held by a running server, it must not be pulled from under it.
-        match redb::Database::open(&present) {
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                let present = present.display();
-                return Err(StoreError::new(format!("{present} is in use; stop the server first")));
-            }
-            opened => drop(opened),
         }
     } else {
         file::prepare(config)?;

@@ -227,7 +227,28 @@ impl Default for ChecksMetrics {
 }
 
 impl Metrics {
-    /// The metrics as Prometheus text (OpenMetrics 1.0).
+    /// The metrics in Prometheus' text form 0.0.4, where a counter's HELP and TYPE bear the name that its samples have.
+    pub fn encode_text(&self) -> String {
+        let open = self.encode();
+        let counters: std::collections::HashSet<&str> =
+            open.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+        let mut text = String::with_capacity(open.len());
+        for line in open.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+            let mut words = line.splitn(4, ' ');
+            match (words.next(), words.next(), words.next(), words.next()) {
+                (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                    text += &format!("# {what} {name}_total {rest}\n");
+                }
+                _ => {
+                    text += line;
+                    text.push('\n');
+                }
+            }
+        }
+        text
+    }
+
+    /// The metrics as OpenMetrics 1.0.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -264,5 +285,22 @@ impl StoreMetrics {
         r.register("commits", "Transactions made durable", self.commits.clone());
         r.register("errors", "Transactions that failed", self.errors.clone());
         r.register("writable", "1 while definitions can be stored", self.writable.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_text_forms_name_counters_as_they_want_them() {
+        let metrics = Metrics::default();
+        metrics.dns.answered("A", "NOERROR", "udp");
+        let (open, text) = (metrics.encode(), metrics.encode_text());
+        assert!(open.contains("# TYPE rollcall_dns_answers counter\n") && open.ends_with("# EOF\n"));
+        assert!(text.contains("# TYPE rollcall_dns_answers_total counter\n") && !text.contains("EOF"));
+        assert!(text.contains("# HELP rollcall_dns_answers_total Answers"));
+        let sample = "rollcall_dns_answers_total{type=\"A\",rcode=\"NOERROR\",transport=\"udp\"} 1\n";
+        assert!(open.contains(sample) && text.contains(sample), "{text}");
     }
 }
