@@ -55,12 +55,12 @@ pub(super) fn services(arguments: &ServicesArguments) -> anyhow::Result<()> {
         let count = |status: &str| counts.get(status).copied().unwrap_or(0);
         let tags: Vec<&str> = list(&services[name]).iter().filter_map(Value::as_str).collect();
         rows.push(vec![
-            name.clone(),
+            printable(name),
             list(&instances).len().to_string(),
             count("passing").to_string(),
             count("warning").to_string(),
             count("critical").to_string(),
-            tags.join(","),
+            printable(&tags.join(",")),
         ]);
         all.insert(
             name.clone(),
@@ -150,7 +150,7 @@ fn show(instances: &Value, as_json: bool) -> anyhow::Result<()> {
             own.map_or_else(|| text(&node["Address"]), str::to_owned),
             service["Port"].to_string(),
             worst.map_or_else(|| "passing".to_owned(), |check| text(&check["Status"])),
-            tags.join(","),
+            printable(&tags.join(",")),
             why.unwrap_or_default(),
         ]);
     }
@@ -163,7 +163,12 @@ fn text(value: &Value) -> String {
 
 /// What a service sends must not steer a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
+    let steers = |c: char| {
+        // Directions, joiners and line separators, which are no control characters to Unicode.
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().map(|c| if steers(c) { '?' } else { c }).take(200).collect()
 }
 
 fn list(value: &Value) -> &[Value] {

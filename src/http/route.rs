@@ -105,9 +105,14 @@ pub(super) struct Done {
 impl IntoResponse for Done {
     fn into_response(self) -> Response {
         let mut response = ([(header::CONTENT_TYPE, "application/json")], Body::empty()).into_response();
-        for warning in self.warnings {
-            tracing::warn!("{warning}");
-            if let Ok(value) = HeaderValue::from_str(&in_header(&warning)) {
+        // One line, however many there are: a client that registers every minute must not fill the log.
+        if let Some(first) = self.warnings.first() {
+            tracing::warn!(more = self.warnings.len() - 1, "{first}");
+        }
+        let more = self.warnings.len().saturating_sub(WARNINGS_MAX);
+        let shown = self.warnings.into_iter().take(WARNINGS_MAX).map(|warning| in_header(&warning));
+        for text in shown.chain((more > 0).then(|| format!("and {more} more"))) {
+            if let Ok(value) = HeaderValue::from_str(&text) {
                 response.headers_mut().append("x-rollcall-warning", value);
             }
         }
@@ -115,10 +120,22 @@ impl IntoResponse for Done {
     }
 }
 
-/// A text that any client can read from a header: ASCII alone (RFC 9110 section 5.5).
+/// Warnings that one answer's head has room for: clients bound it at some thousand octets.
+const WARNINGS_MAX: usize = 4;
+const WARNING_OCTETS_MAX: usize = 512;
+
+/// A text that any client can read from a header: ASCII alone (RFC 9110 section 5.5), and not too long.
 fn in_header(text: &str) -> String {
     let plain = |c: char| c == ' ' || c.is_ascii_graphic();
-    text.chars().map(|c| if plain(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
+    let mut shown = String::new();
+    for c in text.chars() {
+        let spelt = if plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
+        if shown.len() + spelt.len() > WARNING_OCTETS_MAX {
+            return shown + " ...";
+        }
+        shown += &spelt;
+    }
+    shown
 }
 
 /// JSON without index headers.

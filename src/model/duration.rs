@@ -76,7 +76,7 @@ fn decimal(number: &str, scale: u128) -> Option<u128> {
     let mut unit = scale;
     for digit in fraction.bytes() {
         unit /= 10;
-        nanos += unit * u128::from(digit - b'0');
+        nanos = nanos.checked_add(unit * u128::from(digit - b'0'))?;
     }
     Some(nanos)
 }
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn refuses_as_go_does() {
-        for text in ["", "30", "s", "1x", "1.2.3s", "-", "99999999999h", "1 s", "."] {
+        let wraps = "340282366920938463463374607431768211.999us";
+        for text in ["", "30", "s", "1x", "1.2.3s", "-", "99999999999h", "1 s", ".", wraps] {
             assert!(parse(text).is_err(), "{text}");
         }
         assert_eq!(parse("30"), Err(DurationError::MissingUnit("30".into())));
