@@ -186,6 +186,15 @@ async fn the_reverse_name_of_an_ipv6_instance_answers() {
     let answer = server.ask(&reverse, RecordType::PTR).await;
     assert_eq!(data(&answer.answers, RecordType::PTR), ["web.service.internal."]);
     assert_negative(&server.ask(&reverse, RecordType::TXT).await, ResponseCode::NoError, &reverse);
+    // The second address of a dual-stack instance, for as long as it has it.
+    let dual =
+        |more: serde_json::Value| json!({ "Name": "dual", "Address": "10.0.0.2", "TaggedAddresses": more });
+    server.register(dual(json!({ "lan_ipv6": { "Address": "fd00::2" } }))).await;
+    let reverse = format!("2.{}d.f.ip6.arpa.", "0.".repeat(29));
+    let answer = server.ask(&reverse, RecordType::PTR).await;
+    assert_eq!(data(&answer.answers, RecordType::PTR), ["dual.service.internal."]);
+    server.register(dual(json!({}))).await;
+    assert_eq!(server.ask(&reverse, RecordType::PTR).await.response_code, ResponseCode::Refused);
 }
 
 #[tokio::test]
@@ -515,6 +524,7 @@ async fn the_serial_moves_only_when_an_answer_can_differ_and_never_goes_back() {
     server.put("/v1/agent/check/pass/service:web-1?note=better", "").await;
     let mut neutral = healthy("web-1", "web", "10.0.0.1", 80);
     neutral["EnableTagOverride"] = json!(true);
+    neutral["Check"]["Notes"] = json!("what people read");
     let index = server.get("/v1/catalog/service/web").await.index();
     server.register(neutral).await;
     assert!(server.get("/v1/catalog/service/web").await.index() > index, "it was a change");

@@ -169,6 +169,7 @@ async fn when_all_upstreams_are_dead_it_is_servfail_with_ra_and_live_names_go_on
     let answer = ask_for(&server, "www.example.test.", RecordType::A).await;
     assert_eq!(answer.response_code, ResponseCode::ServFail);
     assert!(answer.recursion_available && answer.answers.is_empty());
+    assert_eq!(server.metric("rollcall_dns_forwarded_total{kind=\"failed\"}").await, 1.0);
     let live = ask_for(&server, "n1.node.internal.", RecordType::A).await;
     assert!(live.authoritative && live.recursion_available);
     assert_eq!(live.answers.len(), 1);
@@ -491,4 +492,30 @@ async fn ipv6_listeners_answer_where_the_machine_has_ipv6() {
             assert!(matches!(answer.answers[0].data, RData::AAAA(_)));
         }
     }
+}
+
+#[tokio::test]
+async fn an_alias_that_leads_out_of_a_zone_is_asked_of_others_for_those_who_want_recursion() {
+    let (upstream, _folder) = zones::serve(&[("example.test.", EXAMPLE)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = "$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\nhost A 192.0.2.44\n\
+                shop CNAME www.example.test.\n";
+    let zone = zones::write(folder.path(), "local.test.", text);
+    let server = forwarding(&[upstream.dns()], |config| config.zones = vec![zone]).await;
+    let answer = ask_for(&server, "shop.local.test.", RecordType::A).await;
+    assert_eq!(data(&answer.answers, RecordType::CNAME), ["www.example.test."]);
+    assert_eq!(data(&answer.answers, RecordType::A), ["192.0.2.1"], "{answer}");
+    let mut plain = query("shop.local.test.", RecordType::A);
+    plain.metadata.recursion_desired = false;
+    let answer = ask(server.dns(), &plain).await;
+    assert_eq!((answer.answers.len(), answer.authoritative), (1, true), "{answer}");
+    // A host name of an instance that is a static name of ours is never asked of others.
+    let asked = answered(&upstream).await;
+    server.register(json!({ "Name": "db", "ID": "a", "Address": "host.local.test" })).await;
+    server.register(json!({ "Name": "db", "ID": "b", "Address": "10.0.0.7" })).await;
+    let answer = ask_for(&server, "db.service.internal.", RecordType::A).await;
+    let mut found = data(&answer.answers, RecordType::A);
+    found.sort();
+    assert_eq!(found, ["10.0.0.7", "192.0.2.44"], "{answer}");
+    assert_eq!(answered(&upstream).await, asked);
 }

@@ -159,3 +159,36 @@ async fn the_closest_zone_answers() {
     assert!(answer.authoritative);
     assert_eq!(data(&answer.answers, RecordType::A), ["192.0.2.99"]);
 }
+
+/// RFC 1034 section 4.3.2, step 3a: the look-up begins anew at the alias' target, as long as that is ours.
+#[tokio::test]
+async fn an_alias_into_a_live_name_or_another_zone_is_followed() {
+    let first = format!(
+        "{EXAMPLE}shop CNAME web.service.internal.\nother CNAME a.second.test.\ngone CNAME none.service.internal.\n\
+         away CNAME www.elsewhere.test.\ncircle CNAME circle.second.test.\n"
+    );
+    let second = "$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\na A 192.0.2.99\n\
+                  circle CNAME circle.example.test.\n";
+    let (server, _folder) = serve(&[("example.test.", &first), ("second.test.", second)]).await;
+    server.register(serde_json::json!({ "Name": "web", "Address": "10.0.0.1" })).await;
+    for (name, cname, address) in [
+        ("shop.example.test.", "web.service.internal.", Some("10.0.0.1")),
+        ("other.example.test.", "a.second.test.", Some("192.0.2.99")),
+        ("away.example.test.", "www.elsewhere.test.", None),
+    ] {
+        let answer = server.ask(name, RecordType::A).await;
+        assert_eq!((answer.response_code, answer.authoritative), (ResponseCode::NoError, true), "{name}");
+        assert_eq!(data(&answer.answers, RecordType::CNAME), [cname]);
+        assert_eq!(data(&answer.answers, RecordType::A).first().map(String::as_str), address, "{answer}");
+        let alias = server.ask(name, RecordType::CNAME).await;
+        assert_eq!(alias.answers.len(), 1, "the alias itself was asked for: {alias}");
+    }
+    let live = server.ask("shop.example.test.", RecordType::A).await;
+    assert!(live.answers.iter().all(|record| record.ttl <= 300) && live.answers[1].ttl <= 5, "{live}");
+    let gone = server.ask("gone.example.test.", RecordType::A).await;
+    assert_eq!((gone.response_code, gone.answers.len()), (ResponseCode::NXDomain, 1));
+    assert_eq!(gone.authorities[0].record_type(), RecordType::SOA);
+    assert_eq!(gone.authorities[0].name.to_ascii(), "internal.", "of the last name's zone");
+    let circle = server.ask("circle.example.test.", RecordType::A).await;
+    assert_eq!(data(&circle.answers, RecordType::CNAME).len(), 2, "{circle}");
+}
