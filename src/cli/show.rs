@@ -1,6 +1,6 @@
 //! `rollcall services`, `instances` and `watch`: tables for people, JSON for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -39,32 +39,40 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Services with their instances by health.
 pub(super) fn services(arguments: &ServicesArguments) -> anyhow::Result<()> {
-    let (_, services) = block_on(arguments.server.get("/v1/catalog/services", Duration::ZERO))?;
-    let (_, checks) = block_on(arguments.server.get("/v1/health/state/any", Duration::ZERO))?;
+    block_on(list_services(arguments))
+}
+
+async fn list_services(arguments: &ServicesArguments) -> anyhow::Result<()> {
+    let (_, services) = arguments.server.get("/v1/catalog/services", Duration::ZERO).await?;
+    let (_, checks) = arguments.server.get("/v1/health/state/any", Duration::ZERO).await?;
+    let worst = worst_by_instance(&checks);
     let names: Vec<&String> = services.as_object().map(|map| map.keys().collect()).unwrap_or_default();
     let mut rows =
         vec![["SERVICE", "INSTANCES", "PASSING", "WARNING", "CRITICAL", "TAGS"].map(str::to_owned).to_vec()];
     let mut all = BTreeMap::new();
     for name in names {
         let path = format!("/v1/catalog/service/{}", api::part(name));
-        let (_, instances) = block_on(arguments.server.get(&path, Duration::ZERO))?;
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let (_, instances) = arguments.server.get(&path, Duration::ZERO).await?;
+        let mut counts = [0; STATUSES.len()];
         for instance in list(&instances) {
-            *counts.entry(worst(&checks, instance)).or_default() += 1;
+            let node = instance["Node"].as_str().unwrap_or_default();
+            let of = |id: &str| worst.get(&(node, id)).copied().unwrap_or(0);
+            // Its own checks and its node's.
+            counts[of(instance["ServiceID"].as_str().unwrap_or_default()).max(of(""))] += 1;
         }
-        let count = |status: &str| counts.get(status).copied().unwrap_or(0);
+        let [passing, warning, critical] = counts;
         let tags: Vec<&str> = list(&services[name]).iter().filter_map(Value::as_str).collect();
         rows.push(vec![
             printable(name),
             list(&instances).len().to_string(),
-            count("passing").to_string(),
-            count("warning").to_string(),
-            count("critical").to_string(),
+            passing.to_string(),
+            warning.to_string(),
+            critical.to_string(),
             printable(&tags.join(",")),
         ]);
         all.insert(
             name.clone(),
-            json!({ "passing": count("passing"), "warning": count("warning"), "critical": count("critical"), "tags": tags }),
+            json!({ "passing": passing, "warning": warning, "critical": critical, "tags": tags }),
         );
     }
     if arguments.json {
@@ -73,16 +81,21 @@ pub(super) fn services(arguments: &ServicesArguments) -> anyhow::Result<()> {
     table(&rows)
 }
 
-/// The worst of an instance's checks and its node's.
-fn worst(checks: &Value, instance: &Value) -> &'static str {
-    let of = |check: &&Value| {
-        check["Node"] == instance["Node"]
-            && (check["ServiceID"] == instance["ServiceID"] || check["ServiceID"] == "")
-    };
-    let statuses = list(checks).iter().filter(of).filter_map(|check| check["Status"].as_str());
-    let rank =
-        |status: &str| ["passing", "warning", "critical"].iter().position(|s| *s == status).unwrap_or(2);
-    ["passing", "warning", "critical"][statuses.map(rank).max().unwrap_or(0)]
+/// From best to worst.
+const STATUSES: [&str; 3] = ["passing", "warning", "critical"];
+
+/// The worst status (its place in [`STATUSES`]) of each instance's own checks, by node and id; of a node's own, under an
+/// empty id.
+fn worst_by_instance(checks: &Value) -> HashMap<(&str, &str), usize> {
+    let mut worst = HashMap::new();
+    for check in list(checks) {
+        let [node, id, status] =
+            ["Node", "ServiceID", "Status"].map(|key| check[key].as_str().unwrap_or_default());
+        let rank = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
+        let entry = worst.entry((node, id)).or_insert(0);
+        *entry = rank.max(*entry);
+    }
+    worst
 }
 
 /// The instances of a service, and why one is not healthy.

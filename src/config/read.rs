@@ -211,6 +211,16 @@ mod tests {
         assert!(config.zones[0].file.ends_with("z/example.zone"));
     }
 
+    /// The rooms have defaults of their own, for those who start them without a configuration.
+    #[test]
+    fn the_rooms_own_defaults_are_the_keys() {
+        let config = Config::default();
+        assert_eq!(config.limits, crate::registry::Limits::default());
+        assert_eq!(config.dns.tcp, crate::dns::TcpLimits::default());
+        assert_eq!(config.checks, crate::checks::Config::default());
+        assert_eq!(config.log, crate::telemetry::logs::Config::default());
+    }
+
     #[test]
     fn forwarding_has_defaults_once_it_is_there() {
         assert_eq!(read("").unwrap().forward, None);

@@ -250,8 +250,10 @@ impl Snapshot {
             modify_index: index,
         };
         // Of a check, answers show the status and, in their TTL, how soon it can change.
-        let paced = |check: &Check| (check.kind.clone(), check.interval);
-        let same = kept.is_some_and(|old| paced(&old.check) == paced(check) && old.to_flip == entry.to_flip);
+        let same = kept.is_some_and(|old| {
+            let paced = (&old.check.kind, old.check.interval, old.to_flip);
+            paced == (&check.kind, check.interval, entry.to_flip)
+        });
         let visible = effects.visible || !same;
         if old.is_some() {
             self.remove_check(index, &key, effects);
@@ -337,15 +339,13 @@ impl Snapshot {
     /// The addresses of an owner, before and after.
     fn own_addresses(&mut self, old: Option<Addresses>, new: Option<Addresses>, owner: &Owner) {
         let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-        for (old, new) in old.iter().zip(&new) {
-            self.own_address(old.as_ref(), new.as_ref(), owner);
+        for (old, new) in old.into_iter().zip(new) {
+            self.own_address(old, new, owner);
         }
     }
 
     /// One owner of an address less, one more.
-    fn own_address(&mut self, old: Option<&Address>, new: Option<&Address>, owner: &Owner) {
-        let (old, new): (Option<IpAddr>, Option<IpAddr>) =
-            (old.and_then(Address::ip), new.and_then(Address::ip));
+    fn own_address(&mut self, old: Option<IpAddr>, new: Option<IpAddr>, owner: &Owner) {
         if old == new {
             return;
         }
@@ -450,18 +450,17 @@ fn replace_in(checks: &mut Vec<Arc<CheckEntry>>, entry: &Arc<CheckEntry>) {
 }
 
 /// The plain address and those of the dual-stack form: what reverse names are known of.
-type Addresses = [Option<Address>; 3];
+type Addresses = [Option<IpAddr>; 3];
 const FAMILIES: [&str; 2] = ["lan_ipv4", "lan_ipv6"];
 
 fn node_addresses(node: &Node) -> Addresses {
-    let [v4, v6] = FAMILIES.map(|tag| node.tagged_addresses.get(tag).cloned());
-    [Some(node.address.clone()), v4, v6]
+    let [v4, v6] = FAMILIES.map(|tag| node.tagged_addresses.get(tag).and_then(Address::ip));
+    [node.address.ip(), v4, v6]
 }
 
 fn instance_addresses(instance: &Instance) -> Addresses {
-    let tagged = |tag| instance.tagged_addresses.get(tag).map(|tagged| tagged.address.clone());
-    let [v4, v6] = FAMILIES.map(tagged);
-    [instance.address.clone(), v4, v6]
+    let [v4, v6] = FAMILIES.map(|tag| instance.tagged_addresses.get(tag)?.address.ip());
+    [instance.address.as_ref().and_then(Address::ip), v4, v6]
 }
 
 /// Whether a DNS answer can tell two definitions of an instance apart.
