@@ -68,6 +68,9 @@ pub struct Dns {
     pub alt_domains: Vec<dns::Name>,
     pub ttl: Duration,
     pub service_ttl: Vec<(String, Duration)>,
+    pub a_limit: Vec<(String, usize)>,
+    /// 0 means one for each core.
+    pub udp_threads: usize,
     pub payload: u16,
     pub tcp: dns::TcpLimits,
 }
@@ -191,6 +194,8 @@ impl Default for Config {
                 alt_domains: Vec::new(),
                 ttl: Duration::ZERO,
                 service_ttl: Vec::new(),
+                a_limit: Vec::new(),
+                udp_threads: 0,
                 payload: 0,
                 tcp: dns::TcpLimits::default(),
             },

@@ -16,6 +16,7 @@ mod properties;
 pub mod snapshot;
 #[cfg(test)]
 mod under_way;
+pub mod versions;
 pub mod watch;
 mod writer;
 
@@ -57,6 +58,7 @@ struct Shared {
     store: Arc<dyn Store>,
     limits: ArcSwap<Limits>,
     watchers: watch::Watchers,
+    versions: versions::Versions,
     wakes: broadcast::Sender<Arc<Published>>,
     commands: mpsc::Sender<Request>,
     observations: mpsc::Sender<Vec<Observation>>,
@@ -100,6 +102,7 @@ impl Registry {
             published: ArcSwap::from_pointee(state.clone()),
             store,
             watchers: watch::Watchers::new(config.limits.watchers_max),
+            versions: versions::Versions::default(),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             commands,
@@ -120,6 +123,12 @@ impl Registry {
     /// The newest snapshot, borrowed: for the length of one answer, never across an await.
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.shared.published.load()
+    }
+
+    /// How often the answers of a service may have changed. What is derived from a snapshot that is loaded after this call
+    /// holds as long as the version does not move.
+    pub fn version(&self, slot: versions::Slot) -> u32 {
+        self.shared.versions.get(slot)
     }
 
     /// Carries out a command. When it returns `Ok`, what it defines is durable and published.

@@ -1,12 +1,17 @@
 //! Which instances answer a question, in what order, with what weight and TTL, and why.
 //!
-//! Pure: the world is one snapshot and the settings, all chance comes in as `pick`. DNS encodes what
-//! comes out; whatever explains an answer asks here too, so that it shows what DNS did.
+//! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
+//! comes out; whatever explains an answer asks here too, so that it shows what DNS did. In which order the
+//! instances come is [`order`]'s business.
 //! Fields for the client's place, its view and the clock come with the features that read them.
+
+pub mod order;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use order::{Order, Ring};
 
 use crate::model::{Address, CheckKind};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
@@ -19,6 +24,8 @@ pub struct Settings {
     /// Ceilings for single services: a name in lower case, or a prefix and `*`. The exact name beats
     /// the longest prefix.
     pub service_ttl: Vec<(String, Duration)>,
+    /// How many addresses an A or AAAA answer of a service has at most, by names as above.
+    pub a_limit: Vec<(String, usize)>,
 }
 
 /// One consistent view of everything.
@@ -33,8 +40,6 @@ pub struct World<'a> {
 pub struct Asked<'a> {
     pub service: &'a str,
     pub tag: Option<&'a str>,
-    /// Where the rotation starts: any number.
-    pub pick: u64,
 }
 
 /// What there is to a question.
@@ -49,7 +54,7 @@ pub enum Selection<'a> {
 /// The instances to answer with.
 pub struct Known<'a> {
     pub service: &'a Arc<ServiceEntry>,
-    /// In the order of the answer; may be empty.
+    /// By node and id, until they are put in [`Order`]; may be empty.
     pub chosen: Vec<Chosen<'a>>,
     /// Seconds, for every RRset of the answer.
     pub ttl: u32,
@@ -106,9 +111,6 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     if !tagged {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag));
         return if above { Selection::Above } else { Selection::Unknown };
-    }
-    if let Some(start) = asked.pick.checked_rem(chosen.len() as u64) {
-        chosen.rotate_left(start as usize);
     }
     Selection::Known(Known { service, chosen, ttl: seconds(ttl, ceiling) })
 }
@@ -194,19 +196,28 @@ fn seconds(ttl: Duration, ceiling: Duration) -> u32 {
 impl Settings {
     /// The longest TTL of a service's answers; its name in lower case.
     pub fn ceiling(&self, service: &str) -> Duration {
-        let exact = self.service_ttl.iter().find(|(name, _)| name == service);
-        let longest = || {
-            let prefixes =
-                self.service_ttl.iter().filter_map(|(name, ttl)| Some((name.strip_suffix('*')?, ttl)));
-            prefixes.filter(|(prefix, _)| service.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len())
-        };
-        exact.map(|(_, ttl)| *ttl).or_else(|| longest().map(|(_, ttl)| *ttl)).unwrap_or(self.ttl_ceiling)
+        of_service(&self.service_ttl, service).copied().unwrap_or(self.ttl_ceiling)
+    }
+
+    /// The most addresses that an answer of the service has; its name in lower case.
+    pub fn a_limit(&self, service: &str) -> Option<usize> {
+        of_service(&self.a_limit, service).copied()
     }
 
     /// Seconds, for names that no check can change: nodes and addresses.
     pub fn plain_ttl(&self) -> u32 {
         seconds(self.ttl_ceiling, self.ttl_ceiling)
     }
+}
+
+/// What is set for a service: the exact name beats the longest prefix.
+fn of_service<'a, T>(set: &'a [(String, T)], service: &str) -> Option<&'a T> {
+    let exact = set.iter().find(|(name, _)| name == service);
+    let longest = || {
+        let prefixes = set.iter().filter_map(|(name, value)| Some((name.strip_suffix('*')?, value)));
+        prefixes.filter(|(prefix, _)| service.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len())
+    };
+    exact.map(|(_, value)| value).or_else(|| longest().map(|(_, value)| value))
 }
 
 #[cfg(test)]
@@ -218,7 +229,7 @@ mod tests {
     fn settings(service_ttl: &[(&str, u64)]) -> Settings {
         let service_ttl =
             service_ttl.iter().map(|(name, secs)| ((*name).to_owned(), Duration::from_secs(*secs))).collect();
-        Settings { ttl_ceiling: CEILING, service_ttl }
+        Settings { ttl_ceiling: CEILING, service_ttl, a_limit: vec![("web*".into(), 2), ("web-a".into(), 1)] }
     }
 
     #[test]
@@ -227,6 +238,7 @@ mod tests {
         for (name, secs) in [("web-b", 2), ("web-b1", 3), ("web-a1", 4), ("web", 3), ("db", 9)] {
             assert_eq!(settings.ceiling(name), Duration::from_secs(secs), "{name}");
         }
+        assert_eq!(["db", "web", "web-a"].map(|name| settings.a_limit(name)), [None, Some(2), Some(1)]);
     }
 
     #[test]

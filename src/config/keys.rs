@@ -148,6 +148,27 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "dns",
+        "a_limit",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to the most addresses that an A or AAAA answer of them has; which ones is drawn for each answer by weight. With 1, clients that sort what they get (RFC 6724) are spread too.",
+        |c, v| {
+            let table = table(v)?;
+            let pairs =
+                value::pairs(table).map(|(name, most)| Ok((name.to_ascii_lowercase(), value::count(most)?)));
+            c.dns.a_limit = pairs.collect::<Result<_, String>>()?
+        }
+    ),
+    key!(
+        "dns",
+        "udp_threads",
+        "0",
+        AT_START,
+        "Threads that answer on each UDP address, each on a socket of its own; 0 means one for each core that we may use.",
+        |c, v| { c.dns.udp_threads = value::number(v, 0, 1024)? as usize }
+    ),
+    key!(
+        "dns",
         "payload",
         "1232",
         RELOADS,

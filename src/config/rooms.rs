@@ -34,6 +34,7 @@ impl Config {
                 settings: select::Settings {
                     ttl_ceiling: self.dns.ttl,
                     service_ttl: self.dns.service_ttl.clone(),
+                    a_limit: self.dns.a_limit.clone(),
                 },
             },
             payload: self.dns.payload,
@@ -74,7 +75,7 @@ impl Config {
         keep!(
             "node_name": node_name, "node_id": node_id, "node_address": node_address, "node_meta": node_meta,
             "datacenter": datacenter, "data_dir": data, "[dns] listen": dns.listen, "[dns] domain": dns.domain,
-            "[dns] alt_domains": dns.alt_domains, "[http] listen": http.listen, "[checks]": checks,
+            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen, "[checks]": checks,
             "[forward]": forward, "[store] cache": cache_octets, "[telemetry] log_format": log.format,
             "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
         );

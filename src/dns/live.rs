@@ -15,7 +15,7 @@ use super::names::{self, Asked};
 use super::request::Question;
 use crate::registry::NodeEntry;
 use crate::registry::snapshot::Owner;
-use crate::select::{self, Chosen, Known, Reached, Selection, Settings, World, node_reached};
+use crate::select::{self, Chosen, Known, Order, Reached, Selection, Settings, World, node_reached};
 
 /// Where the live names stand.
 #[derive(Debug, Clone)]
@@ -60,18 +60,23 @@ struct Ask<'a> {
     question: &'a Question,
     /// The domain as the client spelt it.
     domain: Name,
-    pick: u64,
+    order: Order,
 }
 
 /// Answers when the name is in one of our domains or the reverse name of an address we know; without a look at the host
 /// names that instances have for addresses.
-pub(super) fn answer(world: World<'_>, domains: &Domains, question: &Question, pick: u64) -> Option<Live> {
+pub(super) fn answer(
+    world: World<'_>,
+    domains: &Domains,
+    question: &Question,
+    order: Order,
+) -> Option<Live> {
     let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
     let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
         return reverse(world, domains, question).map(Live::from);
     };
     let domain = question.name.trim_to(usize::from(domain.num_labels()));
-    let ask = Ask { world, domains, question, domain, pick };
+    let ask = Ask { world, domains, question, domain, order };
     let labels = names::labels(&question.name);
     // Names that are not text are nobody's.
     let Some(labels) = labels else { return Some(ask.nothing().into()) };
@@ -134,8 +139,8 @@ impl Ask<'_> {
     }
 
     fn service(&self, service: &str, tag: Option<&str>) -> Live {
-        let asked = select::Asked { service, tag, pick: self.pick };
-        let known = match select::select(self.world, asked) {
+        let asked = select::Asked { service, tag };
+        let mut known = match select::select(self.world, asked) {
             Selection::Known(known) if known.service.name.is_label() => known,
             Selection::Above => return self.no_data().into(),
             // `_tcp.service` stands above every `_web._tcp.service`.
@@ -143,8 +148,11 @@ impl Ask<'_> {
             _ => return self.nothing().into(),
         };
         match self.question.kind {
+            RecordType::A | RecordType::AAAA | RecordType::CNAME => return self.service_addresses(known),
+            _ => known.in_turn(self.order),
+        }
+        match self.question.kind {
             RecordType::SRV => self.srv(&known).into(),
-            RecordType::A | RecordType::AAAA | RecordType::CNAME => self.service_addresses(&known),
             RecordType::TXT => {
                 let texts = known.chosen.iter().filter_map(|chosen| txt(&chosen.entry.instance.meta));
                 let records = texts.map(|text| self.record(known.ttl, RData::TXT(text)));
@@ -160,8 +168,10 @@ impl Ask<'_> {
         }
     }
 
-    fn service_addresses(&self, known: &Known<'_>) -> Live {
-        if let Some(host) = shared_host(known) {
+    fn service_addresses(&self, mut known: Known<'_>) -> Live {
+        let limit = self.world.settings.a_limit(known.service.name.folded());
+        known.by_weight(self.order, limit);
+        if let Some(host) = shared_host(&known) {
             let cname = self.record(known.ttl, RData::CNAME(CNAME(host.clone())));
             let chase = self.question.kind != RecordType::CNAME;
             let hosts = if chase { vec![host] } else { Vec::new() };
@@ -170,7 +180,8 @@ impl Ask<'_> {
         let hosts: Vec<Name> = known.chosen.iter().filter_map(|c| host_name(c.reached.host?)).collect();
         let kind = self.question.kind;
         let of = |chosen: &Chosen<'_>| addresses(&self.question.name, &chosen.reached, known.ttl, Some(kind));
-        let records = distinct(known.chosen.iter().flat_map(of));
+        let mut records = distinct(known.chosen.iter().flat_map(of));
+        records.truncate(limit.unwrap_or(usize::MAX));
         let seen = &mut HashSet::new();
         let hosts: Vec<Name> = hosts.into_iter().filter(|host| seen.insert(host.to_lowercase())).collect();
         let hosts = if kind == RecordType::CNAME { Vec::new() } else { hosts };

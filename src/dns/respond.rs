@@ -13,7 +13,7 @@ use super::live::{self, Live};
 use super::request::{self, Malformed, Question, Request};
 use super::zone::{Zone, Zones};
 use crate::registry::Snapshot;
-use crate::select::World;
+use crate::select::{Order, World};
 
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,8 +76,8 @@ pub(super) fn respond(bytes: &[u8], context: &Context<'_>) -> Outcome {
         let (transport, payload) = (context.transport, context.settings.payload);
         Outcome::Ask(Box::new(Pending { request, want, transport, payload }))
     };
-    match look_up(&request, context) {
-        Found::Answer(answer) => Outcome::Reply(reply(&request, &answer, context, forwards)),
+    match look_up(&request, context, Order::Draw(context.pick)) {
+        Found::Answer(answer) => Outcome::Reply(fitting(&request, &answer, context, forwards)),
         Found::Hosts(live) if forwards => pending(Want::Hosts(live), request),
         // Without a forwarder only the names themselves can be given.
         Found::Hosts(live) => Outcome::Reply(reply(&request, &live.answer, context, forwards)),
@@ -90,6 +90,18 @@ pub(super) fn respond(bytes: &[u8], context: &Context<'_>) -> Outcome {
     }
 }
 
+/// An answer that is cut is the same one for this client every time, as far as the records are.
+fn fitting(request: &Request, answer: &Answer, context: &Context<'_>, forwards: bool) -> Reply {
+    let whole = reply(request, answer, context, forwards);
+    if !whole.encoded.truncated || context.transport == Transport::Tcp {
+        return whole;
+    }
+    match look_up(request, context, Order::For(context.client)) {
+        Found::Answer(answer) => reply(request, &answer, context, forwards),
+        _ => whole,
+    }
+}
+
 enum Found {
     Answer(Answer),
     Hosts(Live),
@@ -97,7 +109,7 @@ enum Found {
     Elsewhere,
 }
 
-fn look_up(request: &Request, context: &Context<'_>) -> Found {
+fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
     // RFC 6891 section 6.1.3: versions that we do not know.
     if request.edns.is_some_and(|edns| edns.version > 0) {
         return Found::Answer(Answer::code(ResponseCode::BADVERS));
@@ -115,9 +127,9 @@ fn look_up(request: &Request, context: &Context<'_>) -> Found {
         RecordType::OPT | RecordType::TSIG => return Found::Answer(Answer::code(ResponseCode::FormErr)),
         _ => {}
     }
-    let Some(mut found) = one_name(question, context) else { return Found::Elsewhere };
+    let Some(mut found) = one_name(question, context, order) else { return Found::Elsewhere };
     if !found.hosts.is_empty() {
-        found = alias::follow(found, question, |question| one_name(question, context));
+        found = alias::follow(found, question, |question| one_name(question, context, order));
     }
     // An alias that leaves a zone is asked of others only for those who want recursion.
     if found.hosts.is_empty() || (found.of_zone && !request.recursion_desired) {
@@ -127,9 +139,9 @@ fn look_up(request: &Request, context: &Context<'_>) -> Found {
 }
 
 /// What we know of one name: live or static.
-fn one_name(question: &Question, context: &Context<'_>) -> Option<Live> {
+fn one_name(question: &Question, context: &Context<'_>, order: Order) -> Option<Live> {
     let world = World { snapshot: context.snapshot, settings: &context.settings.domains.settings };
-    let live = live::answer(world, &context.settings.domains, question, context.pick);
+    let live = live::answer(world, &context.settings.domains, question, order);
     live.or_else(|| {
         let zone = context.zones.find(&question.name, question.kind)?;
         let answer = of_zone(zone, &question.name, question.kind);

@@ -18,6 +18,8 @@ use crate::store::Loaded;
 pub(super) struct Effects {
     /// Whose watchers to wake.
     pub(super) topics: BTreeSet<Topic>,
+    /// Services of which only the TTL of answers can differ, since checks are nearer to a flip or further from it.
+    pub(super) paced: BTreeSet<Topic>,
     /// Whether a DNS answer can differ.
     pub(super) visible: bool,
     /// Whether anything differs at all, were it only a probe's output.
@@ -96,6 +98,7 @@ impl Snapshot {
         if !flipped && entry.output == seen.output && entry.to_flip == seen.to_flip {
             return false;
         }
+        let paced = entry.to_flip != seen.to_flip.max(1);
         let mut after = CheckEntry::clone(entry);
         after.status = seen.status;
         after.output = seen.output.clone();
@@ -112,8 +115,20 @@ impl Snapshot {
             let instance = self.check(&seen.check).and_then(|entry| entry.check.instance.clone());
             self.touch_checked(index, &seen.check.node, instance.as_ref(), effects);
             effects.visible |= instance.is_none() || self.health_of(&seen.check) != health;
+        } else if paced {
+            effects.paced.extend(self.services_of(&seen.check).into_iter().map(Topic::Service));
         }
         flipped
+    }
+
+    /// The services whose answers a check has a say in.
+    fn services_of(&self, key: &CheckKey) -> Vec<ServiceName> {
+        let Some(node) = self.nodes.get(&key.node) else { return Vec::new() };
+        let name = |entry: &Arc<InstanceEntry>| entry.instance.service.clone();
+        match node.checks.get(&key.id).and_then(|entry| entry.check.instance.as_ref()) {
+            Some(id) => node.instances.get(id).map(name).into_iter().collect(),
+            None => node.instances.values().map(name).collect(),
+        }
     }
 
     /// The health of the instance that a check is of.

@@ -355,6 +355,7 @@ impl Writer {
                 self.state.serial = self.state.index as u32;
             }
             shared.published.store(Arc::new(self.state.clone()));
+            shared.versions.touch(round.effects.topics.iter().chain(&round.effects.paced));
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);
         }
