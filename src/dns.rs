@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use hickory_proto::rr::Name;
 pub use listen::{Listeners, bind};
@@ -121,9 +123,10 @@ impl State {
 
 /// Serves every listener until the shutdown.
 pub async fn serve(listeners: Listeners, state: Arc<State>) {
-    let tasks = tokio_util::task::TaskTracker::new();
+    let tasks = TaskTracker::new();
+    let shared = udp::Shared { state: state.clone(), runtime: Handle::current() };
     for socket in listeners.udp {
-        tasks.spawn(udp::serve(socket, state.clone()));
+        tasks.spawn(udp::serve(socket, shared.clone()));
     }
     let places = Arc::new(tcp::Places::default());
     for listener in listeners.tcp {
@@ -131,6 +134,7 @@ pub async fn serve(listeners: Listeners, state: Arc<State>) {
     }
     tasks.close();
     tasks.wait().await;
+    // What others are asked for is left: its clients ask again.
 }
 
 /// A type's name, from a fixed set.

@@ -96,7 +96,7 @@ pub async fn start_on(config: Config, opened: Opened) -> anyhow::Result<Running>
     let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
     registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
 
-    let listeners = dns::bind(&config.dns.listen)?;
+    let listeners = dns::bind(&config.dns.listen, config.dns.udp_threads)?;
     let dns_addresses = listeners.addresses();
     let forwarder =
         config.forward.as_ref().map(|forward| Forwarder::new(forward, &dns_addresses)).transpose()?;

@@ -1,15 +1,20 @@
 //! Sockets: each address on UDP and on TCP.
+//!
+//! On UDP an address has several sockets, one for each thread that answers on it: the kernel spreads clients over them
+//! (SO_REUSEPORT), and no two threads share a queue.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBufForce};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 
 /// Bound sockets, in the order of the addresses that were asked for.
 pub struct Listeners {
+    /// Blocking, one for each thread; those of one address follow one another.
     pub(super) udp: Vec<UdpSocket>,
     pub(super) tcp: Vec<TcpListener>,
 }
@@ -26,17 +31,22 @@ pub struct ListenError {
 
 /// Queries that the kernel keeps while we are busy: the default holds some 277.
 const RECEIVE_OCTETS: usize = 4 << 20;
+/// How long a thread waits for queries before it looks whether it is to end.
+pub(super) const LOOK_UP_AFTER: Duration = Duration::from_millis(100);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How often another port is tried when the one that UDP was given is taken on TCP.
 const PORT_TRIES: usize = 16;
 
-/// Binds every address on both transports; of port 0 both get the same free port. Must be called inside a runtime.
-pub fn bind(addresses: &[SocketAddr]) -> Result<Listeners, ListenError> {
+/// Binds every address on both transports, on UDP with so many sockets (0: one for each core that we may use); of port 0
+/// all get the same free port. Must be called inside a runtime.
+pub fn bind(addresses: &[SocketAddr], threads: usize) -> Result<Listeners, ListenError> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if threads == 0 { cores() } else { threads };
     let mut listeners = Listeners { udp: Vec::new(), tcp: Vec::new() };
     for address in addresses {
-        let (udp, tcp) = bind_pair(*address)?;
-        listeners.udp.push(udp);
+        let (udp, tcp) = bind_pair(*address, threads)?;
+        listeners.udp.extend(udp);
         listeners.tcp.push(tcp);
     }
     Ok(listeners)
@@ -45,40 +55,64 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<Listeners, ListenError> {
 impl Listeners {
     /// Where we listen, with real ports; UDP and TCP have the same.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 }
 
-fn bind_pair(address: SocketAddr) -> Result<(UdpSocket, TcpListener), ListenError> {
+fn bind_pair(address: SocketAddr, threads: usize) -> Result<(Vec<UdpSocket>, TcpListener), ListenError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let udp = udp(address).map_err(|e| failed("udp", address, e))?;
-        let bound = udp.local_addr().map_err(|e| failed("udp", address, e))?;
-        match tcp(bound) {
-            Ok(tcp) => return Ok((udp, tcp)),
-            Err(_) if address.port() == 0 && tries < PORT_TRIES => {}
+        let (first, bound) = first_udp(address).map_err(|e| failed("udp", address, e))?;
+        let tcp = match tcp(bound) {
+            Ok(tcp) => tcp,
+            Err(_) if address.port() == 0 && tries < PORT_TRIES => continue,
             Err(error) => return Err(failed("tcp", bound, error)),
-        }
+        };
+        let others = (1..threads).map(|_| next_udp(bound)).collect::<io::Result<Vec<_>>>();
+        let others = others.map_err(|e| failed("udp", bound, e))?;
+        let granted = first.recv_buffer_size().unwrap_or(0);
+        tracing::info!(address = %bound, threads, receive_octets = granted, "UDP sockets");
+        let sockets = std::iter::once(first).chain(others);
+        return Ok((sockets.map(UdpSocket::from).collect(), tcp));
     }
 }
 
-fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+/// The first socket of an address, bound to it alone: SO_REUSEPORT from the start would hide another server on the same
+/// port, which would then get a part of our queries. The flag is set behind the bind, so that our other sockets may follow.
+fn first_udp(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = udp(address)?;
+    socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
+    let bound = socket.local_addr()?.as_socket();
+    Ok((socket, bound.ok_or_else(|| io::Error::other("the socket has no address"))?))
+}
+
+fn next_udp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = udp(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         // Each family has its own socket: a v6 wildcard does not take v4's port.
         socket.set_only_v6(true)?;
-        setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
-    } else {
-        setsockopt(&socket, Ipv4PacketInfo, &true)?;
     }
-    // Less is granted where the system's limit is lower.
-    let _ = socket.set_recv_buffer_size(RECEIVE_OCTETS);
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    let granted = socket.recv_buffer_size().unwrap_or(0);
-    tracing::debug!(%address, granted, "UDP receive buffer");
-    UdpSocket::from_std(socket.into())
+    // Elsewhere only one of our addresses can have been asked.
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => setsockopt(&socket, Ipv4PacketInfo, &true)?,
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => setsockopt(&socket, Ipv6RecvPacketInfo, &true)?,
+        _ => {}
+    }
+    // Beyond the system's limit where we may; else less is granted where that is lower.
+    if setsockopt(&socket, RcvBufForce, &RECEIVE_OCTETS).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_OCTETS);
+    }
+    socket.set_read_timeout(Some(LOOK_UP_AFTER))?;
+    Ok(socket)
 }
 
 fn tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -65,12 +65,7 @@ struct Ask<'a> {
 
 /// Answers when the name is in one of our domains or the reverse name of an address we know; without a look at the host
 /// names that instances have for addresses.
-pub(super) fn answer(
-    world: World<'_>,
-    domains: &Domains,
-    question: &Question,
-    order: Order,
-) -> Option<Live> {
+pub(super) fn answer(world: World<'_>, domains: &Domains, question: &Question, order: Order) -> Option<Live> {
     let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
     let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
         return reverse(world, domains, question).map(Live::from);

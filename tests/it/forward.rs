@@ -229,8 +229,9 @@ async fn another_class_never_meets_the_cache() {
 
 #[tokio::test]
 async fn an_upstream_that_is_ourselves_is_refused_at_the_start() {
-    // A port that was free a moment ago, at an address that nobody else uses.
-    let port = UdpSocket::bind("127.0.7.1:0").await.unwrap().local_addr().unwrap().port();
+    // Free, and below those that the kernel gives to the connections of other tests.
+    let free = |port: &u16| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    let port = (20_000..32_768).find(free).unwrap();
     for listen in ["127.0.7.1", "0.0.0.0"] {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir);
