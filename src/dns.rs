@@ -6,6 +6,7 @@
 
 mod alias;
 mod encode;
+mod fast;
 pub mod forward;
 mod listen;
 mod live;
@@ -114,7 +115,8 @@ impl State {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
         };
-        self.metrics.dns.answered(kind, rcode_label(reply.rcode), transport);
+        self.metrics.dns.answered(kind, rcode_label(reply.rcode), transport, 1);
+        self.metrics.dns.took("general", 1);
         if reply.encoded.truncated {
             self.metrics.dns.truncated.inc();
         }

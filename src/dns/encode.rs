@@ -63,9 +63,10 @@ pub(super) struct Encoded {
     pub(super) truncated: bool,
 }
 
-const HEADER: usize = 12;
+/// Octets of a message's header.
+pub(super) const HEADER: usize = 12;
 /// An OPT record without options, and one Extended DNS Error without text.
-const OPT_OCTETS: usize = 11;
+pub(super) const OPT_OCTETS: usize = 11;
 const ERROR_OCTETS: usize = 6;
 
 /// Encodes an answer. Records of the answer section that do not fit set TC and leave out all that would follow: as many whole records as

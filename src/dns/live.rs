@@ -30,7 +30,9 @@ pub struct Domains {
 }
 
 /// RFC 2308 section 5: how long "no" may be kept, in seconds.
-const NEGATIVE_TTL: u32 = 1;
+pub(super) const NEGATIVE_TTL: u32 = 1;
+/// Of the SOA, in seconds: refresh, retry, expire.
+pub(super) const SOA_TIMES: [u32; 3] = [3600, 600, 86_400];
 /// PTR records of one address: a name for each owner, but not a million.
 const PTR_MAX: usize = 32;
 /// Octets of one TXT record.
@@ -134,13 +136,10 @@ impl Ask<'_> {
     }
 
     fn service(&self, service: &str, tag: Option<&str>) -> Live {
-        let asked = select::Asked { service, tag };
-        let mut known = match select::select(self.world, asked) {
-            Selection::Known(known) if known.service.name.is_label() => known,
-            Selection::Above => return self.no_data().into(),
-            // `_tcp.service` stands above every `_web._tcp.service`.
-            _ if tag.is_none() && service.starts_with('_') => return self.no_data().into(),
-            _ => return self.nothing().into(),
+        let mut known = match find(self.world, service, tag) {
+            Found::Known(known) => known,
+            Found::Empty => return self.no_data().into(),
+            Found::Nothing => return self.nothing().into(),
         };
         match self.question.kind {
             RecordType::A | RecordType::AAAA | RecordType::CNAME => return self.service_addresses(known),
@@ -188,7 +187,7 @@ impl Ask<'_> {
         let (mut records, mut additionals) = (Vec::new(), Vec::new());
         let (mut targets, mut seen) = (HashSet::new(), HashSet::new());
         for chosen in &known.chosen {
-            let Some(target) = self.target(chosen) else { continue };
+            let Some(target) = target(chosen, &self.domains.datacenter, &self.domain) else { continue };
             let port = chosen.entry.instance.port;
             if seen.insert((target.to_lowercase(), port)) {
                 let data = SRV::new(1, chosen.weight, port, target.clone());
@@ -199,19 +198,6 @@ impl Ask<'_> {
             }
         }
         Answer { additionals, ..self.found_or_no_data(records) }
-    }
-
-    /// The name under which an instance's addresses are found: its node's when it is reached there.
-    fn target(&self, chosen: &Chosen<'_>) -> Option<Name> {
-        if let Some(host) = chosen.reached.host {
-            return host_name(host);
-        }
-        let node = &chosen.node.node.name;
-        if chosen.reached.by_node && node.is_label() {
-            return Some(self.name(&format!("{}.node.{}", node.folded(), self.domains.datacenter)));
-        }
-        let label = names::address_label(&chosen.reached)?;
-        Some(self.name(&format!("{label}.addr.{}", self.domains.datacenter)))
     }
 
     /// A name in the domain that was asked in.
@@ -253,6 +239,38 @@ impl Ask<'_> {
     fn any(&self, ttl: u32) -> Answer {
         self.found(vec![any(&self.question.name, ttl)])
     }
+}
+
+/// What there is to a service's name.
+pub(super) enum Found<'a> {
+    Known(Known<'a>),
+    /// The name exists because others below it do.
+    Empty,
+    Nothing,
+}
+
+/// Looks a service up, and a tag of it; names in lower case.
+pub(super) fn find<'a>(world: World<'a>, service: &str, tag: Option<&str>) -> Found<'a> {
+    match select::select(world, select::Asked { service, tag }) {
+        Selection::Known(known) if known.service.name.is_label() => Found::Known(known),
+        Selection::Above => Found::Empty,
+        // `_tcp.service` stands above every `_web._tcp.service`.
+        _ if tag.is_none() && service.starts_with('_') => Found::Empty,
+        _ => Found::Nothing,
+    }
+}
+
+/// The name under which an instance's addresses are found: its node's when it is reached there.
+pub(super) fn target(chosen: &Chosen<'_>, datacenter: &str, domain: &Name) -> Option<Name> {
+    if let Some(host) = chosen.reached.host {
+        return host_name(host);
+    }
+    let node = &chosen.node.node.name;
+    if chosen.reached.by_node && node.is_label() {
+        return Some(name_in(&format!("{}.node.{datacenter}", node.folded()), domain));
+    }
+    let label = names::address_label(&chosen.reached)?;
+    Some(name_in(&format!("{label}.addr.{datacenter}"), domain))
 }
 
 /// The host name that all instances have for an address.
@@ -316,12 +334,10 @@ fn spelt(address: IpAddr) -> String {
 
 fn soa(owner: Name, domain: &Name, world: World<'_>, ttl: u32) -> Record {
     let (server, mailbox) = (name_in("ns", domain), name_in("hostmaster", domain));
-    let serial = world.snapshot.serial();
-    Record::from_rdata(
-        owner,
-        ttl,
-        RData::SOA(SOA::new(server, mailbox, serial, 3600, 600, 86_400, NEGATIVE_TTL)),
-    )
+    let [refresh, retry, expire] = SOA_TIMES;
+    let (serial, minimum) = (world.snapshot.serial(), NEGATIVE_TTL);
+    let soa = SOA::new(server, mailbox, serial, refresh as i32, retry as i32, expire as i32, minimum);
+    Record::from_rdata(owner, ttl, RData::SOA(soa))
 }
 
 /// `below` in a domain. Names of ours are short enough; one that is not is the domain's own.

@@ -6,6 +6,8 @@
 
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 
+use super::encode::HEADER;
+
 /// A request that can be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
@@ -45,7 +47,6 @@ pub(super) enum Malformed {
     Opcode { id: u16, opcode: u8, recursion_desired: bool },
 }
 
-const HEADER: usize = 12;
 const OPT: u16 = 41;
 const TSIG: u16 = 250;
 

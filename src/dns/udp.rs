@@ -1,8 +1,8 @@
 //! The UDP loop.
 //!
 //! One thread for each socket: it takes what has come in one system call, answers, and sends in another. Answers that
-//! need no waiting are made here; a task for every datagram costs more than most answers. What others have to be
-//! asked for waits in a task.
+//! need no waiting are made here: by the fast path, or else by the general one; a task for every datagram costs more
+//! than most answers. What others have to be asked for waits in a task.
 
 mod batch;
 
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::State;
+use super::fast::{Fast, Tally};
 use super::respond::{Outcome, Pending, Transport};
 use batch::{Batch, Family, Path};
 
@@ -54,7 +55,7 @@ fn on_thread(socket: UdpSocket, shared: &Shared) {
 
 fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
     let state = &shared.state;
-    let mut batch = Batch::<S>::new(socket);
+    let (mut batch, mut fast, mut tally) = (Batch::<S>::new(socket), Fast::new(state), Tally::default());
     while !state.shutdown.is_cancelled() {
         match batch.receive() {
             Ok(()) => {}
@@ -66,6 +67,7 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
                 continue;
             }
         }
+        fast.refresh(state);
         for place in 0..batch.len() {
             let (path, message, answer) = batch.message(place);
             let client = path.client.client();
@@ -73,6 +75,11 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
                 state.metrics.dns.dropped("source port");
                 continue;
             }
+            if let Some(written) = fast.answer(state, message, client.ip(), answer) {
+                tally.add(written);
+                continue;
+            }
+            answer.clear();
             match state.respond(message, Transport::Udp, client.ip()) {
                 Outcome::Silence => state.metrics.dns.dropped("not a request"),
                 Outcome::Reply(reply) => {
@@ -85,6 +92,7 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
         for _ in 0..batch.send() {
             state.metrics.dns.dropped("send error");
         }
+        tally.count(&state.metrics.dns);
     }
 }
 

@@ -130,6 +130,33 @@ impl Zones {
         parent.filter(|parent: &&Zone| child && parent.delegates(name)).or(closest)
     }
 
+    /// The TTL and the record data of an RRset that is answered as it is, without a look at any other name; the labels of the
+    /// name from the left. None for all that needs [`find`](Self::find) and a lookup. `key` is room to work in.
+    pub(super) fn plain<'z, 'l>(
+        &'z self,
+        labels: impl Iterator<Item = &'l [u8]>,
+        kind: RecordType,
+        key: &mut Vec<u8>,
+    ) -> Option<(u32, impl Iterator<Item = &'z [u8]>)> {
+        if self.zones.is_empty() {
+            return None;
+        }
+        // Labels that are no letters, digits or hyphens may be longer in a key.
+        let mut reversed = [&[][..]; 128];
+        let mut count = 0;
+        for label in labels {
+            *reversed.get_mut(count)? = label;
+            count += 1;
+        }
+        key.clear();
+        reversed[..count].iter().rev().for_each(|label| key::push(key, label));
+        let at_or_above = key::beginnings(key).take_while(|length| *length <= self.longest);
+        let zone = |length: usize| Some((length, self.zones.get(&key[..length])?));
+        let (length, zone) = at_or_above.filter_map(zone).last()?;
+        let set = zone.plain(&key[length..], kind)?;
+        Some((set.ttl, zone.data(set)))
+    }
+
     /// What is odd in the zones; worth a log line each.
     pub fn warnings(&self) -> &[ZoneError] {
         &self.warnings

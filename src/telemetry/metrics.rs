@@ -57,6 +57,7 @@ pub struct DnsMetrics {
     pub tcp_connections: Gauge,
     pub truncated: Counter,
     answers: Family<Answer, Counter>,
+    paths: Family<Kind, Counter>,
     drops: Family<Kind, Counter>,
     forwards: Family<Kind, Counter>,
 }
@@ -70,9 +71,14 @@ struct Answer {
 }
 
 impl DnsMetrics {
-    /// Counts an answer; all labels are from fixed sets.
-    pub fn answered(&self, r#type: &'static str, rcode: &'static str, transport: &'static str) {
-        self.answers.get_or_create(&Answer { r#type, rcode, transport }).inc();
+    /// Counts answers; all labels are from fixed sets.
+    pub fn answered(&self, r#type: &'static str, rcode: &'static str, transport: &'static str, count: u64) {
+        self.answers.get_or_create(&Answer { r#type, rcode, transport }).inc_by(count);
+    }
+
+    /// Counts answers by the path that made them; `kind` is from a fixed set.
+    pub fn took(&self, kind: &'static str, count: u64) {
+        self.paths.get_or_create(&Kind { kind }).inc_by(count);
     }
 
     /// Counts what was not answered; `kind` is from a fixed set.
@@ -89,6 +95,7 @@ impl DnsMetrics {
         r.register("tcp_connections", "Open TCP connections", self.tcp_connections.clone());
         r.register("truncated", "Answers that were cut and have TC set", self.truncated.clone());
         r.register("answers", "Answers by type, code and transport", self.answers.clone());
+        r.register("paths", "Answers by the path that made them: fast or general", self.paths.clone());
         r.register("dropped", "Messages and connections not answered, by reason", self.drops.clone());
         r.register("forwarded", "Questions forwarded, by outcome", self.forwards.clone());
     }
@@ -295,7 +302,7 @@ mod tests {
     #[test]
     fn both_text_forms_name_counters_as_they_want_them() {
         let metrics = Metrics::default();
-        metrics.dns.answered("A", "NOERROR", "udp");
+        metrics.dns.answered("A", "NOERROR", "udp", 1);
         let (open, text) = (metrics.encode(), metrics.encode_text());
         assert!(open.contains("# TYPE rollcall_dns_answers counter\n") && open.ends_with("# EOF\n"));
         assert!(text.contains("# TYPE rollcall_dns_answers_total counter\n") && !text.contains("EOF"));

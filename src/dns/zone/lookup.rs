@@ -61,6 +61,18 @@ impl Zone {
         chain.found
     }
 
+    /// The RRset of a name in key form that is answered as it is: addresses and texts, which lead to no other name, at a name
+    /// that exists or that a wildcard stands for. None for all that needs [`lookup`](Self::lookup).
+    pub(super) fn plain(&self, key: &[u8], kind: RecordType) -> Option<Set> {
+        if !matches!(kind, RecordType::A | RecordType::AAAA | RecordType::TXT) {
+            return None;
+        }
+        match self.walk(key, kind) {
+            Found::Node(node) => self.set(node, kind),
+            _ => None,
+        }
+    }
+
     /// Whether a name at or below the origin is delegated to another zone.
     pub(super) fn delegates(&self, name: &Name) -> bool {
         let found = self.key(name).map(|key| self.walk(&key, RecordType::NS));

@@ -1,0 +1,277 @@
+//! The answers to plain questions, without a detour over records: what UDP's threads try first.
+//!
+//! A message in, a message out, the same octets that the general path ([`respond`](super::respond)) gives for the same world,
+//! question and chance; a test compares them over random worlds. Whatever is not plain, or not cheap to answer here, is left
+//! to that path. Names of services are answered from [templates](template), which hold as long as the version of their service
+//! does; other names of the live domains that do not exist, at once; names of static zones, from the zone's own octets.
+
+mod cache;
+mod plain;
+mod tally;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{Name, RecordType};
+
+use super::encode::{HEADER, OPT_OCTETS};
+use super::live::{self, Found, NEGATIVE_TTL, SOA_TIMES};
+use super::names::{self, Asked};
+use super::zone::Zones;
+use super::{Settings, State};
+use crate::registry::Registry;
+use crate::registry::versions::Slot;
+use crate::select::World;
+use cache::Cache;
+use plain::Plain;
+pub(super) use tally::Tally;
+use template::{Counts, Template, wire};
+
+/// Labels below a domain that are looked at here.
+const LABELS_MAX: usize = 16;
+
+/// One thread's fast path.
+pub(super) struct Fast {
+    settings: Arc<Settings>,
+    zones: Arc<Zones>,
+    /// The live domains, the longest first.
+    domains: Vec<Domain>,
+    cache: Cache,
+    /// A zone's name being looked for; kept for its room.
+    key: Vec<u8>,
+}
+
+struct Domain {
+    /// In lower case.
+    name: Name,
+    wire: Vec<u8>,
+}
+
+/// An answer that was written, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) kind: u16,
+    pub(super) rcode: ResponseCode,
+}
+
+/// Where a plain question leads.
+struct Live<'q> {
+    plain: &'q Plain<'q>,
+    /// Where the domain begins in the name.
+    at: usize,
+    pick: u64,
+}
+
+impl Fast {
+    pub(super) fn new(state: &State) -> Self {
+        let (settings, zones) = (state.settings.load_full(), state.zones.load_full());
+        let domains = domains(&settings);
+        Self { settings, zones, domains, cache: Cache::default(), key: Vec::new() }
+    }
+
+    /// Takes up what a reload has changed; before each batch.
+    pub(super) fn refresh(&mut self, state: &State) {
+        let (settings, zones) = (state.settings.load(), state.zones.load());
+        if !Arc::ptr_eq(&self.settings, &settings) || !Arc::ptr_eq(&self.zones, &zones) {
+            *self = Self::new(state);
+        }
+    }
+
+    /// Writes the answer to a message into an empty buffer. None when it is the general path's; what is in the buffer is
+    /// worth nothing then.
+    pub(super) fn answer(
+        &mut self,
+        state: &State,
+        message: &[u8],
+        client: IpAddr,
+        answer: &mut Vec<u8>,
+    ) -> Option<Written> {
+        self.answer_with(&state.registry, message, client, rand::random(), answer)
+    }
+
+    fn answer_with(
+        &mut self,
+        registry: &Registry,
+        message: &[u8],
+        client: IpAddr,
+        pick: u64,
+        answer: &mut Vec<u8>,
+    ) -> Option<Written> {
+        let plain = Plain::read(message)?;
+        let forwards = self.settings.forwards_for(client);
+        let payload = self.settings.payload.max(512);
+        let limit = plain.edns.map_or(512, |(client, _)| client.clamp(512, payload));
+        begin(&plain, forwards, answer);
+        let rcode = self.body(registry, &plain, pick, answer)?;
+        if let Some((_, dnssec_ok)) = plain.edns {
+            opt(self.settings.payload, dnssec_ok, answer);
+        }
+        (answer.len() <= usize::from(limit)).then_some(Written { kind: plain.kind, rcode })
+    }
+
+    fn body(
+        &mut self,
+        registry: &Registry,
+        plain: &Plain<'_>,
+        pick: u64,
+        answer: &mut Vec<u8>,
+    ) -> Option<ResponseCode> {
+        // Transfers, and types that are no questions.
+        if matches!(plain.kind, 41 | 249..=255) {
+            return None;
+        }
+        let Some((domain, at)) = self.domains.iter().find_map(|domain| Some((domain, domain.within(plain)?)))
+        else {
+            return self.of_zone(plain, answer);
+        };
+        let live = Live { plain, at, pick };
+        if let Some(template) = self.cache.get(plain.name(), plain.kind)
+            && registry.version(template.slot) == template.version
+        {
+            return live.put(template, registry, answer);
+        }
+        let (service, tag) = match live.asked(&self.settings)? {
+            Asked::Service { service, tag } => (service, tag),
+            Asked::Empty => return live.negative(ResponseCode::NoError, registry.load().serial(), answer),
+            Asked::Unknown => return live.negative(ResponseCode::NXDomain, registry.load().serial(), answer),
+            Asked::Apex | Asked::Server | Asked::Node(_) | Asked::Addresses(_) => return None,
+        };
+        // In this order: what is made from an older snapshot must not bear a newer version.
+        let slot = Slot::of(&service);
+        let version = registry.version(slot);
+        let snapshot = registry.load();
+        let world = World { snapshot: &snapshot, settings: &self.settings.domains.settings };
+        let known = match live::find(world, &service, tag.as_deref()) {
+            Found::Known(known) => known,
+            Found::Empty => return live.negative(ResponseCode::NoError, snapshot.serial(), answer),
+            Found::Nothing => return live.negative(ResponseCode::NXDomain, snapshot.serial(), answer),
+        };
+        let kind = RecordType::from(plain.kind);
+        let labels = plain.labels().count();
+        let place = (&domain.name, self.settings.domains.datacenter.as_str(), world.settings);
+        let template = Template::new((slot, version), &known, kind, labels, place)?;
+        let template = self.cache.put(plain.name(), plain.kind, template);
+        live.put(template, registry, answer)
+    }
+
+    /// The answer of a static zone, where the name has what is asked for, as it is.
+    fn of_zone(&mut self, plain: &Plain<'_>, answer: &mut Vec<u8>) -> Option<ResponseCode> {
+        // Addresses that we know have reverse names, which are live.
+        if plain.name().ends_with(b"\x04arpa\0") {
+            return None;
+        }
+        let labels = plain.labels().map(|label| &plain.name()[label]);
+        let (ttl, records) = self.zones.plain(labels, RecordType::from(plain.kind), &mut self.key)?;
+        let mut count = 0u16;
+        for data in records {
+            answer.extend([0xc0, HEADER as u8]);
+            answer.extend(plain.kind.to_be_bytes());
+            answer.extend([0, 1]);
+            answer.extend(ttl.to_be_bytes());
+            answer.extend((data.len() as u16).to_be_bytes());
+            answer.extend_from_slice(data);
+            count += 1;
+        }
+        set_count(answer, ANSWERS, count);
+        Some(ResponseCode::NoError)
+    }
+}
+
+impl Domain {
+    /// Where this domain begins in a name that is in it.
+    fn within(&self, plain: &Plain<'_>) -> Option<usize> {
+        let name = plain.name();
+        let at = name.len().checked_sub(self.wire.len())?;
+        // What ends like the domain may yet have other labels: `xinternal` ends in `internal`.
+        (name[at..] == self.wire && (at == 0 || plain.labels().any(|label| label.start == at + 1)))
+            .then_some(at)
+    }
+}
+
+impl Live<'_> {
+    /// What the name asks for; none when it holds what no name of ours does.
+    fn asked(&self, settings: &Settings) -> Option<Asked> {
+        let name = self.plain.name();
+        let mut labels = [""; LABELS_MAX];
+        let mut count = 0;
+        for label in self.plain.labels().take_while(|label| label.start <= self.at) {
+            *labels.get_mut(count)? = std::str::from_utf8(&name[label]).ok()?;
+            count += 1;
+        }
+        Some(names::read(&labels[..count], &settings.domains.datacenter))
+    }
+
+    fn put(&self, template: &Template, registry: &Registry, answer: &mut Vec<u8>) -> Option<ResponseCode> {
+        let domain = &self.plain.question[self.at..self.plain.name().len()];
+        let Some(Counts { answers, additionals }) = template.put(self.pick, domain, answer) else {
+            return self.negative(ResponseCode::NoError, registry.load().serial(), answer);
+        };
+        set_count(answer, ANSWERS, answers);
+        set_count(answer, ADDITIONALS, additionals);
+        Some(ResponseCode::NoError)
+    }
+
+    /// "No", with the domain's SOA (RFC 2308). Its names point at the domain in the question.
+    fn negative(&self, rcode: ResponseCode, serial: u32, answer: &mut Vec<u8>) -> Option<ResponseCode> {
+        const SERVER: &[u8] = b"\x02ns";
+        const MAILBOX: &[u8] = b"\x0ahostmaster";
+        // Where the question holds such a name, they would point at that.
+        let below = &self.plain.name()[..self.at];
+        if below.ends_with(SERVER) || below.ends_with(MAILBOX) {
+            return None;
+        }
+        let domain = (0xc000 | (HEADER + self.at) as u16).to_be_bytes();
+        answer.extend(domain);
+        answer.extend([0, 6, 0, 1]);
+        answer.extend(NEGATIVE_TTL.to_be_bytes());
+        answer.extend((SERVER.len() as u16 + 2 + MAILBOX.len() as u16 + 2 + 20).to_be_bytes());
+        answer.extend_from_slice(SERVER);
+        answer.extend(domain);
+        answer.extend_from_slice(MAILBOX);
+        answer.extend(domain);
+        let [refresh, retry, expire] = SOA_TIMES;
+        for number in [serial, refresh, retry, expire, NEGATIVE_TTL] {
+            answer.extend(number.to_be_bytes());
+        }
+        set_count(answer, AUTHORITIES, 1);
+        answer[3] |= (u16::from(rcode) & 0xf) as u8;
+        Some(rcode)
+    }
+}
+
+fn domains(settings: &Settings) -> Vec<Domain> {
+    let names = settings.domains.domains.iter().map(Name::to_lowercase);
+    let mut domains: Vec<Domain> = names.map(|name| Domain { wire: wire(&name), name }).collect();
+    domains.sort_by_key(|domain| std::cmp::Reverse(domain.wire.len()));
+    domains
+}
+
+/// The counts in a header.
+const ANSWERS: usize = 6;
+const AUTHORITIES: usize = 8;
+const ADDITIONALS: usize = 10;
+
+fn set_count(message: &mut [u8], place: usize, count: u16) {
+    message[place..place + 2].copy_from_slice(&count.to_be_bytes());
+}
+
+/// The header of an authoritative answer without records, and the question.
+fn begin(plain: &Plain<'_>, forwards: bool, answer: &mut Vec<u8>) {
+    let flags = 0x84 | u8::from(plain.recursion_desired);
+    let more = u8::from(forwards) << 7 | u8::from(plain.checking_disabled) << 4;
+    answer.extend_from_slice(&[plain.id[0], plain.id[1], flags, more, 0, 1, 0, 0, 0, 0, 0, 0]);
+    answer.extend_from_slice(plain.question);
+}
+
+/// Our OPT record, as the general path writes it.
+fn opt(payload: u16, dnssec_ok: bool, answer: &mut Vec<u8>) {
+    let [high, low] = payload.to_be_bytes();
+    let record: [u8; OPT_OCTETS] = [0, 0, 41, high, low, 0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0];
+    answer.extend_from_slice(&record);
+    let count = u16::from_be_bytes([answer[ADDITIONALS], answer[ADDITIONALS + 1]]) + 1;
+    set_count(answer, ADDITIONALS, count);
+}

@@ -1,0 +1,253 @@
+//! A service's answer, encoded but for what the question and chance decide.
+//!
+//! Records are encoded once for each instance, their owner a pointer to the question. An answer is put together from
+//! them: it starts somewhere in the ring of instances and goes around, leaving out what was given already (two
+//! instances at one address), as the general path does.
+
+use hickory_proto::rr::{Name, RecordType};
+
+use super::super::encode::HEADER;
+use super::super::live;
+use crate::registry::versions::Slot;
+use crate::select::{Chosen, Known, Ring, Settings};
+
+/// Instances of which answers are put together here; of more, most do not fit anyway.
+const INSTANCES_MAX: usize = 64;
+/// Labels that hickory's encoder remembers to point at. Where names would be forgotten, owners are spelt differently.
+const LABELS_MAX: usize = 64;
+/// What a record begins with whose owner is the question's name.
+const QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+
+/// The answers to one name and type.
+pub(super) struct Template {
+    pub(super) slot: Slot,
+    /// Of the service, when this was made.
+    pub(super) version: u32,
+    /// None: the name exists, and has no record of the type.
+    records: Option<Records>,
+}
+
+struct Records {
+    ring: Ring,
+    /// Answer records that are given at most.
+    limit: u16,
+    pieces: Box<[Piece]>,
+    octets: Box<[u8]>,
+    /// Octets of the domain at the end of each target.
+    domain: u8,
+}
+
+/// One instance.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Where its answer record lies, where its additional ones begin, and where they end.
+    at: [u16; 3],
+    /// Where its target lies in its answer record, and how long that is; 0 where it has none.
+    target: [u8; 2],
+    /// Additional records.
+    additionals: u8,
+    /// The first instance that has the same record, and the first with the same target.
+    same: [u8; 2],
+}
+
+/// What an answer was put together to.
+pub(super) struct Counts {
+    pub(super) answers: u16,
+    pub(super) additionals: u16,
+}
+
+impl Template {
+    /// For the answers to a name of a service, of which the labels are counted, in a domain in lower case. None when the general
+    /// path has to answer.
+    pub(super) fn new(
+        (slot, version): (Slot, u32),
+        known: &Known<'_>,
+        kind: RecordType,
+        labels: usize,
+        (domain, datacenter, settings): (&Name, &str, &Settings),
+    ) -> Option<Self> {
+        // What is reached at a host name is the general path's.
+        if known.chosen.iter().any(|chosen| chosen.reached.host.is_some()) {
+            return None;
+        }
+        let limit = settings.a_limit(known.service.name.folded());
+        let (ring, limit) = match kind {
+            RecordType::A | RecordType::AAAA => (known.ring(limit)?, limit),
+            RecordType::SRV => (Ring::Even(known.chosen.len()), None),
+            // Types that are made from an instance's other properties, or lead elsewhere.
+            RecordType::TXT | RecordType::CNAME | RecordType::ANY => return None,
+            _ => return Some(Self { slot, version, records: None }),
+        };
+        if known.chosen.len() > INSTANCES_MAX {
+            return None;
+        }
+        let mut writer = Writer { ttl: known.ttl.to_be_bytes(), octets: Vec::new(), labels };
+        let mut pieces: Vec<Piece> = Vec::with_capacity(known.chosen.len());
+        let mut given: Vec<[Vec<u8>; 2]> = Vec::with_capacity(known.chosen.len());
+        for (place, chosen) in known.chosen.iter().enumerate() {
+            let target = match kind {
+                RecordType::SRV => Some(live::target(chosen, datacenter, domain)?),
+                _ => None,
+            };
+            let (mut piece, names) = writer.instance(chosen, kind, target.as_ref())?;
+            let first = |which: usize| given.iter().position(|before| before[which] == names[which]);
+            piece.same = [0, 1].map(|which| first(which).unwrap_or(place) as u8);
+            pieces.push(piece);
+            given.push(names);
+        }
+        let empty = pieces.iter().all(|piece| piece.at[0] == piece.at[1]);
+        let records = (!empty).then(|| Records {
+            ring,
+            limit: limit.and_then(|limit| u16::try_from(limit).ok()).unwrap_or(u16::MAX),
+            pieces: pieces.into(),
+            octets: writer.octets.into(),
+            domain: wire(domain).len() as u8,
+        });
+        (writer.labels <= LABELS_MAX).then_some(Self { slot, version, records })
+    }
+
+    /// Octets that this takes.
+    pub(super) fn size(&self) -> usize {
+        let records = self.records.as_ref();
+        size_of::<Self>() + records.map_or(0, |r| r.octets.len() + r.pieces.len() * size_of::<Piece>())
+    }
+
+    /// Appends the records to a message that holds the header and the question. `domain` is the domain as the client
+    /// spelt it. None when there are no records. The message may get larger than may be sent, and is no good then.
+    pub(super) fn put(&self, pick: u64, domain: &[u8], message: &mut Vec<u8>) -> Option<Counts> {
+        let records = self.records.as_ref()?;
+        let start = records.ring.start(pick);
+        let (before, behind) = records.pieces.split_at_checked(start)?;
+        let recase = domain.iter().any(u8::is_ascii_uppercase);
+        let (mut seen, mut counts) = ([0u64; 2], Counts { answers: 0, additionals: 0 });
+        // Where the target of the first instance with it was written.
+        let mut targets = [0u16; INSTANCES_MAX];
+        for piece in behind.iter().chain(before) {
+            let [same, same_target] = piece.same.map(usize::from);
+            let [at, end, _] = piece.at.map(usize::from);
+            if at == end || seen[0] & 1 << same != 0 || counts.answers == records.limit {
+                continue;
+            }
+            seen[0] |= 1 << same;
+            counts.answers += 1;
+            if seen[1] & 1 << same_target == 0 {
+                seen[1] |= 1 << same_target;
+                targets[same_target] = (message.len() + usize::from(piece.target[0])) as u16;
+            }
+            message.extend_from_slice(records.octets.get(at..end)?);
+            if recase && piece.target[1] > 0 {
+                let end = message.len();
+                message.get_mut(end - usize::from(records.domain)..)?.copy_from_slice(domain);
+            }
+        }
+        // An instance of whom only the target was given adds nothing.
+        for piece in behind.iter().chain(before).filter(|piece| piece.additionals > 0) {
+            let same_target = usize::from(piece.same[1]);
+            if seen[1] & 1 << same_target == 0 {
+                continue;
+            }
+            seen[1] &= !(1 << same_target);
+            let [_, at, end] = piece.at.map(usize::from);
+            let pointer = (0xc000 | targets[same_target]).to_be_bytes();
+            let mut octets = records.octets.get(at..end)?;
+            // An A record has 16 octets, an AAAA record 28.
+            for _ in 0..piece.additionals {
+                let length = if octets.get(3) == Some(&(u16::from(RecordType::A) as u8)) { 16 } else { 28 };
+                let (record, rest) = octets.split_at_checked(length)?;
+                message.extend_from_slice(&pointer);
+                message.extend_from_slice(&record[2..]);
+                octets = rest;
+            }
+            counts.additionals += u16::from(piece.additionals);
+        }
+        Some(counts)
+    }
+}
+
+/// Encodes the records of instances, one after the other.
+struct Writer {
+    ttl: [u8; 4],
+    octets: Vec<u8>,
+    /// Labels of the question and of all targets so far.
+    labels: usize,
+}
+
+impl Writer {
+    /// One instance, and what tells its answer record and its target apart from others'. None when its target is too long.
+    fn instance(
+        &mut self,
+        chosen: &Chosen<'_>,
+        kind: RecordType,
+        target: Option<&Name>,
+    ) -> Option<(Piece, [Vec<u8>; 2])> {
+        let at = self.octets.len();
+        let mut names = [Vec::new(), Vec::new()];
+        let mut piece = Piece { at: [0; 3], target: [0; 2], additionals: 0, same: [0; 2] };
+        match target {
+            None => {
+                self.address(chosen, kind);
+                names[0] = self.octets[at..].to_vec();
+            }
+            Some(target) => {
+                let wire: Vec<u8> = wire(target);
+                let port = chosen.entry.instance.port.to_be_bytes();
+                self.record(RecordType::SRV, 6 + wire.len());
+                // RFC 2782: priority, weight, port, target.
+                self.octets.extend([0, 1]);
+                self.octets.extend(chosen.weight.to_be_bytes());
+                self.octets.extend(port);
+                piece.target = [(self.octets.len() - at) as u8, u8::try_from(wire.len()).ok()?];
+                self.octets.extend_from_slice(&wire);
+                self.labels += target.iter().count();
+                names = [[&port[..], &wire].concat(), wire];
+            }
+        }
+        let end = self.octets.len();
+        if target.is_some() {
+            for kind in [RecordType::A, RecordType::AAAA] {
+                piece.additionals += u8::from(self.address(chosen, kind));
+            }
+        }
+        piece.at =
+            [u16::try_from(at).ok()?, u16::try_from(end).ok()?, u16::try_from(self.octets.len()).ok()?];
+        Some((piece, names))
+    }
+
+    /// The address of this family, if there is one.
+    fn address(&mut self, chosen: &Chosen<'_>, kind: RecordType) -> bool {
+        let reached = &chosen.reached;
+        match (kind, reached.v4, reached.v6) {
+            (RecordType::A, Some(ip), _) => {
+                self.record(kind, 4);
+                self.octets.extend(ip.octets());
+                true
+            }
+            (RecordType::AAAA, _, Some(ip)) => {
+                self.record(kind, 16);
+                self.octets.extend(ip.octets());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A record of class IN up to its data.
+    fn record(&mut self, kind: RecordType, data: usize) {
+        self.octets.extend(QUESTION);
+        self.octets.extend(u16::from(kind).to_be_bytes());
+        self.octets.extend([0, 1]);
+        self.octets.extend(self.ttl);
+        self.octets.extend((data as u16).to_be_bytes());
+    }
+}
+
+/// A name with its length octets.
+pub(super) fn wire(name: &Name) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(name.len());
+    for label in name.iter() {
+        octets.push(label.len() as u8);
+        octets.extend_from_slice(label);
+    }
+    octets.push(0);
+    octets
+}
