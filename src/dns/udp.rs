@@ -89,10 +89,10 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
                 Outcome::Ask(pending) => wait(socket, path, pending, shared),
             }
         }
+        tally.count(&state.metrics.dns);
         for _ in 0..batch.send() {
             state.metrics.dns.dropped("send error");
         }
-        tally.count(&state.metrics.dns);
     }
 }
 

@@ -6,6 +6,7 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 use rollcall::config::Data;
 
+use crate::dns::crowd;
 use crate::server::{PATIENCE, TestServer, config, query};
 
 const NS: &str = "ns.internal.";
@@ -54,6 +55,27 @@ async fn every_query_of_bursts_from_many_clients_is_answered_once() {
     let answered = answered.await.unwrap();
     let series = "rollcall_dns_answers_total{type=\"A\",rcode=\"NOERROR\",transport=\"udp\"}";
     assert_eq!(server.metric(series).await, answered as f64);
+}
+
+/// What is asked all day takes the fast path, and what is odd the general one; both are counted.
+#[tokio::test]
+async fn each_path_answers_its_share() {
+    let server = crowd(3).await;
+    let path = |kind| format!("rollcall_dns_paths_total{{kind=\"{kind}\"}}");
+    for kind in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::MX] {
+        for name in ["web.service.internal.", "WEB.Service.Consul.", "nobody.service.internal."] {
+            server.ask(name, kind).await;
+        }
+    }
+    assert_eq!(server.metric(&path("fast")).await, 12.0);
+    let general = server.metric(&path("general")).await;
+    for (name, kind) in [("web.service.internal.", RecordType::TXT), ("internal.", RecordType::SOA)] {
+        server.ask(name, kind).await;
+    }
+    assert_eq!(server.metric(&path("fast")).await, 12.0);
+    assert!(server.metric(&path("general")).await >= general + 2.0);
+    let series = "rollcall_dns_answers_total{type=\"SRV\",rcode=\"NXDOMAIN\",transport=\"udp\"}";
+    assert_eq!(server.metric(series).await, 1.0);
 }
 
 /// The id of the next answer.

@@ -270,8 +270,9 @@ fn compare(
     shares: &mut Shares,
 ) -> Result<(), TestCaseError> {
     let message = question.message();
+    let world = state.registry.snapshot();
     let context = Context {
-        snapshot: &state.registry.load(),
+        snapshot: &world,
         settings: &state.settings.load(),
         zones: &state.zones.load(),
         transport: Transport::Udp,
@@ -284,6 +285,10 @@ fn compare(
     };
     let mut answer = Vec::new();
     let written = fast.answer_with(&state.registry, &message, CLIENT, question.pick, &mut answer);
+    if state.registry.load().index() != world.index() {
+        // Our own node came back from the store, or a TTL ran out, in between.
+        return compare(state, fast, question, shares);
+    }
     shares.common += usize::from(question.is_common());
     shares.general += usize::from(written.is_none());
     let Some(written) = written else { return Ok(()) };
