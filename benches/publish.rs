@@ -13,7 +13,7 @@ use std::time::Duration;
 use divan::Bencher;
 use rollcall::model::{
     Address, Check, CheckId, CheckKey, CheckKind, Instance, Node, NodeName, Observation, Origin, Record,
-    Status,
+    Status, Terms,
 };
 use rollcall::registry::{Caller, Command, Config, Limits, Registry};
 use rollcall::store::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored};
@@ -40,7 +40,7 @@ impl Store for Accepting {
     fn load(&self) -> Result<Loaded, StoreError> {
         let nodes = (0..self.size.div_ceil(PER_NODE)).map(|i| Record::Node(Arc::new(node(i))));
         let instances = (0..self.size).map(|i| Record::Instance(Arc::new(instance(i, 80))));
-        let checks = (0..self.size).map(|i| Record::Check(Arc::new(check(i))));
+        let checks = (0..self.size).map(|i| Record::Check(check(i)));
         let stored = |record| Stored { record, create_index: 1, modify_index: 1 };
         let records = nodes.chain(instances).chain(checks).map(stored).collect();
         Ok(Loaded { records, statuses: Vec::new(), index: 1 })
@@ -85,12 +85,9 @@ fn instance(i: usize, port: u16) -> Instance {
 }
 
 fn check(i: usize) -> Check {
-    Check {
-        node: node_name(i / PER_NODE),
-        id: CheckId::parse(&format!("check-{i}")).unwrap(),
+    let terms = Terms {
         name: "ttl".into(),
         notes: String::new(),
-        instance: Some(instance(i, 80).id),
         kind: CheckKind::Ttl { ttl: Duration::from_secs(3600) },
         interval: Duration::ZERO,
         timeout: Duration::ZERO,
@@ -101,6 +98,12 @@ fn check(i: usize) -> Check {
         output_max: 4096,
         initial: Status::Passing,
         origin: Origin::Agent,
+    };
+    Check {
+        node: node_name(i / PER_NODE),
+        id: CheckId::parse(&format!("check-{i}")).unwrap(),
+        instance: Some(instance(i, 80).id),
+        terms: terms.into(),
     }
 }
 

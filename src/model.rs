@@ -11,10 +11,12 @@ pub mod duration;
 pub mod instance;
 pub mod name;
 pub mod node;
+pub mod packed;
 
 pub use address::Address;
 pub use change::{Change, CheckKey, Definition, Key, Maintenance, Observation, Record};
-pub use check::{Check, CheckKind, ProbeTls, Status};
-pub use instance::{Instance, Locality, Origin, TaggedAddress, Weights};
+pub use check::{Check, CheckKind, ProbeTls, Status, Terms};
+pub use instance::{Extras, Instance, Locality, Origin, Seldom, TaggedAddress, Weights};
 pub use name::{CheckId, InstanceId, NameError, NodeName, ServiceName};
 pub use node::Node;
+pub use packed::{Pairs, Texts};

@@ -10,6 +10,7 @@ mod apply;
 pub mod command;
 mod deadlines;
 pub mod limits;
+mod load;
 mod plan;
 #[cfg(test)]
 mod properties;
@@ -95,7 +96,7 @@ impl Registry {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
         let loaded = store.load()?;
-        let state = apply::load(loaded, &config.own);
+        let state = load::load(loaded, &config.own);
         let (commands, command_queue) = mpsc::channel(config.limits.queue_max);
         let (observations, observation_queue) = mpsc::channel(OBSERVATIONS_WAITING_MAX);
         let shared = Arc::new(Shared {

@@ -134,14 +134,14 @@ fn is_above_a_tag(service: &ServiceEntry, tag: &str) -> bool {
             front.ends_with(b".") && end.eq_ignore_ascii_case(tag.as_bytes())
         }
     };
-    service.instances.values().any(|entry| entry.instance.tags.iter().any(|longer| below(longer)))
+    service.instances.values().any(|entry| entry.instance.tags.iter().any(&below))
 }
 
 /// Where an instance is reached. Addresses tagged `lan_ipv4` and `lan_ipv6` are the dual-stack form;
 /// an instance without an address of its own has its node's.
 pub fn reached<'a>(entry: &'a InstanceEntry, node: &'a NodeEntry) -> Reached<'a> {
     let instance = &entry.instance;
-    let tagged = |tag: &str| instance.tagged_addresses.get(tag).map(|tagged| &tagged.address);
+    let tagged = |tag: &str| instance.extras.tagged_addresses.get(tag).map(|tagged| &tagged.address);
     let own = join([tagged("lan_ipv4"), tagged("lan_ipv6"), instance.address.as_ref()]);
     if own != Reached::default() {
         return own;

@@ -9,6 +9,7 @@
 //! reserved in blocks, above every index that was published.
 
 mod backup;
+mod compact;
 mod embedded;
 mod ephemeral;
 mod file;
@@ -17,6 +18,7 @@ mod format;
 use std::io::Write;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
 use tokio::sync::mpsc;
 
 use crate::model::{CheckKey, Definition, Observation, Record};
@@ -95,7 +97,7 @@ pub struct Stored {
 pub struct StoredStatus {
     pub check: CheckKey,
     pub status: crate::model::Status,
-    pub output: Arc<str>,
+    pub output: ArcStr,
 }
 
 /// Why the store could not do something, in words for the operator.

@@ -1,6 +1,5 @@
 //! One check that is probed: its pace, its verdict, and the connection that is kept for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -14,7 +13,7 @@ use crate::model::{Check, Observation, Status};
 use crate::registry::CheckEntry;
 
 pub(super) struct Job {
-    pub(super) check: Arc<Check>,
+    pub(super) check: Check,
     /// The definition that is judged.
     pub(super) generation: u64,
     verdict: Verdict,
@@ -64,7 +63,8 @@ pub(super) struct Finished {
 impl Job {
     /// `judged` says that the status which the registry shows came from results of this definition.
     pub(super) fn new(entry: &CheckEntry, judged: bool, now: Instant) -> Self {
-        let shown = News { status: entry.status, output: entry.output.clone(), to_flip: entry.to_flip };
+        let shown =
+            News { status: entry.status, output: entry.output.as_str().into(), to_flip: entry.to_flip };
         Self {
             check: entry.check.clone(),
             generation: entry.generation,
@@ -194,7 +194,7 @@ mod tests {
 
     fn job(now: Instant) -> Job {
         let entry = CheckEntry {
-            check: Arc::new(tcp_check()),
+            check: tcp_check(),
             status: Status::Critical,
             output: "".into(),
             to_flip: 1,

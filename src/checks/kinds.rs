@@ -111,7 +111,10 @@ mod tests {
     #[tokio::test]
     async fn the_next_probe_uses_the_connection_that_was_kept() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let check = Check { kind: http(listener.local_addr().unwrap()), output_max: 70, ..tcp_check() };
+        let check = tcp_check().with(|terms| {
+            terms.kind = http(listener.local_addr().unwrap());
+            terms.output_max = 70;
+        });
         // One connection, on which two requests are answered.
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -140,7 +143,10 @@ mod tests {
         silent.listen(0).unwrap();
         let address = silent.local_addr().unwrap().as_socket().unwrap();
         let _queued = tokio::net::TcpStream::connect(address).await.unwrap();
-        let check = Check { kind: http(address), timeout: Duration::from_millis(50), ..tcp_check() };
+        let check = tcp_check().with(|terms| {
+            terms.kind = http(address);
+            terms.timeout = Duration::from_millis(50);
+        });
         let probed = probe(&check, None, tools()).await;
         assert!(probed.timed_out && probed.took >= check.timeout);
         assert!(probed.finding.output.contains("context deadline exceeded"), "{}", probed.finding.output);

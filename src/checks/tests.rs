@@ -18,7 +18,7 @@ use super::probe::Tools;
 use super::runner::Runner;
 use crate::model::{
     Status::{Critical, Passing, Warning},
-    *,
+    Terms, *,
 };
 use crate::registry::{self, Caller, Command, Limits, Registry, Topic};
 use crate::store::{self, Embedded, Ephemeral, Log, Store};
@@ -73,7 +73,7 @@ impl Room {
             loop {
                 let snapshot = self.registry.snapshot();
                 if let Some(entry) = snapshot.check(&check.key()).filter(|entry| entry.status == status) {
-                    return entry.output.clone();
+                    return entry.output.as_str().into();
                 }
                 let index = snapshot.index_of(&Topic::Checks);
                 self.registry.wait(&Topic::Checks, index, PATIENCE).await.unwrap();
@@ -123,12 +123,9 @@ fn caller() -> Caller {
 
 /// A check with a threshold of one and an interval of an hour.
 fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
-    Check {
-        node: node("n1").name,
-        id: CheckId::parse(id).unwrap(),
+    let terms = Terms {
         name: id.to_owned(),
         notes: String::new(),
-        instance: (!instance.is_empty()).then(|| InstanceId::parse(instance).unwrap()),
         kind,
         interval: INTERVAL,
         timeout: Duration::from_secs(10),
@@ -139,6 +136,12 @@ fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
         output_max: 4096,
         initial: Status::Critical,
         origin: Origin::Agent,
+    };
+    Check {
+        node: node("n1").name,
+        id: CheckId::parse(id).unwrap(),
+        instance: (!instance.is_empty()).then(|| InstanceId::parse(instance).unwrap()),
+        terms: terms.into(),
     }
 }
 
@@ -327,7 +330,8 @@ async fn a_target_that_never_answers_delays_others_no_longer_than_its_timeout() 
     let (socket, address) = reserve();
     let _server = Server::start(socket);
     let timeout = Duration::from_millis(200);
-    let hangs = Check { timeout, ..check("hangs", "web-1", http(silent.local_addr().unwrap())) };
+    let hangs =
+        check("hangs", "web-1", http(silent.local_addr().unwrap())).with(|terms| terms.timeout = timeout);
     let good = check("good", "web-1", http(address));
     room.register("web-1", vec![hangs.clone(), good.clone()]).await;
     room.until(&good, Passing).await;
@@ -363,7 +367,7 @@ async fn registering_again_does_not_wait_for_a_probe_that_hangs() {
     let room = Room::start();
     let (socket, address) = reserve();
     let listener = socket.listen(8).unwrap();
-    let web = Check { timeout: INTERVAL, ..check("web", "web-1", http(address)) };
+    let web = check("web", "web-1", http(address)).with(|terms| terms.timeout = INTERVAL);
     room.register("web-1", vec![web.clone()]).await;
     let mut hangs = accept(&listener).await;
     room.register("web-1", vec![web.clone()]).await;
@@ -396,7 +400,7 @@ async fn after_missed_publishes_everything_is_read_again() {
         .await;
     runner.read_all(true);
     let before = runner.numbers.clone();
-    let changed = Check { timeout: PATIENCE, ..changes.clone() };
+    let changed = changes.clone().with(|terms| terms.timeout = PATIENCE);
     room.register("web-1", vec![stays.clone(), changed, comes.clone()]).await;
     assert!(runner.on_wake(Err(RecvError::Lagged(9))));
     assert_eq!(runner.numbers.len(), 3);
@@ -434,7 +438,7 @@ async fn checks_of_external_nodes_are_left_to_others() {
 async fn a_stored_script_check_says_why_it_does_not_run() {
     let room = Room::start();
     let script = CheckKind::Script { args: vec!["true".into()] };
-    let script = Check { initial: Passing, ..check("script", "web-1", script) };
+    let script = check("script", "web-1", script).with(|terms| terms.initial = Passing);
     room.register("web-1", vec![script.clone()]).await;
     let output = room.until(&script, Critical).await;
     assert!(output.contains("script = true"), "{output}");
@@ -454,7 +458,7 @@ async fn what_passed_is_served_after_a_restart_until_probes_say_otherwise() {
     let (socket, address) = reserve();
     let server = Server::start(socket);
     let one = check("one", "web-1", http(address));
-    let three = Check { failures_before_critical: 3, ..check("three", "web-1", http(address)) };
+    let three = check("three", "web-1", http(address)).with(|terms| terms.failures_before_critical = 3);
     let (store, entries) = open();
     let room = Room::over(store.clone(), entries, Config::default());
     room.register("web-1", vec![one.clone(), three.clone()]).await;
@@ -483,7 +487,7 @@ fn ttl(id: &str, instance: &str) -> Check {
 fn alias(id: &str, instance: &str, of: &str) -> Check {
     let of = (!of.is_empty()).then(|| InstanceId::parse(of).unwrap());
     let kind = CheckKind::Alias { node: node("n1").name, instance: of };
-    Check { interval: Duration::ZERO, ..check(id, instance, kind) }
+    check(id, instance, kind).with(|terms| terms.interval = Duration::ZERO)
 }
 
 #[tokio::test]

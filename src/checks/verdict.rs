@@ -176,13 +176,12 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     fn verdict(thresholds: [u32; 3], status: Status, judged: bool) -> Verdict {
-        let check = Check {
-            interval: INTERVAL,
-            success_before_passing: thresholds[0],
-            failures_before_warning: thresholds[1],
-            failures_before_critical: thresholds[2],
-            ..super::super::tests::tcp_check()
-        };
+        let check = super::super::tests::tcp_check().with(|terms| {
+            terms.interval = INTERVAL;
+            terms.success_before_passing = thresholds[0];
+            terms.failures_before_warning = thresholds[1];
+            terms.failures_before_critical = thresholds[2];
+        });
         Verdict::new(&check, News { status, output: "shown".into(), to_flip: 1 }, judged)
     }
 

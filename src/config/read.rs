@@ -205,7 +205,7 @@ mod tests {
         let config = config.unwrap();
         let (instance, checks) = &config.services[0];
         assert_eq!((instance.node.as_str(), instance.port, instance.id.as_str()), ("n9", 5432, "db"));
-        assert_eq!(instance.meta["Some_Key"], "v");
+        assert_eq!(instance.meta.get("Some_Key"), Some("v"));
         assert_eq!(checks[0].deregister_after, Some(std::time::Duration::from_secs(60)));
         assert_eq!(config.zones[0].name.to_ascii(), "example.test.");
         assert!(config.zones[0].file.ends_with("z/example.zone"));

@@ -4,6 +4,7 @@
 //! SOA whose TTL and MINIMUM are one second, so that a service that appears is seen at once.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
@@ -125,7 +126,7 @@ impl Ask<'_> {
         let records = match self.question.kind {
             RecordType::ANY if reached.host.is_none() => return self.any(ttl),
             RecordType::TXT => node
-                .and_then(|node| txt(&node.node.meta))
+                .and_then(|node| txt(node.node.meta.iter()))
                 .map_or_else(Vec::new, |text| vec![self.record(ttl, RData::TXT(text))]),
             kind => match reached.host.and_then(host_name) {
                 Some(host) => vec![self.record(ttl, RData::CNAME(CNAME(host)))],
@@ -148,7 +149,7 @@ impl Ask<'_> {
         match self.question.kind {
             RecordType::SRV => self.srv(&known).into(),
             RecordType::TXT => {
-                let texts = known.chosen.iter().filter_map(|chosen| txt(&chosen.entry.instance.meta));
+                let texts = known.chosen.iter().filter_map(|chosen| txt(chosen.entry.instance.meta.iter()));
                 let records = texts.map(|text| self.record(known.ttl, RData::TXT(text)));
                 self.found_or_no_data(distinct(records)).into()
             }
@@ -363,10 +364,9 @@ fn addresses(owner: &Name, reached: &Reached<'_>, ttl: u32, kind: Option<RecordT
 }
 
 /// Meta as `key=value` strings, as many as fit; `None` when there is none.
-fn txt(meta: &std::collections::BTreeMap<String, String>) -> Option<TXT> {
+fn txt(meta: impl Iterator<Item = (impl Display, impl Display)>) -> Option<TXT> {
     let mut room = TXT_OCTETS_MAX;
     let texts: Vec<String> = meta
-        .iter()
         .map(|(key, value)| format!("{key}={value}"))
         // RFC 1035 section 3.3: a character-string has at most 255 octets.
         .filter(|text| text.len() <= 255)

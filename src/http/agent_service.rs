@@ -3,6 +3,8 @@
 use std::hash::Hasher;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use axum::Router;
 use axum::extract::State as Extract;
 use axum::http::HeaderValue;
@@ -94,7 +96,7 @@ async fn maintain_node(
 }
 
 /// The reason when maintenance begins, `None` when it ends.
-fn maintenance_reason(params: &Params, of: &str) -> Result<Option<Arc<str>>, Error> {
+fn maintenance_reason(params: &Params, of: &str) -> Result<Option<ArcStr>, Error> {
     const OCTETS_MAX: usize = 1024;
     let Some(enable) = params.get("enable").filter(|text| !text.is_empty()) else {
         return Err(Error::bad("Missing value for enable"));

@@ -55,8 +55,7 @@ async fn services(Extract(state): Extract<Arc<State>>, params: Params) -> Result
                 meta.is_empty() || on_node(&entry.instance.node).is_some_and(|n| shape::has_meta(n, &meta))
             });
             for entry in members {
-                let tags = entry.instance.tags.iter().map(String::as_str);
-                all.entry(service.name.as_str()).or_default().extend(tags);
+                all.entry(service.name.as_str()).or_default().extend(entry.instance.tags.iter());
             }
         }
         Ok(json!(all))

@@ -17,7 +17,7 @@ use super::error::Error;
 use super::query::Params;
 use super::route::{self, Whole, put};
 use crate::model::{
-    Address, Check, CheckId, CheckKind, Instance, InstanceId, Node, NodeName, Origin, Status,
+    Address, Check, CheckId, CheckKind, Instance, InstanceId, Node, NodeName, Origin, Status, Terms,
 };
 use crate::registry::Command;
 
@@ -188,20 +188,18 @@ impl CheckEntryBody {
             None => external(of, check_id.clone(), service),
         };
         check.id = check_id;
-        check.name = self.name;
-        check.notes = self.notes;
-        check.initial = status;
-        Ok(check)
+        Ok(check.with(|terms| {
+            terms.name = self.name;
+            terms.notes = self.notes;
+            terms.initial = status;
+        }))
     }
 }
 
 fn external(of: &Context<'_>, id: CheckId, instance: Option<InstanceId>) -> Check {
-    Check {
-        node: of.node.clone(),
-        id,
+    let terms = Terms {
         name: String::new(),
         notes: String::new(),
-        instance,
         kind: CheckKind::External,
         interval: std::time::Duration::ZERO,
         timeout: std::time::Duration::ZERO,
@@ -212,7 +210,8 @@ fn external(of: &Context<'_>, id: CheckId, instance: Option<InstanceId>) -> Chec
         output_max: 4096,
         initial: Status::Critical,
         origin: of.origin,
-    }
+    };
+    Check { node: of.node.clone(), id, instance, terms: terms.into() }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -9,8 +9,8 @@ use super::decode::{GoDuration, Kind, Shape, decode_snake};
 use super::error::Error;
 use crate::model::name::is_label;
 use crate::model::{
-    Address, Check, CheckId, CheckKind, Instance, InstanceId, Locality, NodeName, Origin, ProbeTls,
-    ServiceName, Status, TaggedAddress, Weights,
+    Address, Check, CheckId, CheckKind, Extras, Instance, InstanceId, Locality, NodeName, Origin, Pairs,
+    ProbeTls, ServiceName, Status, TaggedAddress, Terms, Weights,
 };
 
 /// `PUT /v1/agent/service/register`.
@@ -279,21 +279,20 @@ impl ServiceBody {
             let port = port(body.port)?;
             tagged_addresses.insert(tag, TaggedAddress { address: service_address(&body.address)?, port });
         }
+        let locality = self.locality.map(|l| Locality { region: l.region, zone: l.zone });
+        let extras = Extras { kind: self.kind, tagged_addresses, socket_path: self.socket_path, locality };
         let instance = Instance {
             node: of.node.clone(),
             id,
             service,
-            kind: self.kind,
-            tags: self.tags,
+            tags: self.tags.iter().collect(),
             address: (!self.address.is_empty()).then(|| service_address(&self.address)).transpose()?,
-            tagged_addresses,
-            meta: self.meta,
+            meta: Pairs::from(&self.meta),
             port: port(self.port)?,
-            socket_path: self.socket_path,
             weights: weights(self.weights)?,
             enable_tag_override: self.enable_tag_override,
-            locality: self.locality.map(|l| Locality { region: l.region, zone: l.zone }),
             origin: of.origin,
+            extras: extras.into(),
         };
         Ok((instance, checks, warnings))
     }
@@ -350,12 +349,9 @@ impl CheckBody {
         let output_max = usize::try_from(self.output_max_size);
         let output_max = output_max.map_err(|_| invalid("MaxOutputMaxSize must be positive"))?;
         let deregister_after = self.deregister_critical_service_after.map(|d| d.0).filter(|d| !d.is_zero());
-        Ok(Check {
-            node: of.node.clone(),
-            id: CheckId::parse(id.map_or(default_id, String::as_str))?,
+        let terms = Terms {
             name: if self.name.is_empty() { default_name.to_owned() } else { self.name.clone() },
             notes: self.notes.clone(),
-            instance: instance.cloned(),
             kind,
             interval: if probes { interval } else { Duration::ZERO },
             timeout: timeout.unwrap_or(Duration::from_secs(default_timeout)),
@@ -366,7 +362,9 @@ impl CheckBody {
             output_max: if output_max == 0 { OUTPUT_OCTETS_MAX } else { output_max.min(OUTPUT_OCTETS_MAX) },
             initial,
             origin: of.origin,
-        })
+        };
+        let id = CheckId::parse(id.map_or(default_id, String::as_str))?;
+        Ok(Check { node: of.node.clone(), id, instance: instance.cloned(), terms: terms.into() })
     }
 
     /// Whether anything is defined that could be run.

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::model::{Address, CheckKind, Node, Status, duration};
+use crate::model::{Address, CheckKind, Node, Status, Texts, duration};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, Snapshot};
 
 /// A node, in `/v1/catalog/nodes` and everywhere a node stands.
@@ -48,6 +50,7 @@ fn service_addresses(entry: &InstanceEntry) -> Map<String, Value> {
     let instance = &entry.instance;
     let one = |address: &Address, port: u16| json!({ "Address": address, "Port": port });
     let mut all: Map<String, Value> = instance
+        .extras
         .tagged_addresses
         .iter()
         .map(|(tag, tagged)| (tag.clone(), one(&tagged.address, tagged.port)))
@@ -62,8 +65,8 @@ fn service_addresses(entry: &InstanceEntry) -> Map<String, Value> {
 fn service(entry: &InstanceEntry) -> Map<String, Value> {
     let instance = &entry.instance;
     let mut map = Map::new();
-    if !instance.kind.is_empty() {
-        map.insert("Kind".into(), json!(instance.kind));
+    if !instance.extras.kind.is_empty() {
+        map.insert("Kind".into(), json!(instance.extras.kind));
     }
     map.insert("ID".into(), json!(instance.id));
     map.insert("Service".into(), json!(instance.service));
@@ -71,8 +74,8 @@ fn service(entry: &InstanceEntry) -> Map<String, Value> {
     map.insert("Meta".into(), json!(instance.meta));
     map.insert("Port".into(), json!(instance.port));
     map.insert("Address".into(), json!(address(entry)));
-    if !instance.socket_path.is_empty() {
-        map.insert("SocketPath".into(), json!(instance.socket_path));
+    if !instance.extras.socket_path.is_empty() {
+        map.insert("SocketPath".into(), json!(instance.extras.socket_path));
     }
     let addresses = service_addresses(entry);
     if !addresses.is_empty() {
@@ -80,7 +83,7 @@ fn service(entry: &InstanceEntry) -> Map<String, Value> {
     }
     map.insert("Weights".into(), weights(entry));
     map.insert("EnableTagOverride".into(), json!(instance.enable_tag_override));
-    if let Some(locality) = &instance.locality {
+    if let Some(locality) = &instance.extras.locality {
         map.insert("Locality".into(), json!({ "Region": locality.region, "Zone": locality.zone }));
     }
     map
@@ -129,7 +132,7 @@ pub(super) fn catalog_service(node: &NodeEntry, entry: &InstanceEntry, datacente
     put("Datacenter", json!(datacenter));
     put("TaggedAddresses", json!(node_addresses(&n.address, &n.tagged_addresses)));
     put("NodeMeta", json!(n.meta));
-    put("ServiceKind", json!(instance.kind));
+    put("ServiceKind", json!(instance.extras.kind));
     put("ServiceID", json!(instance.id));
     put("ServiceName", json!(instance.service));
     put("ServiceTags", json!(instance.tags));
@@ -140,11 +143,11 @@ pub(super) fn catalog_service(node: &NodeEntry, entry: &InstanceEntry, datacente
     put("ServiceWeights", weights(entry));
     put("ServiceMeta", json!(instance.meta));
     put("ServicePort", json!(instance.port));
-    put("ServiceSocketPath", json!(instance.socket_path));
+    put("ServiceSocketPath", json!(instance.extras.socket_path));
     put("ServiceEnableTagOverride", json!(instance.enable_tag_override));
     put("ServiceProxy", no_proxy());
     put("ServiceConnect", json!({}));
-    let locality = instance.locality.as_ref();
+    let locality = instance.extras.locality.as_ref();
     put("ServiceLocality", json!(locality.map(|l| json!({ "Region": l.region, "Zone": l.zone }))));
     put("CreateIndex", json!(entry.create_index));
     put("ModifyIndex", json!(entry.modify_index));
@@ -161,11 +164,11 @@ pub(super) struct CheckShape {
     name: String,
     pub(super) status: &'static str,
     notes: String,
-    output: Arc<str>,
+    output: ArcStr,
     #[serde(rename = "ServiceID")]
     service_id: String,
     service_name: String,
-    service_tags: Vec<String>,
+    service_tags: Texts,
     r#type: &'static str,
     interval: String,
     timeout: String,
@@ -189,7 +192,7 @@ pub(super) fn check(entry: &CheckEntry, of: Option<&InstanceEntry>) -> CheckShap
         output: entry.output.clone(),
         service_id: check.instance.as_ref().map_or_else(String::new, ToString::to_string),
         service_name: of.map_or_else(String::new, |of| of.instance.service.to_string()),
-        service_tags: of.map_or_else(Vec::new, |of| of.instance.tags.clone()),
+        service_tags: of.map_or_else(Texts::default, |of| of.instance.tags.clone()),
         r#type: check.kind.type_word(),
         interval: if probes { shown(check.interval) } else { String::new() },
         timeout: if probes { shown(check.timeout) } else { String::new() },
@@ -239,7 +242,7 @@ fn maintenance(node: &NodeEntry, of: Option<&InstanceEntry>) -> Option<CheckShap
         output: "".into(),
         service_id: of.map_or_else(String::new, |of| of.instance.id.to_string()),
         service_name: of.map_or_else(String::new, |of| of.instance.service.to_string()),
-        service_tags: of.map_or_else(Vec::new, |of| of.instance.tags.clone()),
+        service_tags: of.map_or_else(Texts::default, |of| of.instance.tags.clone()),
         r#type: "maintenance",
         interval: String::new(),
         timeout: String::new(),

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
@@ -43,7 +45,7 @@ impl Definition {
 pub enum Record {
     Node(Arc<Node>),
     Instance(Arc<Instance>),
-    Check(Arc<Check>),
+    Check(Check),
     Maintenance(Maintenance),
 }
 
@@ -54,7 +56,7 @@ pub struct Maintenance {
     /// The whole node where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
-    pub reason: Arc<str>,
+    pub reason: ArcStr,
 }
 
 impl Record {

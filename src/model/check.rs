@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -45,12 +47,19 @@ impl fmt::Display for Status {
 pub struct Check {
     pub node: NodeName,
     pub id: CheckId,
-    pub name: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub notes: String,
     /// The instance that is checked; the whole node where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
+    #[serde(flatten)]
+    pub terms: Arc<Terms>,
+}
+
+/// What a check does, how often, and how it is judged. Checks of one service often have the same, and then share them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Terms {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub notes: String,
     pub kind: CheckKind,
     /// From the end of one probe to the start of the next; zero for kinds that do not probe.
     #[serde(with = "duration::text", default)]
@@ -77,7 +86,21 @@ pub struct Check {
     pub origin: Origin,
 }
 
+impl Deref for Check {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
+}
+
 impl Check {
+    /// The same check on terms that differ in what `change` sets.
+    pub fn with(mut self, change: impl FnOnce(&mut Terms)) -> Self {
+        change(Arc::make_mut(&mut self.terms));
+        self
+    }
+
     /// Whether results come from work of our own: not from a client's updates, nor from outside.
     pub fn is_probe(&self) -> bool {
         !matches!(self.kind, CheckKind::Ttl { .. } | CheckKind::External)
@@ -90,7 +113,7 @@ impl Check {
 }
 
 /// TLS for a probe. `Some` means that TLS is spoken.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct ProbeTls {
     /// The certificate is not verified.
     #[serde(default)]
@@ -101,7 +124,7 @@ pub struct ProbeTls {
 }
 
 /// What a check does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum CheckKind {
     /// 2xx passing, 429 warning, all else critical.

@@ -1,10 +1,11 @@
 //! One registration of a service.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Address, InstanceId, NodeName, ServiceName};
+use super::{Address, InstanceId, NodeName, Pairs, ServiceName, Texts};
 
 /// One registration of a service: what the client said of it. What is found out about it (its
 /// checks' status) is kept apart, in the registry.
@@ -13,30 +14,74 @@ pub struct Instance {
     pub node: NodeName,
     pub id: InstanceId,
     pub service: ServiceName,
-    /// Consul's `Kind`, kept as it came; empty for an ordinary service.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub kind: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "Texts::is_empty")]
+    pub tags: Texts,
     /// Where the instance is reached; the node's address where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tagged_addresses: BTreeMap<String, TaggedAddress>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub meta: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Pairs::is_empty")]
+    pub meta: Pairs,
     #[serde(default)]
     pub port: u16,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub socket_path: String,
     #[serde(default)]
     pub weights: Weights,
     #[serde(default)]
     pub enable_tag_override: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub locality: Option<Locality>,
     #[serde(default)]
     pub origin: Origin,
+    #[serde(flatten)]
+    pub extras: Seldom,
+}
+
+/// What few instances have.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Extras {
+    /// Consul's `Kind`, kept as it came; empty for an ordinary service.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tagged_addresses: BTreeMap<String, TaggedAddress>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
+}
+
+/// [`Extras`], or a pointer's width for an instance that has none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seldom(Option<Box<Extras>>);
+
+static NONE: Extras = Extras {
+    kind: String::new(),
+    tagged_addresses: BTreeMap::new(),
+    socket_path: String::new(),
+    locality: None,
+};
+
+impl Deref for Seldom {
+    type Target = Extras;
+
+    fn deref(&self) -> &Extras {
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl From<Extras> for Seldom {
+    fn from(extras: Extras) -> Self {
+        Self((extras != NONE).then(|| Box::new(extras)))
+    }
+}
+
+impl Serialize for Seldom {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Extras::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seldom {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Extras::deserialize(deserializer).map(Self::from)
+    }
 }
 
 /// An address under a name such as `lan_ipv6` or `wan`.
@@ -70,7 +115,7 @@ pub struct Locality {
 }
 
 /// Who owns a definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// Registered through the agent API: listed by it, deregistered through it.

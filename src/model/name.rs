@@ -9,8 +9,8 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest name or id that is taken, in octets.
@@ -27,7 +27,7 @@ pub enum NameError {
     Control { what: &'static str, text: String },
 }
 
-fn parse(what: &'static str, text: &str) -> Result<Arc<str>, NameError> {
+fn check(what: &'static str, text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty { what });
     }
@@ -37,7 +37,7 @@ fn parse(what: &'static str, text: &str) -> Result<Arc<str>, NameError> {
     if text.chars().any(char::is_control) {
         return Err(NameError::Control { what, text: text.to_owned() });
     }
-    Ok(Arc::from(text))
+    Ok(())
 }
 
 /// Whether a text can be one label of a DNS name here: letters, digits, `-` and `_`, 1 to 63 octets
@@ -45,6 +45,34 @@ fn parse(what: &'static str, text: &str) -> Result<Arc<str>, NameError> {
 pub fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// A text and its lower case behind one pointer, since a registry holds millions of them: the text alone where both are the
+/// same, else NUL, lower case, text. No name holds a NUL, and folding ASCII keeps the length.
+#[derive(Clone)]
+struct Folded(ArcStr);
+
+impl Folded {
+    fn new(text: &str) -> Self {
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            Self(arcstr::format!("\0{}{text}", text.to_ascii_lowercase()))
+        } else {
+            Self(text.into())
+        }
+    }
+
+    fn halves(&self) -> (&str, &str) {
+        let both = self.0.strip_prefix('\0');
+        both.map_or((&self.0, &self.0), |both| both.split_at(both.len() / 2))
+    }
+
+    fn folded(&self) -> &str {
+        self.halves().0
+    }
+
+    fn text(&self) -> &str {
+        self.halves().1
+    }
 }
 
 macro_rules! serde_by_text {
@@ -77,45 +105,37 @@ macro_rules! folded_name {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone)]
-        pub struct $type {
-            text: Arc<str>,
-            folded: Arc<str>,
-        }
+        pub struct $type(Folded);
 
         impl $type {
             /// Parses a name: not empty, no control characters, at most [`NAME_OCTETS_MAX`] octets.
             pub fn parse(text: &str) -> Result<Self, NameError> {
-                let text = parse($what, text)?;
-                let folded = if text.bytes().any(|b| b.is_ascii_uppercase()) {
-                    Arc::from(text.to_ascii_lowercase())
-                } else {
-                    text.clone()
-                };
-                Ok(Self { text, folded })
+                check($what, text)?;
+                Ok(Self(Folded::new(text)))
             }
             /// As it was registered.
             pub fn as_str(&self) -> &str {
-                &self.text
+                self.0.text()
             }
             /// In lower case: what is compared, and what a DNS question is looked up by.
             pub fn folded(&self) -> &str {
-                &self.folded
+                self.0.folded()
             }
             /// Whether the name can be asked for in DNS (see [`is_label`]).
             pub fn is_label(&self) -> bool {
-                is_label(&self.text)
+                is_label(self.as_str())
             }
         }
 
         impl PartialEq for $type {
             fn eq(&self, other: &Self) -> bool {
-                self.folded == other.folded
+                self.folded() == other.folded()
             }
         }
         impl Eq for $type {}
         impl Hash for $type {
             fn hash<H: Hasher>(&self, state: &mut H) {
-                self.folded.hash(state);
+                self.folded().hash(state);
             }
         }
         impl PartialOrd for $type {
@@ -125,13 +145,13 @@ macro_rules! folded_name {
         }
         impl Ord for $type {
             fn cmp(&self, other: &Self) -> Ordering {
-                self.folded.cmp(&other.folded)
+                self.folded().cmp(other.folded())
             }
         }
         /// Look-ups by a text that is already in lower case.
         impl Borrow<str> for $type {
             fn borrow(&self) -> &str {
-                &self.folded
+                self.folded()
             }
         }
         serde_by_text!($type);
@@ -142,12 +162,13 @@ macro_rules! exact_id {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $type(Arc<str>);
+        pub struct $type(ArcStr);
 
         impl $type {
             /// Parses an id: not empty, no control characters, at most [`NAME_OCTETS_MAX`] octets.
             pub fn parse(text: &str) -> Result<Self, NameError> {
-                parse($what, text).map(Self)
+                check($what, text)?;
+                Ok(Self(text.into()))
             }
             /// The id's text.
             pub fn as_str(&self) -> &str {
@@ -189,6 +210,9 @@ mod tests {
         let (upper, lower) = (ServiceName::parse("Redis").unwrap(), ServiceName::parse("redis").unwrap());
         assert_eq!(upper, lower);
         assert_eq!((upper.as_str(), upper.folded()), ("Redis", "redis"));
+        assert_eq!((lower.as_str(), lower.folded()), ("redis", "redis"));
+        let mixed = NodeName::parse("ÄäXß").unwrap();
+        assert_eq!((mixed.as_str(), mixed.folded()), ("ÄäXß", "Ääxß"));
     }
 
     #[test]

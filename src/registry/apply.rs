@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+use smallvec::{Array, SmallVec};
+
 use super::snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
 use super::watch::Topic;
 use crate::model::{
     Address, Check, CheckKey, Definition, Instance, InstanceId, Key, Maintenance, Node, NodeName,
     Observation, Record, ServiceName, Status,
 };
-use crate::store::Loaded;
+
+/// Instances of a service whose checks are looked at for terms to share.
+const ALIKE_MAX: usize = 2;
 
 /// What applying changes did, beside the new state.
 #[derive(Debug, Default)]
@@ -24,38 +29,6 @@ pub(super) struct Effects {
     pub(super) visible: bool,
     /// Whether anything differs at all, were it only a probe's output.
     pub(super) changed: bool,
-}
-
-/// The state that a store's contents describe, with our own node in it.
-pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
-    let mut state = Snapshot { index: loaded.index.max(1), ..Snapshot::default() };
-    let mut effects = Effects::default();
-    state.put_node(state.index, &Arc::new(own.clone()), &mut effects);
-    for stored in loaded.records {
-        // Our own node is what the configuration says now, not what it was.
-        if matches!(&stored.record, Record::Node(node) if node.name == own.name) {
-            state.set_create_index(&stored.record.key(), stored.create_index);
-            continue;
-        }
-        state.put(stored.modify_index, &stored.record, &mut effects);
-        state.set_create_index(&stored.record.key(), stored.create_index);
-    }
-    for stored in loaded.statuses {
-        let Some(entry) = state.check(&stored.check) else { continue };
-        // When it flipped was not stored: the mark is not below that.
-        let (generation, index) = (Some(entry.generation), state.index);
-        let observation = Observation {
-            check: stored.check,
-            generation,
-            status: stored.status,
-            output: stored.output,
-            to_flip: 1,
-        };
-        state.observe(index, &observation, &mut effects);
-    }
-    state.floor = state.index;
-    state.serial = state.index as u32;
-    state
 }
 
 impl Snapshot {
@@ -95,13 +68,13 @@ impl Snapshot {
         }
         let before = entry.status;
         let flipped = before != seen.status;
-        if !flipped && entry.output == seen.output && entry.to_flip == seen.to_flip {
+        if !flipped && *entry.output == *seen.output && entry.to_flip == seen.to_flip {
             return false;
         }
         let paced = entry.to_flip != seen.to_flip.max(1);
         let mut after = CheckEntry::clone(entry);
         after.status = seen.status;
-        after.output = seen.output.clone();
+        after.output = (&*seen.output).into();
         after.to_flip = seen.to_flip.max(1);
         effects.changed = true;
         let health = self.health_of(&seen.check);
@@ -159,7 +132,7 @@ impl Snapshot {
             maintenance: None,
             instances: Default::default(),
             checks: Default::default(),
-            own_checks: Vec::new(),
+            own_checks: Default::default(),
             create_index: index,
             modify_index: index,
             index,
@@ -192,7 +165,7 @@ impl Snapshot {
             }
             None => InstanceEntry {
                 instance: instance.clone(),
-                checks: Vec::new(),
+                checks: Default::default(),
                 maintenance: None,
                 create_index: index,
                 modify_index: index,
@@ -231,14 +204,14 @@ impl Snapshot {
     }
 
     /// Takes an instance out of its service's map, and the service away when it was the last.
-    fn leave_service(&mut self, index: u64, entry: &InstanceEntry, effects: &mut Effects) {
+    fn leave_service(&mut self, index: u64, entry: &Arc<InstanceEntry>, effects: &mut Effects) {
         let instance = &entry.instance;
         let owner = Owner::Service(instance.service.clone());
         self.own_addresses(Some(instance_addresses(instance)), None, &owner);
         effects.topics.insert(Topic::Service(instance.service.clone()));
         let Some(service) = self.services.get_mut(&instance.service) else { return };
         let service = Arc::make_mut(service);
-        service.instances.remove(&(instance.node.clone(), instance.id.clone()));
+        service.instances.remove(entry);
         service.index = index;
         if service.instances.is_empty() {
             self.services.remove(&instance.service);
@@ -246,11 +219,13 @@ impl Snapshot {
         }
     }
 
-    fn put_check(&mut self, index: u64, check: &Arc<Check>, effects: &mut Effects) {
+    fn put_check(&mut self, index: u64, check: &Check, effects: &mut Effects) {
         let Some(node) = self.nodes.get(&check.node) else { return };
         if check.instance.as_ref().is_some_and(|id| !node.instances.contains_key(id)) {
             return;
         }
+        let check = &self.shared(check);
+        let Some(node) = self.nodes.get(&check.node) else { return };
         let key = check.key();
         let old = node.checks.get(&check.id).cloned();
         // A check that moves to another instance starts anew.
@@ -258,7 +233,7 @@ impl Snapshot {
         let entry = CheckEntry {
             check: check.clone(),
             status: kept.map_or(check.initial, |old| old.status),
-            output: kept.map_or_else(|| Arc::from(""), |old| old.output.clone()),
+            output: kept.map_or_else(ArcStr::new, |old| old.output.clone()),
             to_flip: 1,
             generation: index,
             create_index: kept.map_or(index, |old| old.create_index),
@@ -277,6 +252,37 @@ impl Snapshot {
         self.replace_check(&Arc::new(entry));
         effects.visible = visible;
         self.touch_checked(index, &check.node, check.instance.as_ref(), effects);
+    }
+
+    /// The check with the texts and terms that the registry has already, since it holds millions of them.
+    fn shared(&self, check: &Check) -> Check {
+        let mut check = check.clone();
+        let Some(node) = self.nodes.get(&check.node) else { return check };
+        if check.node.as_str() == node.node.name.as_str() {
+            check.node = node.node.name.clone();
+        }
+        let of = check.instance.as_ref().and_then(|id| node.instances.get(id));
+        let Some(of) = of else { return check };
+        check.instance = Some(of.instance.id.clone());
+        let service = self.services.get(&of.instance.service);
+        let others = service.into_iter().flat_map(|service| service.instances.values().take(ALIKE_MAX));
+        let mut alike = others.chain([of]).flat_map(|entry| &entry.checks);
+        if let Some(alike) = alike.find(|other| other.check.terms == check.terms) {
+            check.terms = alike.check.terms.clone();
+        }
+        check
+    }
+
+    /// Gives an instance the texts of its node and its service, where they are spelt the same.
+    pub(super) fn share_names(&self, instance: &mut Instance) {
+        let node = self.nodes.get(&instance.node).map(|entry| &entry.node.name);
+        if let Some(name) = node.filter(|name| name.as_str() == instance.node.as_str()) {
+            instance.node = name.clone();
+        }
+        let service = self.services.get(&instance.service).map(|entry| &entry.name);
+        if let Some(name) = service.filter(|name| name.as_str() == instance.service.as_str()) {
+            instance.service = name.clone();
+        }
     }
 
     fn remove_check(&mut self, index: u64, key: &CheckKey, effects: &mut Effects) {
@@ -303,7 +309,7 @@ impl Snapshot {
         index: u64,
         node: &NodeName,
         instance: Option<&InstanceId>,
-        reason: Option<Arc<str>>,
+        reason: Option<ArcStr>,
         effects: &mut Effects,
     ) {
         let Some(entry) = self.nodes.get_mut(node) else { return };
@@ -326,12 +332,11 @@ impl Snapshot {
         if let Some(node) = self.nodes.get_mut(&instance.node) {
             Arc::make_mut(node).instances.insert(instance.id.clone(), entry.clone());
         }
-        let service = self.services.entry(instance.service.clone()).or_insert_with(|| {
-            let name = instance.service.clone();
-            Arc::new(ServiceEntry { name, instances: Default::default(), index: 0 })
-        });
-        let key = (instance.node.clone(), instance.id.clone());
-        Arc::make_mut(service).instances.insert(key, entry);
+        let service = self
+            .services
+            .entry(instance.service.clone())
+            .or_insert_with(|| Arc::new(ServiceEntry::new(instance.service.clone())));
+        Arc::make_mut(service).instances.put(entry);
     }
 
     /// Puts a check into its node's map and its instance's list.
@@ -365,19 +370,16 @@ impl Snapshot {
             return;
         }
         if let Some(ip) = new {
-            *self.addresses.entry(ip).or_default().entry(owner.clone()).or_insert(0) += 1;
+            *self.addresses.entry((ip, Some(owner.clone()))).or_insert(0) += 1;
         }
         let Some(ip) = old else { return };
-        let Some(owners) = self.addresses.get_mut(&ip) else { return };
-        let left = owners.get_mut(owner).map_or(0, |count| {
+        let key = (ip, Some(owner.clone()));
+        let left = self.addresses.get_mut(&key).map_or(0, |count| {
             *count -= 1;
             *count
         });
         if left == 0 {
-            owners.remove(owner);
-        }
-        if owners.is_empty() {
-            self.addresses.remove(&ip);
+            self.addresses.remove(&key);
         }
     }
 
@@ -425,31 +427,6 @@ impl Snapshot {
         }
     }
 
-    /// After a load: when the record was made, which a put cannot know.
-    fn set_create_index(&mut self, key: &Key, create_index: u64) {
-        match key {
-            Key::Node(name) => {
-                if let Some(entry) = self.nodes.get_mut(name) {
-                    Arc::make_mut(entry).create_index = create_index;
-                }
-            }
-            Key::Instance(node, id) => {
-                if let Some(entry) = self.instance(node.folded(), id.as_str()) {
-                    let entry = InstanceEntry { create_index, ..InstanceEntry::clone(entry) };
-                    self.replace_instance(Arc::new(entry));
-                }
-            }
-            Key::Check(node, id) => {
-                let key = CheckKey { node: node.clone(), id: id.clone() };
-                if let Some(entry) = self.check(&key) {
-                    let entry = CheckEntry { create_index, ..CheckEntry::clone(entry) };
-                    self.replace_check(&Arc::new(entry));
-                }
-            }
-            Key::Maintenance(..) => {}
-        }
-    }
-
     /// How many checks have this status.
     pub fn checks_with(&self, status: Status) -> usize {
         self.counts.checks[status as usize]
@@ -457,7 +434,7 @@ impl Snapshot {
 }
 
 /// Checks stand in the order of their ids, as a start loads them: a list looks the same before and after.
-fn replace_in(checks: &mut Vec<Arc<CheckEntry>>, entry: &Arc<CheckEntry>) {
+fn replace_in<A: Array<Item = Arc<CheckEntry>>>(checks: &mut SmallVec<A>, entry: &Arc<CheckEntry>) {
     match checks.binary_search_by(|check| check.check.id.cmp(&entry.check.id)) {
         Ok(at) => checks[at] = entry.clone(),
         Err(at) => checks.insert(at, entry.clone()),
@@ -465,21 +442,22 @@ fn replace_in(checks: &mut Vec<Arc<CheckEntry>>, entry: &Arc<CheckEntry>) {
 }
 
 /// The plain address and those of the dual-stack form: what reverse names are known of.
-type Addresses = [Option<IpAddr>; 3];
+pub(super) type Addresses = [Option<IpAddr>; 3];
 const FAMILIES: [&str; 2] = ["lan_ipv4", "lan_ipv6"];
 
-fn node_addresses(node: &Node) -> Addresses {
+pub(super) fn node_addresses(node: &Node) -> Addresses {
     let [v4, v6] = FAMILIES.map(|tag| node.tagged_addresses.get(tag).and_then(Address::ip));
     [node.address.ip(), v4, v6]
 }
 
-fn instance_addresses(instance: &Instance) -> Addresses {
-    let [v4, v6] = FAMILIES.map(|tag| instance.tagged_addresses.get(tag)?.address.ip());
+pub(super) fn instance_addresses(instance: &Instance) -> Addresses {
+    let [v4, v6] = FAMILIES.map(|tag| instance.extras.tagged_addresses.get(tag)?.address.ip());
     [instance.address.as_ref().and_then(Address::ip), v4, v6]
 }
 
 /// Whether a DNS answer can tell two definitions of an instance apart.
 fn answers_differ(old: &Instance, new: &Instance) -> bool {
-    (&old.service, &old.address, &old.tagged_addresses, old.port, &old.tags, old.weights, &old.meta)
-        != (&new.service, &new.address, &new.tagged_addresses, new.port, &new.tags, new.weights, &new.meta)
+    let (was, is) = (&old.extras.tagged_addresses, &new.extras.tagged_addresses);
+    (&old.service, &old.address, was, old.port, &old.tags, old.weights, &old.meta)
+        != (&new.service, &new.address, is, new.port, &new.tags, new.weights, &new.meta)
 }

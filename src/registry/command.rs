@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
+
 use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
 
 /// Who asks, through the agent API.
@@ -43,7 +45,7 @@ pub enum Command {
     Maintain {
         caller: Caller,
         instance: Option<InstanceId>,
-        reason: Option<Arc<str>>,
+        reason: Option<ArcStr>,
     },
     /// A client's word on its TTL check; restarts its timer.
     UpdateTtl {

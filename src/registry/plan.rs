@@ -1,8 +1,9 @@
 //! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
 //! nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use arcstr::ArcStr;
 
 use super::command::{Caller, Command, Refused};
 use super::limits::Limits;
@@ -129,7 +130,7 @@ impl Planner<'_> {
         &self,
         caller: &Caller,
         instance: Option<InstanceId>,
-        reason: Option<Arc<str>>,
+        reason: Option<ArcStr>,
         plan: &mut Plan,
     ) -> Result<(), Refused> {
         let (node, set) = match &instance {
@@ -178,7 +179,7 @@ impl Planner<'_> {
 
     fn put_node(&self, node: Node, plan: &mut Plan) -> Result<(), Refused> {
         let of = |what: &str| format!("{what} of node {:?}:", node.name.as_str());
-        self.limit_meta(&of, &node.meta)?;
+        self.limit_meta(&of, node.meta.iter().map(|(key, value)| (key.len(), value.len())))?;
         let (addresses, max) = (node.tagged_addresses.len(), self.limits.tagged_addresses_max);
         limit(&of("tagged addresses"), addresses, max, "tagged_addresses_max")?;
         match self.state.node(node.name.folded()) {
@@ -190,8 +191,9 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn put_instance(&self, instance: Instance, plan: &mut Plan) -> Result<(), Refused> {
+    fn put_instance(&self, mut instance: Instance, plan: &mut Plan) -> Result<(), Refused> {
         self.limit_instance(&instance)?;
+        self.state.share_names(&mut instance);
         let old = self.state.instance(instance.node.folded(), instance.id.as_str());
         match old {
             Some(old) if instance.origin != Origin::File => {
@@ -214,27 +216,27 @@ impl Planner<'_> {
         let of = |what: &str| format!("{what} of service {:?}:", instance.id.as_str());
         let limits = self.limits;
         limit(&of("tags"), instance.tags.len(), limits.tags_max, "tags_max")?;
-        for tag in &instance.tags {
+        for tag in instance.tags.iter() {
             limit(&of("octets of a tag"), tag.len(), limits.tag_octets_max, "tag_octets_max")?;
         }
-        self.limit_meta(&of, &instance.meta)?;
-        let addresses = instance.tagged_addresses.len();
+        self.limit_meta(&of, instance.meta.iter().map(|(key, value)| (key.len(), value.len())))?;
+        let addresses = instance.extras.tagged_addresses.len();
         limit(&of("tagged addresses"), addresses, limits.tagged_addresses_max, "tagged_addresses_max")
     }
 
-    /// The limits on meta, the same for nodes and instances.
+    /// The limits on meta, the same for nodes and instances; `meta` has the octets of each key and value.
     fn limit_meta(
         &self,
         of: &impl Fn(&str) -> String,
-        meta: &BTreeMap<String, String>,
+        meta: impl Iterator<Item = (usize, usize)> + Clone,
     ) -> Result<(), Refused> {
         let limits = self.limits;
-        limit(&of("meta pairs"), meta.len(), limits.meta_pairs_max, "meta_pairs_max")?;
+        limit(&of("meta pairs"), meta.clone().count(), limits.meta_pairs_max, "meta_pairs_max")?;
         for (key, value) in meta {
             let max = limits.meta_key_octets_max;
-            limit(&of("octets of a meta key"), key.len(), max, "meta_key_octets_max")?;
+            limit(&of("octets of a meta key"), key, max, "meta_key_octets_max")?;
             let max = limits.meta_value_octets_max;
-            limit(&of("octets of a meta value"), value.len(), max, "meta_value_octets_max")?;
+            limit(&of("octets of a meta value"), value, max, "meta_value_octets_max")?;
         }
         Ok(())
     }
@@ -282,7 +284,8 @@ impl Planner<'_> {
                 plan.renewals.push(key.clone());
             }
             // The status to start with says nothing about a check that has one.
-            let same = Check { initial: old.check.initial, ..check.clone() } == *old.check;
+            let started = check.clone().with(|terms| terms.initial = old.check.initial);
+            let same = started == old.check;
             if same {
                 if check.is_probe() && old.status != Status::Passing {
                     plan.kicks.push(key);
@@ -290,7 +293,7 @@ impl Planner<'_> {
                 return Ok(());
             }
         }
-        plan.definitions.push(Definition::Put(Record::Check(Arc::new(check))));
+        plan.definitions.push(Definition::Put(Record::Check(check)));
         Ok(())
     }
 
@@ -328,7 +331,7 @@ impl Planner<'_> {
                     check: key,
                     generation: None,
                     status,
-                    output: old.output.clone(),
+                    output: old.output.as_str().into(),
                     to_flip: 1,
                 });
             }

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arcstr::ArcStr;
 use proptest::prelude::*;
 
-use super::apply::{self, Effects};
+use super::apply::Effects;
 use super::command::{Caller, Command};
 use super::limits::Limits;
+use super::load;
 use super::plan::Planner;
 use super::snapshot::{Counts, Owner, Snapshot};
 use super::watch::Topic;
@@ -46,27 +48,21 @@ fn instance(node: usize, id: usize, service: usize, host: Option<u8>, port: u16)
         node: name(node),
         id: InstanceId::parse(IDS[id]).unwrap(),
         service: ServiceName::parse(SERVICES[service]).unwrap(),
-        kind: String::new(),
-        tags: if port.is_multiple_of(2) { vec!["even".into()] } else { vec![] },
+        tags: port.is_multiple_of(2).then_some("even").into_iter().collect(),
         address: host.map(|host| Address::parse(&format!("10.0.1.{host}")).unwrap()),
-        tagged_addresses: BTreeMap::new(),
-        meta: BTreeMap::new(),
+        meta: Pairs::default(),
         port,
-        socket_path: String::new(),
         weights: Weights::default(),
         enable_tag_override: false,
-        locality: None,
         origin: Origin::Agent,
+        extras: Seldom::default(),
     }
 }
 
 fn check(node: usize, id: usize, of: Option<usize>, ttl: u64, initial: Status) -> Check {
-    Check {
-        node: name(node),
-        id: CheckId::parse(CHECKS[id]).unwrap(),
+    let terms = Terms {
         name: "a check".into(),
         notes: String::new(),
-        instance: of.map(|id| InstanceId::parse(IDS[id]).unwrap()),
         kind: CheckKind::Ttl { ttl: Duration::from_secs(ttl) },
         interval: Duration::ZERO,
         timeout: Duration::ZERO,
@@ -77,6 +73,12 @@ fn check(node: usize, id: usize, of: Option<usize>, ttl: u64, initial: Status) -
         output_max: 4096,
         initial,
         origin: Origin::Agent,
+    };
+    Check {
+        node: name(node),
+        id: CheckId::parse(CHECKS[id]).unwrap(),
+        instance: of.map(|id| InstanceId::parse(IDS[id]).unwrap()),
+        terms: terms.into(),
     }
 }
 
@@ -101,7 +103,7 @@ fn command() -> impl Strategy<Value = Command> {
     });
     let id = |i: usize| InstanceId::parse(IDS[i]).unwrap();
     let check_id = |c: usize| CheckId::parse(CHECKS[c]).unwrap();
-    let reason = prop::option::of(Just(Arc::<str>::from("because")));
+    let reason = prop::option::of(Just(ArcStr::from("because")));
     prop_oneof![
         4 => register,
         3 => register_check,
@@ -140,7 +142,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let state = apply::load(Loaded::default(), &node(0, 200));
+        let state = load::load(Loaded::default(), &node(0, 200));
         Self { state, disk: BTreeMap::new(), effects: Effects::default() }
     }
 
@@ -172,19 +174,24 @@ impl Bench {
         moved
     }
 
-    fn replayed(&self) -> Snapshot {
-        let stored = |record: &Record| Stored { record: record.clone(), create_index: 1, modify_index: 1 };
+    fn loaded(&self) -> Loaded {
+        // Made and last changed at once: one by one, a put cannot know when a record was made.
+        let stored =
+            |(n, record): (u64, &Record)| Stored { record: record.clone(), create_index: n, modify_index: n };
         let status = |entry: &Arc<super::CheckEntry>| StoredStatus {
             check: entry.key(),
             status: entry.status,
             output: entry.output.clone(),
         };
-        let loaded = Loaded {
-            records: self.disk.values().map(stored).collect(),
+        Loaded {
+            records: (1..).zip(self.disk.values()).map(stored).collect(),
             statuses: self.state.checks().map(status).collect(),
             index: self.state.index,
-        };
-        apply::load(loaded, &node(0, 200))
+        }
+    }
+
+    fn replayed(&self) -> Snapshot {
+        load::load(self.loaded(), &node(0, 200))
     }
 }
 
@@ -206,6 +213,53 @@ fn seen(state: &Snapshot, service: &str) -> Vec<String> {
         )
     };
     service.instances.values().map(show).collect()
+}
+
+/// Everything that a reader can see but the indexes of what is a sum of others: a load counts those from its mark.
+fn everything(state: &Snapshot) -> Vec<String> {
+    let check = |c: &Arc<super::CheckEntry>| {
+        let of = (&c.check, c.status, &c.output, c.to_flip);
+        format!("{of:?} {} {} {}", c.generation, c.create_index, c.modify_index)
+    };
+    let instance = |e: &Arc<super::InstanceEntry>| {
+        let checks: Vec<_> = e.checks.iter().map(check).collect();
+        format!("{:?} {:?} {checks:?} {} {}", e.instance, e.maintenance, e.create_index, e.modify_index)
+    };
+    let nodes = state.nodes().map(|n| {
+        let instances: Vec<_> = n.instances.iter().map(|(id, e)| (id.clone(), instance(e))).collect();
+        let checks: Vec<_> = n.checks.iter().map(|(id, c)| (id.clone(), check(c))).collect();
+        let own: Vec<_> = n.own_checks.iter().map(check).collect();
+        let of = (&n.node, &n.maintenance, n.create_index, n.modify_index);
+        format!("{of:?} {instances:?} {checks:?} {own:?}")
+    });
+    let services = state.services().map(|s| {
+        let members: Vec<_> = s.instances.values().map(instance).collect();
+        format!("{:?} {:?} {members:?}", s.name.as_str(), s.name.folded())
+    });
+    let addresses = state.addresses.iter().map(|all| format!("{all:?}"));
+    let whole = format!("{} {} {:?} {}", state.index, state.floor, state.counts, state.serial);
+    nodes.chain(services).chain(addresses).chain([whole]).collect()
+}
+
+/// The load as it would be one record at a time, as changes arrive.
+fn loaded_one_by_one(loaded: Loaded, own: &Node) -> Snapshot {
+    let mut state = Snapshot { index: loaded.index.max(1), ..Snapshot::default() };
+    let mut effects = Effects::default();
+    let mark = state.index;
+    state.define(mark, &Definition::Put(Record::Node(Arc::new(own.clone()))), &mut effects);
+    for stored in loaded.records {
+        if !matches!(&stored.record, Record::Node(node) if node.name == own.name) {
+            state.define(stored.modify_index, &Definition::Put(stored.record), &mut effects);
+        }
+    }
+    for StoredStatus { check, status, output } in loaded.statuses {
+        let output = output.as_str().into();
+        let seen = Observation { check, generation: None, status, output, to_flip: 1 };
+        state.observe(mark, &seen, &mut effects);
+    }
+    state.floor = mark;
+    state.serial = mark as u32;
+    state
 }
 
 fn assert_consistent(state: &Snapshot) {
@@ -230,8 +284,8 @@ fn assert_consistent(state: &Snapshot) {
             counts.instances += 1;
             own(entry.instance.address.as_ref(), Owner::Service(entry.instance.service.clone()));
             let service = state.service(entry.instance.service.folded()).unwrap();
-            let key = (entry.instance.node.clone(), entry.instance.id.clone());
-            assert!(Arc::ptr_eq(&service.instances[&key], entry), "an instance stands in two forms");
+            let stands = |member: &Arc<super::InstanceEntry>| Arc::ptr_eq(member, entry);
+            assert!(service.instances.values().any(stands), "an instance stands in two forms");
             for check in &entry.checks {
                 assert!(Arc::ptr_eq(check, &node.checks[&check.check.id]), "a check outlived its place");
             }
@@ -241,11 +295,8 @@ fn assert_consistent(state: &Snapshot) {
     let in_services: usize = state.services().map(|service| service.instances.len()).sum();
     assert_eq!(in_services, counts.instances);
     assert!(state.services().all(|service| !service.instances.is_empty()));
-    let kept: BTreeMap<_, _> = state
-        .addresses
-        .iter()
-        .flat_map(|(ip, owners)| owners.iter().map(|(owner, count)| ((*ip, owner.clone()), *count)))
-        .collect();
+    let kept: BTreeMap<_, _> =
+        state.addresses.iter().map(|((ip, owner), count)| ((*ip, owner.clone().unwrap()), *count)).collect();
     assert_eq!(kept, owners);
 }
 
@@ -279,6 +330,27 @@ proptest! {
         };
         prop_assert_eq!(names(&bench.state), names(&replayed));
         prop_assert!(replayed.index() >= bench.state.index());
+    }
+
+    /// A load as a whole comes to what the changes one by one come to, in whatever order nodes and ids are given.
+    #[test]
+    fn a_load_equals_changes_one_by_one(history in prop::collection::vec(command(), 1..60), reverse: bool) {
+        let mut bench = Bench::new();
+        for command in history {
+            bench.run(command);
+        }
+        let own = node(0, 200);
+        let mut loaded = bench.loaded();
+        if reverse {
+            let kind = |stored: &Stored| std::mem::discriminant(&stored.record.key());
+            loaded.records.reverse();
+            let kinds: Vec<_> = bench.loaded().records.iter().map(kind).collect();
+            loaded.records.sort_by_key(|stored| kinds.iter().position(|known| *known == kind(stored)));
+            loaded.statuses.reverse();
+        }
+        let whole = load::load(loaded, &own);
+        assert_consistent(&whole);
+        prop_assert_eq!(everything(&whole), everything(&loaded_one_by_one(bench.loaded(), &own)));
     }
 
     /// A service's index moves exactly when a reader of the service can see something new, and then

@@ -4,10 +4,13 @@
 //! path to what changed, so publishing costs what the change costs, not what the registry holds.
 //! An instance stands in its node's map and in its service's, as one shared value.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap};
+use arcstr::ArcStr;
+use imbl::{OrdMap, OrdSet};
+use smallvec::SmallVec;
 
 use super::watch::Topic;
 use crate::model::{
@@ -24,7 +27,8 @@ pub struct Snapshot {
     pub(super) floor: u64,
     pub(super) nodes: OrdMap<NodeName, Arc<NodeEntry>>,
     pub(super) services: OrdMap<ServiceName, Arc<ServiceEntry>>,
-    pub(super) addresses: HashMap<IpAddr, OrdMap<Owner, u32>>,
+    /// How many of an owner have an address. The owner is always there: none is where a look-up begins.
+    pub(super) addresses: OrdMap<(IpAddr, Option<Owner>), u32>,
     pub(super) tables: Tables,
     pub(super) counts: Counts,
 }
@@ -51,12 +55,12 @@ pub struct Counts {
 #[derive(Clone)]
 pub struct NodeEntry {
     pub node: Arc<Node>,
-    pub maintenance: Option<Arc<str>>,
+    pub maintenance: Option<ArcStr>,
     pub instances: OrdMap<InstanceId, Arc<InstanceEntry>>,
     /// Those of the node itself and those of its instances.
     pub checks: OrdMap<CheckId, Arc<CheckEntry>>,
     /// Those of the node itself.
-    pub own_checks: Vec<Arc<CheckEntry>>,
+    pub own_checks: SmallVec<[Arc<CheckEntry>; 1]>,
     pub create_index: u64,
     pub modify_index: u64,
     /// The last change to the node or anything on it.
@@ -68,7 +72,7 @@ pub struct NodeEntry {
 pub struct ServiceEntry {
     /// As the first instance spelt it.
     pub name: ServiceName,
-    pub instances: OrdMap<(NodeName, InstanceId), Arc<InstanceEntry>>,
+    pub instances: Members,
     /// The last change to an instance, its checks or its node.
     pub index: u64,
 }
@@ -77,8 +81,9 @@ pub struct ServiceEntry {
 #[derive(Debug, Clone)]
 pub struct InstanceEntry {
     pub instance: Arc<Instance>,
-    pub checks: Vec<Arc<CheckEntry>>,
-    pub maintenance: Option<Arc<str>>,
+    /// Nearly all have one or none.
+    pub checks: SmallVec<[Arc<CheckEntry>; 1]>,
+    pub maintenance: Option<ArcStr>,
     pub create_index: u64,
     pub modify_index: u64,
 }
@@ -86,15 +91,78 @@ pub struct InstanceEntry {
 /// One check and its status.
 #[derive(Debug, Clone)]
 pub struct CheckEntry {
-    pub check: Arc<Check>,
+    pub check: Check,
     pub status: Status,
-    pub output: Arc<str>,
+    pub output: ArcStr,
     /// Results still needed before the status can change; at least 1.
     pub to_flip: u32,
     /// Which definition this is: changes when the definition does.
     pub generation: u64,
     pub create_index: u64,
     pub modify_index: u64,
+}
+
+impl ServiceEntry {
+    /// One without instances yet.
+    pub(super) fn new(name: ServiceName) -> Self {
+        Self { name, instances: Members::default(), index: 0 }
+    }
+}
+
+/// The instances of a service in the order of node and id: each one's key is in the entry itself.
+#[derive(Clone, Default)]
+pub struct Members(OrdSet<Member>);
+
+#[derive(Clone)]
+struct Member(Arc<InstanceEntry>);
+
+impl Members {
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &Arc<InstanceEntry>> {
+        self.0.iter().map(|member| &member.0)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts an entry into its place, instead of the one that is there.
+    pub(super) fn put(&mut self, entry: Arc<InstanceEntry>) {
+        self.0.insert(Member(entry));
+    }
+
+    pub(super) fn remove(&mut self, entry: &Arc<InstanceEntry>) {
+        self.0.remove(&Member(entry.clone()));
+    }
+}
+
+impl Member {
+    fn key(&self) -> (&NodeName, &InstanceId) {
+        (&self.0.instance.node, &self.0.instance.id)
+    }
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Member {}
+
+impl PartialOrd for Member {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Member {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
 }
 
 /// Who has an address, for reverse look-ups. Nodes sort before services.
@@ -191,7 +259,8 @@ impl Snapshot {
 
     /// The nodes and services that have this address; empty when nobody does.
     pub fn owners(&self, address: IpAddr) -> impl Iterator<Item = &Owner> {
-        self.addresses.get(&address).into_iter().flat_map(|owners| owners.keys())
+        let from_here = self.addresses.range((address, None)..).map(|(key, _)| key);
+        from_here.take_while(move |(ip, _)| *ip == address).filter_map(|(_, owner)| owner.as_ref())
     }
 
     /// The one place where probes, node checks and maintenance are combined.

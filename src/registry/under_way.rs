@@ -91,12 +91,9 @@ fn register(id: &str, ttl: Duration, deregister_after: Option<Duration>) -> Comm
     let node = own().name;
     let instance: Instance =
         serde_json::from_value(serde_json::json!({ "node": "n1", "id": id, "service": "web" })).unwrap();
-    let check = Check {
-        node,
-        id: CheckId::parse(&format!("service:{id}")).unwrap(),
+    let terms = Terms {
         name: "ttl".into(),
         notes: String::new(),
-        instance: Some(instance.id.clone()),
         kind: CheckKind::Ttl { ttl },
         interval: Duration::ZERO,
         timeout: Duration::ZERO,
@@ -107,6 +104,12 @@ fn register(id: &str, ttl: Duration, deregister_after: Option<Duration>) -> Comm
         output_max: 4096,
         initial: Status::Critical,
         origin: Origin::Agent,
+    };
+    let check = Check {
+        node,
+        id: CheckId::parse(&format!("service:{id}")).unwrap(),
+        instance: Some(instance.id.clone()),
+        terms: terms.into(),
     };
     Command::RegisterInstance { caller: caller(), instance, checks: vec![check], replace_checks: false }
 }

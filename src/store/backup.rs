@@ -5,8 +5,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ const VERSION: u32 = 1;
 enum Line {
     Backup { v: u32, index: u64, node_id: Uuid },
     Record { create_index: u64, modify_index: u64, record: Record },
-    Status { node: NodeName, check: CheckId, status: Status, output: Arc<str> },
+    Status { node: NodeName, check: CheckId, status: Status, output: ArcStr },
     End { lines: u64, sha256: String },
 }
 

@@ -16,13 +16,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use uuid::Uuid;
 
+use super::compact::Reader;
 use super::file::Config;
 use super::format::{COMMITTED, FORMAT, HIGH_WATER, META, NODE_ID, RECORDS, STATUSES};
-use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored, backup, file, format};
-use crate::model::{CheckKey, Definition, Key, Observation, Status};
+use super::{
+    Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored, StoredStatus, backup, file, format,
+};
+use crate::model::{CheckKey, Definition, Key, Observation, Record, Status};
 use crate::telemetry::Metrics;
 
 /// Indexes are reserved in blocks of so many, the next one when half is used.
@@ -69,6 +72,7 @@ impl Embedded {
     pub fn open_with(open: Opener, log: LogSender, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let database = Arc::new(open()?);
         let (loaded, node_id, high_water, committed) = read_all(&database)?;
+        raise_format(&database)?;
         metrics.store.writable.set(1);
         let shared =
             Arc::new(Shared { database: Mutex::new(Some(database)), writable: Mutex::new(Ok(())), metrics });
@@ -331,9 +335,10 @@ impl Thread {
                     let key = format::key(&definition.key());
                     match definition {
                         Definition::Put(record) => {
-                            let old =
-                                records.get(&*key)?.and_then(|old| format::decode(&key, old.value()).ok());
-                            let create_index = old.map_or(*index, |old| old.create_index);
+                            let old = records
+                                .get(&*key)?
+                                .and_then(|old| format::create_index(&key, old.value()).ok());
+                            let create_index = old.unwrap_or(*index);
                             let stored =
                                 Stored { record: record.clone(), create_index, modify_index: *index };
                             records.insert(&*key, &*format::encode(&stored))?;
@@ -368,33 +373,90 @@ fn meta(database: &Database, key: &str) -> Result<u64, StoreError> {
     read().map_err(|e| StoreError::new(e.to_string()))
 }
 
+/// Notes that values of our version may be in the file from now on, so that an older rollcall refuses it as a whole.
+fn raise_format(database: &Database) -> Result<(), StoreError> {
+    if meta(database, FORMAT)? == u64::from(format::VERSION) {
+        return Ok(());
+    }
+    let write = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        transaction.open_table(META)?.insert(FORMAT, u128::from(format::VERSION))?;
+        transaction.commit()?;
+        Ok(())
+    };
+    write().map_err(|e| StoreError::new(format!("cannot write to the registry: {e}")))
+}
+
 /// Everything, as of one moment: contents, node id, high-water mark, index of the last commit.
 fn read_all(database: &Database) -> Result<(Loaded, Uuid, u64, u64), StoreError> {
-    let broken = |e: redb::Error| StoreError::new(format!("the registry cannot be read: {e}"));
     let transaction = database.begin_read().map_err(|e| broken(e.into()))?;
-    let open = |table| transaction.open_table(table).map_err(|e| broken(e.into()));
-    let (records, statuses) = (open(RECORDS)?, open(STATUSES)?);
     let meta = transaction.open_table(META).map_err(|e| broken(e.into()))?;
     let number = |key: &str| -> Result<u128, StoreError> {
         Ok(meta.get(key).map_err(|e| broken(e.into()))?.map_or(0, |value| value.value()))
     };
     let format = number(FORMAT)?;
-    if format != u128::from(format::VERSION) {
+    if format > u128::from(format::VERSION) {
         return Err(StoreError::new(format!(
-            "the registry is in format {format}, this rollcall reads {}; start the version that wrote it, or \
+            "the registry is in format {format}, this rollcall reads up to {}; start the version that wrote it, or \
              restore a backup made by this one",
             format::VERSION
         )));
     }
     let (high_water, committed) = (number(HIGH_WATER)? as u64, number(COMMITTED)? as u64);
-    let mut loaded = Loaded { index: high_water.max(committed), ..Loaded::default() };
-    for entry in records.iter().map_err(|e| broken(e.into()))? {
-        let (key, value) = entry.map_err(|e| broken(e.into()))?;
-        loaded.records.push(format::decode(key.value(), value.value())?);
-    }
-    for entry in statuses.iter().map_err(|e| broken(e.into()))? {
-        let (key, value) = entry.map_err(|e| broken(e.into()))?;
-        loaded.statuses.push(format::decode_status(key.value(), value.value())?);
-    }
+    // Half of the work each, where there are two processors.
+    let (instances, checks) = std::thread::scope(|scope| {
+        let checks = scope.spawn(|| read_checks(&transaction));
+        let instances = read_records(&transaction, b"1", b"3", &mut Reader::default());
+        (instances, checks.join())
+    });
+    let mut records = instances?;
+    let (mut checks, statuses) = checks.map_err(|_| StoreError::new("reading the checks panicked"))??;
+    records.append(&mut checks);
+    records.append(&mut read_records(&transaction, b"4", b"5", &mut Reader::default())?);
+    let loaded = Loaded { records, statuses, index: high_water.max(committed) };
     Ok((loaded, Uuid::from_u128(number(NODE_ID)?), high_water, committed))
+}
+
+/// The records whose keys begin with `from` up to those that begin with `to`.
+fn read_records(
+    transaction: &ReadTransaction,
+    from: &[u8],
+    to: &[u8],
+    reader: &mut Reader,
+) -> Result<Vec<Stored>, StoreError> {
+    let table = transaction.open_table(RECORDS).map_err(|e| broken(e.into()))?;
+    let mut records = Vec::new();
+    for entry in table.range(from..to).map_err(|e| broken(e.into()))? {
+        let (key, value) = entry.map_err(|e| broken(e.into()))?;
+        records.push(reader.record(key.value(), value.value())?);
+    }
+    Ok(records)
+}
+
+/// The checks and their statuses. Both tables are in the order of node and id, so that one walk finds the names that the
+/// check has already.
+fn read_checks(transaction: &ReadTransaction) -> Result<(Vec<Stored>, Vec<StoredStatus>), StoreError> {
+    let mut reader = Reader::default();
+    let checks = read_records(transaction, b"3", b"4", &mut reader)?;
+    let key = |stored: &Stored| match &stored.record {
+        Record::Check(check) => Some(check.key()),
+        _ => None,
+    };
+    let mut keys = checks.iter().filter_map(key).peekable();
+    let table = transaction.open_table(STATUSES).map_err(|e| broken(e.into()))?;
+    let mut statuses = Vec::new();
+    for entry in table.iter().map_err(|e| broken(e.into()))? {
+        let (key, value) = entry.map_err(|e| broken(e.into()))?;
+        let mut status = reader.status(key.value(), value.value())?;
+        while keys.next_if(|key| *key < status.check).is_some() {}
+        if let Some(key) = keys.next_if_eq(&status.check) {
+            status.check = key;
+        }
+        statuses.push(status);
+    }
+    Ok((checks, statuses))
+}
+
+fn broken(e: redb::Error) -> StoreError {
+    StoreError::new(format!("the registry cannot be read: {e}"))
 }

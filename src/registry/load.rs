@@ -1,0 +1,213 @@
+//! The state that a store's contents describe. Pure, like [`apply`](super::apply), and it comes to the same as applying
+//! record after record; but a million of those would each copy and search what the next one changes again. Here all that a
+//! node has is gathered first, and each map is made once.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::apply::{instance_addresses, node_addresses};
+use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
+use crate::model::{Check, Instance, Maintenance, Node, NodeName, Record, ServiceName};
+use crate::store::{Loaded, Stored, StoredStatus};
+
+/// A node and what it has, in the order of ids.
+struct Gathered {
+    node: Arc<Node>,
+    entry: NodeEntry,
+    instances: Vec<InstanceEntry>,
+    checks: Vec<CheckEntry>,
+    /// Where the next check or instance that is looked for is expected: they come in order.
+    next_instance: usize,
+    next_check: usize,
+}
+
+/// All nodes while they are gathered.
+struct Gathering {
+    nodes: Vec<Gathered>,
+    places: HashMap<NodeName, usize>,
+    /// The one whose records come now.
+    current: usize,
+}
+
+/// The state, with our own node in it.
+pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
+    let index = loaded.index.max(1);
+    let mut gathering = Gathering { nodes: Vec::new(), places: HashMap::new(), current: 0 };
+    gathering.node(Arc::new(own.clone()), index, index);
+    let mut maintained = Vec::new();
+    for Stored { record, create_index, modify_index } in loaded.records {
+        match record {
+            // Our own node is what the configuration says now, not what it was.
+            Record::Node(node) if node.name == own.name => {
+                gathering.nodes[0].entry.create_index = create_index;
+            }
+            Record::Node(node) => gathering.node(node, create_index, modify_index),
+            Record::Instance(instance) => gathering.instance(instance, create_index, modify_index),
+            Record::Check(check) => gathering.check(check, create_index, modify_index),
+            Record::Maintenance(maintenance) => maintained.push(maintenance),
+        }
+    }
+    gathering.sort();
+    maintained.into_iter().for_each(|maintenance| gathering.maintain(maintenance));
+    loaded.statuses.into_iter().for_each(|status| gathering.status(status, index));
+    build(gathering.nodes, index)
+}
+
+impl Gathering {
+    fn node(&mut self, node: Arc<Node>, create_index: u64, modify_index: u64) {
+        self.places.insert(node.name.clone(), self.nodes.len());
+        let entry = NodeEntry {
+            node: node.clone(),
+            maintenance: None,
+            instances: Default::default(),
+            checks: Default::default(),
+            own_checks: Default::default(),
+            create_index,
+            modify_index,
+            index: modify_index,
+        };
+        let (instances, checks) = (Vec::new(), Vec::new());
+        self.nodes.push(Gathered { node, entry, instances, checks, next_instance: 0, next_check: 0 });
+    }
+
+    /// The node of this name; what belongs to none is passed over, as it is when it is applied.
+    fn of(&mut self, name: &NodeName) -> Option<&mut Gathered> {
+        if self.nodes[self.current].node.name != *name {
+            self.current = *self.places.get(name)?;
+        }
+        Some(&mut self.nodes[self.current])
+    }
+
+    fn instance(&mut self, instance: Arc<Instance>, create_index: u64, modify_index: u64) {
+        let Some(node) = self.of(&instance.node) else { return };
+        let (checks, maintenance) = (Default::default(), None);
+        node.instances.push(InstanceEntry { instance, checks, maintenance, create_index, modify_index });
+    }
+
+    fn check(&mut self, check: Check, create_index: u64, modify_index: u64) {
+        let Some(node) = self.of(&check.node) else { return };
+        node.checks.push(CheckEntry {
+            status: check.initial,
+            check,
+            output: Default::default(),
+            to_flip: 1,
+            generation: modify_index,
+            create_index,
+            modify_index,
+        });
+    }
+
+    /// Nothing to do for what comes from a store in key order.
+    fn sort(&mut self) {
+        for node in &mut self.nodes {
+            node.instances.sort_by(|a, b| a.instance.id.cmp(&b.instance.id));
+            node.checks.sort_by(|a, b| a.check.id.cmp(&b.check.id));
+        }
+        self.nodes.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        self.places = self.nodes.iter().zip(0..).map(|(node, at)| (node.node.name.clone(), at)).collect();
+    }
+
+    fn maintain(&mut self, Maintenance { node, instance, reason }: Maintenance) {
+        let Some(node) = self.of(&node) else { return };
+        match instance {
+            None => node.entry.maintenance = Some(reason),
+            Some(id) => {
+                if let Some(entry) = node.find_instance(id.as_str()) {
+                    entry.maintenance = Some(reason);
+                }
+            }
+        }
+    }
+
+    /// When a status flipped was not stored: the mark is not below that.
+    fn status(&mut self, StoredStatus { check, status, output }: StoredStatus, mark: u64) {
+        let Some(node) = self.of(&check.node) else { return };
+        let id = |entry: &CheckEntry| entry.check.id.clone();
+        let Some(at) = find(&node.checks, &mut node.next_check, |entry| id(entry).cmp(&check.id)) else {
+            return;
+        };
+        let entry = &mut node.checks[at];
+        if entry.status != status {
+            entry.modify_index = mark;
+        }
+        (entry.status, entry.output) = (status, output);
+    }
+}
+
+impl Gathered {
+    fn find_instance(&mut self, id: &str) -> Option<&mut InstanceEntry> {
+        let order = |entry: &InstanceEntry| entry.instance.id.as_str().cmp(id);
+        let at = find(&self.instances, &mut self.next_instance, order)?;
+        Some(&mut self.instances[at])
+    }
+
+    /// Hangs the checks on their instances. Equal texts become one.
+    fn join(&mut self) {
+        self.next_instance = 0;
+        for mut entry in std::mem::take(&mut self.checks) {
+            entry.check.node = self.node.name.clone();
+            let Some(id) = entry.check.instance.clone() else {
+                let entry = Arc::new(entry);
+                self.entry.own_checks.push(entry.clone());
+                self.entry.checks.insert(entry.check.id.clone(), entry);
+                continue;
+            };
+            let Some(of) = self.find_instance(id.as_str()) else { continue };
+            entry.check.instance = Some(of.instance.id.clone());
+            let entry = Arc::new(entry);
+            of.checks.push(entry.clone());
+            self.entry.checks.insert(entry.check.id.clone(), entry);
+        }
+    }
+}
+
+/// The place of an entry in a list that is sorted: where it is expected, else searched.
+fn find<T>(list: &[T], next: &mut usize, order: impl Fn(&T) -> std::cmp::Ordering) -> Option<usize> {
+    let expected = list.get(*next).is_some_and(|entry| order(entry).is_eq());
+    let at = if expected { *next } else { list.binary_search_by(order).ok()? };
+    *next = at + 1;
+    Some(at)
+}
+
+fn build(nodes: Vec<Gathered>, index: u64) -> Snapshot {
+    let mut state = Snapshot { index, floor: index, serial: index as u32, ..Snapshot::default() };
+    let mut services: HashMap<ServiceName, ServiceEntry> = HashMap::new();
+    let mut addresses: Vec<(IpAddr, Option<Owner>)> = Vec::new();
+    let mut own = |of: [Option<IpAddr>; 3], owner: Owner| {
+        addresses.extend(of.into_iter().flatten().map(|ip| (ip, Some(owner.clone()))));
+    };
+    for mut gathered in nodes {
+        gathered.join();
+        let mut entry = gathered.entry;
+        own(node_addresses(&entry.node), Owner::Node(entry.node.name.clone()));
+        for check in entry.checks.values() {
+            state.counts.checks[check.status as usize] += 1;
+            entry.index = entry.index.max(check.modify_index);
+        }
+        state.counts.instances += gathered.instances.len();
+        for instance in gathered.instances {
+            let name = &instance.instance.service;
+            own(instance_addresses(&instance.instance), Owner::Service(name.clone()));
+            let service = match services.get_mut(name) {
+                Some(service) => service,
+                None => services.entry(name.clone()).or_insert_with(|| ServiceEntry::new(name.clone())),
+            };
+            let seen = instance.checks.iter().map(|check| check.modify_index).max();
+            service.index = service.index.max(instance.modify_index).max(seen.unwrap_or(0));
+            entry.index = entry.index.max(instance.modify_index);
+            let instance = Arc::new(instance);
+            service.instances.put(instance.clone());
+            entry.instances.insert(instance.instance.id.clone(), instance);
+        }
+        state.nodes.insert(entry.node.name.clone(), Arc::new(entry));
+    }
+    let mut services: Vec<_> = services.into_iter().collect();
+    services.sort_by(|(a, _), (b, _)| a.cmp(b));
+    state.services = services.into_iter().map(|(name, entry)| (name, Arc::new(entry))).collect();
+    addresses.sort();
+    for owners in addresses.chunk_by(|a, b| a == b) {
+        state.addresses.insert(owners[0].clone(), u32::try_from(owners.len()).unwrap_or(u32::MAX));
+    }
+    state
+}

@@ -1,0 +1,409 @@
+//! Version 2 of a stored value: postcard behind the version's octet, without what the key says already.
+//!
+//! Made for a start with a million of them: nothing is looked up by name, lists stand as they do in memory, and the terms
+//! of a check come last, so that those which many checks have in common are recognised by their octets and read once.
+//! postcard knows no absent fields: a field more, fewer or another order is another version.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcstr::ArcStr;
+use serde::{Deserialize, Serialize};
+
+use super::Stored;
+use crate::model::{
+    Address, Check, CheckId, CheckKind, Extras, Instance, InstanceId, Maintenance, Node, NodeName, Origin,
+    Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// What comes before the record's own fields.
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    create_index: u64,
+    modify_index: u64,
+    /// The node as it is spelt, where the key's lower case is another text.
+    node: Option<&'a str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NodeValue<'a> {
+    id: Option<u128>,
+    #[serde(borrow)]
+    address: Place<'a>,
+    /// JSON: few have them.
+    tagged_addresses: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    meta: &'a str,
+    implied: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct InstanceValue<'a> {
+    service: &'a str,
+    #[serde(borrow)]
+    address: Option<Place<'a>>,
+    port: u16,
+    weights: (u16, u16),
+    enable_tag_override: bool,
+    origin: Origin,
+    tags: &'a str,
+    meta: &'a str,
+    /// JSON: few have them.
+    extras: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TermsValue<'a> {
+    name: &'a str,
+    notes: &'a str,
+    #[serde(borrow)]
+    kind: Kind<'a>,
+    interval: Duration,
+    timeout: Duration,
+    thresholds: [u32; 3],
+    deregister_after: Option<Duration>,
+    output_max: u64,
+    initial: Status,
+    origin: Origin,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Place<'a> {
+    Ip(IpAddr),
+    Host(&'a str),
+}
+
+/// What a check does. The order is part of the version.
+#[derive(Serialize, Deserialize)]
+enum Kind<'a> {
+    Ttl(Duration),
+    External,
+    Http {
+        url: &'a str,
+        method: &'a str,
+        header: Cow<'a, BTreeMap<String, Vec<String>>>,
+        body: &'a str,
+        follow_redirects: bool,
+        #[serde(borrow)]
+        tls: Tls<'a>,
+    },
+    Tcp(&'a str, #[serde(borrow)] Option<Tls<'a>>),
+    Udp(&'a str),
+    Grpc(&'a str, &'a str, #[serde(borrow)] Option<Tls<'a>>),
+    H2Ping(&'a str, #[serde(borrow)] Option<Tls<'a>>),
+    Alias(&'a str, Option<&'a str>),
+    Script(Cow<'a, [String]>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Tls<'a> {
+    skip_verify: bool,
+    server_name: &'a str,
+}
+
+/// Writes a value.
+pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
+    let Stored { record, create_index, modify_index } = stored;
+    let mut bytes = vec![super::format::VERSION as u8];
+    let node = match record {
+        Record::Node(node) => &node.name,
+        Record::Instance(instance) => &instance.node,
+        Record::Check(check) => &check.node,
+        Record::Maintenance(maintenance) => &maintenance.node,
+    };
+    let node = (node.as_str() != node.folded()).then(|| node.as_str());
+    add(&mut bytes, &Head { create_index: *create_index, modify_index: *modify_index, node })?;
+    match record {
+        Record::Node(node) => {
+            let Node { name: _, id, address, tagged_addresses, meta, implied } = &**node;
+            let tagged_addresses = json_unless(tagged_addresses.is_empty(), tagged_addresses)?;
+            let meta = Pairs::from(meta);
+            let (address, id) = (Place::from(address), id.map(|id| id.as_u128()));
+            add(
+                &mut bytes,
+                &NodeValue { id, address, tagged_addresses, meta: meta.packed(), implied: *implied },
+            )?;
+        }
+        Record::Instance(instance) => {
+            let Instance { service, tags, address, meta, port, weights, origin, extras, .. } = &**instance;
+            let value = InstanceValue {
+                service: service.as_str(),
+                address: address.as_ref().map(Place::from),
+                port: *port,
+                weights: (weights.passing, weights.warning),
+                enable_tag_override: instance.enable_tag_override,
+                origin: *origin,
+                tags: tags.packed(),
+                meta: meta.packed(),
+                extras: json_unless(**extras == Extras::default(), &**extras)?,
+            };
+            add(&mut bytes, &value)?;
+        }
+        Record::Check(check) => {
+            add(&mut bytes, &check.instance.as_ref().map(InstanceId::as_str))?;
+            add(&mut bytes, &TermsValue::from(&*check.terms))?;
+        }
+        Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
+    }
+    Ok(bytes)
+}
+
+fn add(bytes: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Failure> {
+    *bytes = postcard::to_extend(value, std::mem::take(bytes))?;
+    Ok(())
+}
+
+fn json_unless<'a>(absent: bool, value: &impl Serialize) -> Result<Option<Cow<'a, str>>, Failure> {
+    Ok(if absent { None } else { Some(Cow::Owned(serde_json::to_string(value)?)) })
+}
+
+/// The index at which a record was made, of what stands behind the version's octet.
+pub(super) fn create_index(bytes: &[u8]) -> Result<u64, Failure> {
+    let (create_index, _) = postcard::take_from_bytes(bytes)?;
+    Ok(create_index)
+}
+
+/// Reads values. Texts and terms that come again are shared with those that were read before.
+#[derive(Default)]
+pub(super) struct Reader {
+    node: Option<NodeName>,
+    services: HashMap<String, ServiceName>,
+    terms: HashMap<Box<[u8]>, Arc<Terms>>,
+}
+
+impl Reader {
+    /// Reads what stands behind the version's octet; `kind`, `node` and `id` are the key's.
+    pub(super) fn decode(&mut self, kind: u8, node: &str, id: &str, bytes: &[u8]) -> Result<Stored, Failure> {
+        let (Head { create_index, modify_index, node: spelt }, rest) = postcard::take_from_bytes(bytes)?;
+        let node = self.node(spelt.unwrap_or(node))?;
+        let record = match kind {
+            b'1' => Record::Node(Arc::new(read_node(node, rest)?)),
+            b'2' => Record::Instance(Arc::new(self.instance(node, id, rest)?)),
+            b'3' => Record::Check(self.check(node, id, rest)?),
+            b'4' => {
+                let instance = (!id.is_empty()).then(|| InstanceId::parse(id)).transpose()?;
+                let reason: &str = postcard::from_bytes(rest)?;
+                Record::Maintenance(Maintenance { node, instance, reason: reason.into() })
+            }
+            other => return Err(format!("a record of kind {other} is not known").into()),
+        };
+        Ok(Stored { record, create_index, modify_index })
+    }
+
+    /// The node's name; records of one node come one after another.
+    pub(super) fn node(&mut self, text: &str) -> Result<NodeName, Failure> {
+        match &self.node {
+            Some(node) if node.as_str() == text => Ok(node.clone()),
+            _ => Ok(self.node.insert(NodeName::parse(text)?).clone()),
+        }
+    }
+
+    fn instance(&mut self, node: NodeName, id: &str, bytes: &[u8]) -> Result<Instance, Failure> {
+        let value: InstanceValue<'_> = postcard::from_bytes(bytes)?;
+        let service = match self.services.get(value.service) {
+            Some(service) => service.clone(),
+            None => {
+                let service = ServiceName::parse(value.service)?;
+                self.services.insert(value.service.to_owned(), service.clone());
+                service
+            }
+        };
+        let extras: Option<Extras> = value.extras.map(|json| serde_json::from_str(&json)).transpose()?;
+        Ok(Instance {
+            node,
+            id: InstanceId::parse(id)?,
+            service,
+            tags: Texts::from_packed(value.tags),
+            address: value.address.map(Address::from),
+            meta: Pairs::from_packed(value.meta),
+            port: value.port,
+            weights: Weights { passing: value.weights.0, warning: value.weights.1 },
+            enable_tag_override: value.enable_tag_override,
+            origin: value.origin,
+            extras: extras.unwrap_or_default().into(),
+        })
+    }
+
+    fn check(&mut self, node: NodeName, id: &str, bytes: &[u8]) -> Result<Check, Failure> {
+        let (instance, rest): (Option<&str>, &[u8]) = postcard::take_from_bytes(bytes)?;
+        let instance = instance.map(InstanceId::parse).transpose()?;
+        let terms = match self.terms.get(rest) {
+            Some(terms) => terms.clone(),
+            None => {
+                let terms = Arc::new(Terms::try_from(postcard::from_bytes::<TermsValue<'_>>(rest)?)?);
+                self.terms.insert(rest.into(), terms.clone());
+                terms
+            }
+        };
+        Ok(Check { node, id: CheckId::parse(id)?, instance, terms })
+    }
+}
+
+fn read_node(name: NodeName, bytes: &[u8]) -> Result<Node, Failure> {
+    let value: NodeValue<'_> = postcard::from_bytes(bytes)?;
+    let tagged = value.tagged_addresses.map(|json| serde_json::from_str(&json)).transpose()?;
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    Ok(Node {
+        name,
+        id: value.id.map(uuid::Uuid::from_u128),
+        address: value.address.into(),
+        tagged_addresses: tagged.unwrap_or_default(),
+        meta: Pairs::from_packed(value.meta).iter().map(owned).collect(),
+        implied: value.implied,
+    })
+}
+
+impl<'a> From<&'a Address> for Place<'a> {
+    fn from(address: &'a Address) -> Self {
+        match address {
+            Address::Ip(ip) => Self::Ip(*ip),
+            Address::Host(host) => Self::Host(host),
+        }
+    }
+}
+
+impl From<Place<'_>> for Address {
+    fn from(place: Place<'_>) -> Self {
+        match place {
+            Place::Ip(ip) => Self::Ip(ip),
+            Place::Host(host) => Self::Host(host.into()),
+        }
+    }
+}
+
+impl<'a> From<&'a Terms> for TermsValue<'a> {
+    fn from(terms: &'a Terms) -> Self {
+        Self {
+            name: &terms.name,
+            notes: &terms.notes,
+            kind: Kind::from(&terms.kind),
+            interval: terms.interval,
+            timeout: terms.timeout,
+            thresholds: [
+                terms.success_before_passing,
+                terms.failures_before_warning,
+                terms.failures_before_critical,
+            ],
+            deregister_after: terms.deregister_after,
+            output_max: terms.output_max as u64,
+            initial: terms.initial,
+            origin: terms.origin,
+        }
+    }
+}
+
+impl TryFrom<TermsValue<'_>> for Terms {
+    type Error = Failure;
+
+    fn try_from(value: TermsValue<'_>) -> Result<Self, Failure> {
+        let [success_before_passing, failures_before_warning, failures_before_critical] = value.thresholds;
+        Ok(Self {
+            name: value.name.to_owned(),
+            notes: value.notes.to_owned(),
+            kind: value.kind.try_into()?,
+            interval: value.interval,
+            timeout: value.timeout,
+            success_before_passing,
+            failures_before_warning,
+            failures_before_critical,
+            deregister_after: value.deregister_after,
+            output_max: usize::try_from(value.output_max)?,
+            initial: value.initial,
+            origin: value.origin,
+        })
+    }
+}
+
+impl<'a> From<&'a CheckKind> for Kind<'a> {
+    fn from(kind: &'a CheckKind) -> Self {
+        fn tls(tls: &Option<ProbeTls>) -> Option<Tls<'_>> {
+            tls.as_ref().map(Tls::from)
+        }
+        match kind {
+            CheckKind::Ttl { ttl } => Self::Ttl(*ttl),
+            CheckKind::External => Self::External,
+            CheckKind::Http { url, method, header, body, follow_redirects, tls } => Self::Http {
+                url,
+                method,
+                header: Cow::Borrowed(header),
+                body,
+                follow_redirects: *follow_redirects,
+                tls: tls.into(),
+            },
+            CheckKind::Tcp { address, tls: of } => Self::Tcp(address, tls(of)),
+            CheckKind::Udp { address } => Self::Udp(address),
+            CheckKind::Grpc { address, service, tls: of } => Self::Grpc(address, service, tls(of)),
+            CheckKind::H2Ping { address, tls: of } => Self::H2Ping(address, tls(of)),
+            CheckKind::Alias { node, instance } => {
+                Self::Alias(node.as_str(), instance.as_ref().map(InstanceId::as_str))
+            }
+            CheckKind::Script { args } => Self::Script(Cow::Borrowed(args)),
+        }
+    }
+}
+
+impl TryFrom<Kind<'_>> for CheckKind {
+    type Error = Failure;
+
+    fn try_from(kind: Kind<'_>) -> Result<Self, Failure> {
+        Ok(match kind {
+            Kind::Ttl(ttl) => Self::Ttl { ttl },
+            Kind::External => Self::External,
+            Kind::Http { url, method, header, body, follow_redirects, tls } => Self::Http {
+                url: url.to_owned(),
+                method: method.to_owned(),
+                header: header.into_owned(),
+                body: body.to_owned(),
+                follow_redirects,
+                tls: tls.into(),
+            },
+            Kind::Tcp(address, tls) => Self::Tcp { address: address.to_owned(), tls: tls.map(Into::into) },
+            Kind::Udp(address) => Self::Udp { address: address.to_owned() },
+            Kind::Grpc(address, service, tls) => Self::Grpc {
+                address: address.to_owned(),
+                service: service.to_owned(),
+                tls: tls.map(Into::into),
+            },
+            Kind::H2Ping(address, tls) => {
+                Self::H2Ping { address: address.to_owned(), tls: tls.map(Into::into) }
+            }
+            Kind::Alias(node, instance) => Self::Alias {
+                node: NodeName::parse(node)?,
+                instance: instance.map(InstanceId::parse).transpose()?,
+            },
+            Kind::Script(args) => Self::Script { args: args.into_owned() },
+        })
+    }
+}
+
+impl<'a> From<&'a ProbeTls> for Tls<'a> {
+    fn from(tls: &'a ProbeTls) -> Self {
+        Self { skip_verify: tls.skip_verify, server_name: &tls.server_name }
+    }
+}
+
+impl From<Tls<'_>> for ProbeTls {
+    fn from(tls: Tls<'_>) -> Self {
+        Self { skip_verify: tls.skip_verify, server_name: tls.server_name.to_owned() }
+    }
+}
+
+/// Writes a status: version, status, output.
+pub(super) fn encode_status(status: Status, output: &str) -> Vec<u8> {
+    let mut bytes = vec![super::format::VERSION as u8, status as u8];
+    bytes.extend_from_slice(output.as_bytes());
+    bytes
+}
+
+/// Reads what stands behind the version's octet.
+pub(super) fn decode_status(bytes: &[u8]) -> Result<(Status, ArcStr), Failure> {
+    let (status, output) = bytes.split_first().ok_or("it is cut")?;
+    let all = [Status::Passing, Status::Warning, Status::Critical];
+    let status = all.into_iter().find(|known| *known as u8 == *status).ok_or("it has no known status")?;
+    Ok((status, std::str::from_utf8(output)?.into()))
+}
