@@ -14,6 +14,7 @@ mod embedded;
 mod ephemeral;
 mod file;
 mod format;
+mod read;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -6,10 +6,10 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ pub(super) struct Deadlines {
     slots: Slab<Slot>,
     /// The slot of each `Due`.
     places: HashTable<u32>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Soonest first. An entry counts only while its time is that for which its slot is queued.
     queue: BinaryHeap<Reverse<(At, u32)>>,
 }
@@ -56,13 +56,21 @@ impl Default for Deadlines {
             begun: Instant::now(),
             slots: Slab::new(),
             places: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             queue: BinaryHeap::new(),
         }
     }
 }
 
 impl Deadlines {
+    /// Makes room for so many at once: growing step by step would look at each again and again.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.slots.reserve(count);
+        self.queue.reserve(count);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.places.reserve(count, |place| hasher.hash_one(&slots[*place as usize].due));
+    }
+
     /// Sets a deadline; an earlier one for the same thing is forgotten.
     pub(super) fn set(&mut self, due: Due, at: Instant) {
         let at = self.nanos(at);

@@ -2,9 +2,10 @@
 //! record after record; but a million of those would each copy and search what the next one changes again. Here all that a
 //! node has is gathered first, and each map is made once.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::apply::{instance_addresses, node_addresses};
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};

@@ -86,9 +86,11 @@ impl Writer {
             round: Round::default(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
-        let checks: Vec<_> = writer.state.checks().cloned().collect();
-        for check in checks {
-            writer.arm(&check, true);
+        let checks = writer.state.clone();
+        let timed = |check: &&Arc<CheckEntry>| matches!(check.check.kind, CheckKind::Ttl { .. });
+        writer.deadlines.reserve(checks.checks().filter(timed).count());
+        for check in checks.checks() {
+            writer.arm(check, true);
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));

@@ -4,19 +4,20 @@
 //! of a check come last, so that those which many checks have in common are recognised by their octets and read once.
 //! postcard knows no absent fields: a field more, fewer or another order is another version.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::{Borrow, Cow};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arcstr::ArcStr;
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Stored;
 use crate::model::{
-    Address, Check, CheckId, CheckKind, Extras, Instance, InstanceId, Maintenance, Node, NodeName, Origin,
-    Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
+    Address, Check, CheckId, CheckKey, CheckKind, Extras, Instance, InstanceId, Maintenance, Node, NodeName,
+    Origin, Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -173,10 +174,44 @@ pub(super) fn create_index(bytes: &[u8]) -> Result<u64, Failure> {
 pub(super) struct Reader {
     node: Option<NodeName>,
     services: HashMap<String, ServiceName>,
+    /// By their octets.
     terms: HashMap<Box<[u8]>, Arc<Terms>>,
+    instances: Known<InstanceId>,
+    checks: Known<CheckId>,
+}
+
+/// Different terms that are remembered; many checks may well have no two alike.
+const TERMS_MAX: usize = 1 << 18;
+
+/// The keys that were read, in their order.
+struct Known<Id> {
+    keys: Vec<(NodeName, Id)>,
+    /// Where the next that is looked for is expected.
+    next: usize,
+}
+
+impl<Id> Default for Known<Id> {
+    fn default() -> Self {
+        Self { keys: Vec::new(), next: 0 }
+    }
+}
+
+impl<Id: Borrow<str> + Clone> Known<Id> {
+    fn find(&mut self, node: &str, id: &str) -> Option<(NodeName, Id)> {
+        let order = |(n, own): &(NodeName, Id)| n.folded().cmp(node).then_with(|| own.borrow().cmp(id));
+        let expected = self.keys.get(self.next).is_some_and(|key| order(key).is_eq());
+        let at = if expected { self.next } else { self.keys.binary_search_by(order).ok()? };
+        self.next = at + 1;
+        self.keys.get(at).cloned()
+    }
 }
 
 impl Reader {
+    /// Begins with records that need not come after those before.
+    pub(super) fn forget_keys(&mut self) {
+        (self.instances, self.checks) = Default::default();
+    }
+
     /// Reads what stands behind the version's octet; `kind`, `node` and `id` are the key's.
     pub(super) fn decode(&mut self, kind: u8, node: &str, id: &str, bytes: &[u8]) -> Result<Stored, Failure> {
         let (Head { create_index, modify_index, node: spelt }, rest) = postcard::take_from_bytes(bytes)?;
@@ -196,28 +231,49 @@ impl Reader {
     }
 
     /// The node's name; records of one node come one after another.
-    pub(super) fn node(&mut self, text: &str) -> Result<NodeName, Failure> {
+    fn node(&mut self, text: &str) -> Result<NodeName, Failure> {
         match &self.node {
             Some(node) if node.as_str() == text => Ok(node.clone()),
             _ => Ok(self.node.insert(NodeName::parse(text)?).clone()),
         }
     }
 
+    fn service(&mut self, text: &str) -> Result<ServiceName, Failure> {
+        if let Some(service) = self.services.get(text) {
+            return Ok(service.clone());
+        }
+        let service = ServiceName::parse(text)?;
+        self.services.insert(text.to_owned(), service.clone());
+        Ok(service)
+    }
+
+    /// The id of an instance that a check names.
+    fn of(&mut self, node: &NodeName, id: &str) -> Result<InstanceId, Failure> {
+        let known = self.instances.find(node.folded(), id);
+        Ok(known.map_or_else(|| InstanceId::parse(id), |(_, id)| Ok(id))?)
+    }
+
+    fn terms(&mut self, bytes: &[u8]) -> Result<Arc<Terms>, Failure> {
+        if let Some(terms) = self.terms.get(bytes) {
+            return Ok(terms.clone());
+        }
+        let terms = Arc::new(Terms::try_from(postcard::from_bytes::<TermsValue<'_>>(bytes)?)?);
+        if self.terms.len() == TERMS_MAX {
+            self.terms.clear();
+        }
+        self.terms.insert(bytes.into(), terms.clone());
+        Ok(terms)
+    }
+
     fn instance(&mut self, node: NodeName, id: &str, bytes: &[u8]) -> Result<Instance, Failure> {
         let value: InstanceValue<'_> = postcard::from_bytes(bytes)?;
-        let service = match self.services.get(value.service) {
-            Some(service) => service.clone(),
-            None => {
-                let service = ServiceName::parse(value.service)?;
-                self.services.insert(value.service.to_owned(), service.clone());
-                service
-            }
-        };
         let extras: Option<Extras> = value.extras.map(|json| serde_json::from_str(&json)).transpose()?;
+        let id = InstanceId::parse(id)?;
+        self.instances.keys.push((node.clone(), id.clone()));
         Ok(Instance {
             node,
-            id: InstanceId::parse(id)?,
-            service,
+            id,
+            service: self.service(value.service)?,
             tags: Texts::from_packed(value.tags),
             address: value.address.map(Address::from),
             meta: Pairs::from_packed(value.meta),
@@ -231,16 +287,39 @@ impl Reader {
 
     fn check(&mut self, node: NodeName, id: &str, bytes: &[u8]) -> Result<Check, Failure> {
         let (instance, rest): (Option<&str>, &[u8]) = postcard::take_from_bytes(bytes)?;
-        let instance = instance.map(InstanceId::parse).transpose()?;
-        let terms = match self.terms.get(rest) {
-            Some(terms) => terms.clone(),
-            None => {
-                let terms = Arc::new(Terms::try_from(postcard::from_bytes::<TermsValue<'_>>(rest)?)?);
-                self.terms.insert(rest.into(), terms.clone());
-                terms
+        let instance = instance.map(|id| self.of(&node, id)).transpose()?;
+        let id = CheckId::parse(id)?;
+        self.checks.keys.push((node.clone(), id.clone()));
+        Ok(Check { node, id, instance, terms: self.terms(rest)? })
+    }
+
+    /// The check that a status is of; its node is named in lower case.
+    pub(super) fn check_key(&mut self, node: &str, id: &str) -> Result<CheckKey, Failure> {
+        match self.checks.find(node, id) {
+            Some((node, id)) => Ok(CheckKey { node, id }),
+            None => Ok(CheckKey { node: self.node(node)?, id: CheckId::parse(id)? }),
+        }
+    }
+
+    /// A record of version 1 with what it shares with others.
+    pub(super) fn shared(&mut self, record: Record) -> Result<Record, Failure> {
+        Ok(match record {
+            Record::Instance(instance) => {
+                let mut instance = Arc::unwrap_or_clone(instance);
+                instance.node = self.node(instance.node.as_str())?;
+                instance.service = self.service(instance.service.as_str())?;
+                self.instances.keys.push((instance.node.clone(), instance.id.clone()));
+                Record::Instance(Arc::new(instance))
             }
-        };
-        Ok(Check { node, id: CheckId::parse(id)?, instance, terms })
+            Record::Check(check) => {
+                let node = self.node(check.node.as_str())?;
+                let instance = check.instance.as_ref().map(|id| self.of(&node, id.as_str())).transpose()?;
+                let terms = self.terms(&postcard::to_allocvec(&TermsValue::from(&*check.terms))?)?;
+                self.checks.keys.push((node.clone(), check.id.clone()));
+                Record::Check(Check { node, id: check.id, instance, terms })
+            }
+            Record::Node(_) | Record::Maintenance(_) => record,
+        })
     }
 }
 

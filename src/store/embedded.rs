@@ -16,16 +16,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable};
 use uuid::Uuid;
 
-use super::compact::Reader;
 use super::file::Config;
-use super::format::{COMMITTED, FORMAT, HIGH_WATER, META, NODE_ID, RECORDS, STATUSES};
-use super::{
-    Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored, StoredStatus, backup, file, format,
-};
-use crate::model::{CheckKey, Definition, Key, Observation, Record, Status};
+use super::format::{COMMITTED, FORMAT, HIGH_WATER, META, RECORDS, STATUSES};
+use super::read::All;
+use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored, backup, file, format, read};
+use crate::model::{CheckKey, Definition, Key, Observation, Status};
 use crate::telemetry::Metrics;
 
 /// Indexes are reserved in blocks of so many, the next one when half is used.
@@ -71,7 +69,7 @@ impl Embedded {
     /// The same on a database that comes from elsewhere.
     pub fn open_with(open: Opener, log: LogSender, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let database = Arc::new(open()?);
-        let (loaded, node_id, high_water, committed) = read_all(&database)?;
+        let All { loaded, node_id, high_water, committed } = read::all(&database)?;
         raise_format(&database)?;
         metrics.store.writable.set(1);
         let shared =
@@ -132,7 +130,7 @@ impl Store for Embedded {
             let writable = self.shared.writable.lock().clone();
             writable.err().unwrap_or_else(|| StoreError::new("the store is closed"))
         })?;
-        let (loaded, node_id, _, _) = read_all(&database)?;
+        let All { loaded, node_id, .. } = read::all(&database)?;
         backup::write(&loaded, node_id, to)
     }
 
@@ -385,78 +383,4 @@ fn raise_format(database: &Database) -> Result<(), StoreError> {
         Ok(())
     };
     write().map_err(|e| StoreError::new(format!("cannot write to the registry: {e}")))
-}
-
-/// Everything, as of one moment: contents, node id, high-water mark, index of the last commit.
-fn read_all(database: &Database) -> Result<(Loaded, Uuid, u64, u64), StoreError> {
-    let transaction = database.begin_read().map_err(|e| broken(e.into()))?;
-    let meta = transaction.open_table(META).map_err(|e| broken(e.into()))?;
-    let number = |key: &str| -> Result<u128, StoreError> {
-        Ok(meta.get(key).map_err(|e| broken(e.into()))?.map_or(0, |value| value.value()))
-    };
-    let format = number(FORMAT)?;
-    if format > u128::from(format::VERSION) {
-        return Err(StoreError::new(format!(
-            "the registry is in format {format}, this rollcall reads up to {}; start the version that wrote it, or \
-             restore a backup made by this one",
-            format::VERSION
-        )));
-    }
-    let (high_water, committed) = (number(HIGH_WATER)? as u64, number(COMMITTED)? as u64);
-    // Half of the work each, where there are two processors.
-    let (instances, checks) = std::thread::scope(|scope| {
-        let checks = scope.spawn(|| read_checks(&transaction));
-        let instances = read_records(&transaction, b"1", b"3", &mut Reader::default());
-        (instances, checks.join())
-    });
-    let mut records = instances?;
-    let (mut checks, statuses) = checks.map_err(|_| StoreError::new("reading the checks panicked"))??;
-    records.append(&mut checks);
-    records.append(&mut read_records(&transaction, b"4", b"5", &mut Reader::default())?);
-    let loaded = Loaded { records, statuses, index: high_water.max(committed) };
-    Ok((loaded, Uuid::from_u128(number(NODE_ID)?), high_water, committed))
-}
-
-/// The records whose keys begin with `from` up to those that begin with `to`.
-fn read_records(
-    transaction: &ReadTransaction,
-    from: &[u8],
-    to: &[u8],
-    reader: &mut Reader,
-) -> Result<Vec<Stored>, StoreError> {
-    let table = transaction.open_table(RECORDS).map_err(|e| broken(e.into()))?;
-    let mut records = Vec::new();
-    for entry in table.range(from..to).map_err(|e| broken(e.into()))? {
-        let (key, value) = entry.map_err(|e| broken(e.into()))?;
-        records.push(reader.record(key.value(), value.value())?);
-    }
-    Ok(records)
-}
-
-/// The checks and their statuses. Both tables are in the order of node and id, so that one walk finds the names that the
-/// check has already.
-fn read_checks(transaction: &ReadTransaction) -> Result<(Vec<Stored>, Vec<StoredStatus>), StoreError> {
-    let mut reader = Reader::default();
-    let checks = read_records(transaction, b"3", b"4", &mut reader)?;
-    let key = |stored: &Stored| match &stored.record {
-        Record::Check(check) => Some(check.key()),
-        _ => None,
-    };
-    let mut keys = checks.iter().filter_map(key).peekable();
-    let table = transaction.open_table(STATUSES).map_err(|e| broken(e.into()))?;
-    let mut statuses = Vec::new();
-    for entry in table.iter().map_err(|e| broken(e.into()))? {
-        let (key, value) = entry.map_err(|e| broken(e.into()))?;
-        let mut status = reader.status(key.value(), value.value())?;
-        while keys.next_if(|key| *key < status.check).is_some() {}
-        if let Some(key) = keys.next_if_eq(&status.check) {
-            status.check = key;
-        }
-        statuses.push(status);
-    }
-    Ok((checks, statuses))
-}
-
-fn broken(e: redb::Error) -> StoreError {
-    StoreError::new(format!("the registry cannot be read: {e}"))
 }

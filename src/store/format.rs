@@ -12,7 +12,7 @@ use arcstr::ArcStr;
 
 use super::compact::{self, Reader};
 use super::{StoreError, Stored, StoredStatus};
-use crate::model::{CheckId, CheckKey, InstanceId, Key, NodeName, Record, Status};
+use crate::model::{CheckKey, InstanceId, Key, NodeName, Record, Status};
 
 /// The tables of the file.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
@@ -82,6 +82,7 @@ impl Reader {
     pub(super) fn record(&mut self, key: &[u8], bytes: &[u8]) -> Result<Stored, StoreError> {
         let Some(rest) = compact_part(key, bytes)? else {
             let Value { record, create_index, modify_index } = json(key, bytes)?;
+            let record = self.shared(record).map_err(|e| damaged(key, e))?;
             return Ok(Stored { record, create_index, modify_index });
         };
         let (kind, names) = key.split_first().ok_or_else(|| damaged(key, "its key is empty"))?;
@@ -99,9 +100,8 @@ impl Reader {
             }
         };
         let (node, id) = halves(key, key)?;
-        let node = self.node(node).map_err(|e| damaged(key, e))?;
-        let id = CheckId::parse(id).map_err(|e| damaged(key, e))?;
-        Ok(StoredStatus { check: CheckKey { node, id }, status, output })
+        let check = self.check_key(node, id).map_err(|e| damaged(key, e))?;
+        Ok(StoredStatus { check, status, output })
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Check, CheckKind, Origin, ProbeTls, Terms};
+    use crate::model::{Check, CheckId, CheckKind, Origin, ProbeTls, Terms};
 
     /// Written by version 1 and read for ever.
     const GOLDEN_1: [&str; 4] = [
