@@ -1,23 +1,20 @@
 """The servers: each a child pinned to one core, with a folder and a free port of its own."""
 
 import http.client
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 
-from records import DOMAIN, INSTANCES, ask, instances, name, zone
+from records import DOMAIN
 
-BUILD = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parents[2] / "target")) / "peers"
+HERE = Path(__file__).resolve().parent
+BUILD = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target")) / "peers"
 ROLLCALL = Path(os.environ.get("ROLLCALL_BIN", BUILD.parent / "release" / "rollcall"))
 CORE = "0"
-TICK = os.sysconf("SC_CLK_TCK")
-CONNECTIONS = 16
 
 
 def free_port():
@@ -37,7 +34,7 @@ class Server:
     """A server pinned to the server core, as a child with its own folder."""
 
     all = []
-    note = None
+    http = None
 
     def __init__(self, title, folder, command, port, checked=True):
         self.title, self.port, self.checked = title, port, checked
@@ -46,6 +43,10 @@ class Server:
                                       stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
                                       start_new_session=True)
         Server.all.append(self)
+
+    @property
+    def short(self):
+        return self.title.split()[0]
 
     def processes(self):
         """Its own pid and those of its descendants."""
@@ -62,24 +63,56 @@ class Server:
         return found
 
     def cpu(self):
-        """Seconds of CPU time, user and system, of all its threads and processes."""
+        """Seconds of CPU time, user and system, of all its threads and processes: the kernel's clock of each process."""
         total = 0
         for pid in self.processes():
             try:
-                fields = stat(pid)
-                total += int(fields[11]) + int(fields[12])
+                total += time.clock_gettime(~pid << 3 | 2)
             except OSError:
                 continue
-        return total / TICK
+        return total
 
-    def wait(self, services):
-        """Waits until it answers for the last service."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self.child.poll() is not None:
-                break
-            answer = ask(self.port, f"{name(services - 1)}.service.{DOMAIN}", 33)
-            if answer and int.from_bytes(answer[6:8], "big") == INSTANCES:
+    def udp_cpu(self):
+        """Seconds of CPU time of the threads that do nothing but answer over UDP, where they have a name of their own."""
+        total = 0
+        for task in Path(f"/proc/{self.child.pid}/task").iterdir():
+            try:
+                if (task / "comm").read_text().startswith("dns-udp"):
+                    total += int((task / "schedstat").read_text().split()[0]) / 1e9
+            except OSError:
+                continue
+        return total
+
+    def memory(self):
+        """Resident octets of all its processes, counting what they share once (PSS)."""
+        total = 0
+        for pid in self.processes():
+            try:
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += int(re.search(r"^Pss:\s+(\d+)", text, re.M).group(1)) * 1024
+            except OSError:
+                continue
+        return total
+
+    def drops(self):
+        """Datagrams that the kernel dropped since the start because this server's sockets were full."""
+        total, port = 0, f":{self.port:04X}"
+        for family in ("udp", "udp6"):
+            try:
+                rows = Path(f"/proc/net/{family}").read_text().splitlines()[1:]
+            except OSError:
+                continue
+            total += sum(int(row.split()[-1]) for row in rows if row.split()[1].endswith(port))
+        return total
+
+    def alive(self):
+        return self.child.poll() is None
+
+    def wait(self, is_up, seconds=120):
+        """Waits until `is_up()` holds."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.alive():
+            if is_up():
                 return self
             time.sleep(0.05)
         raise SystemExit(f"{self.title} does not answer; it printed:\n{self.printed()}")
@@ -89,7 +122,7 @@ class Server:
         return self.log.read()[-3000:]
 
     def end(self):
-        if self.child.poll() is None:
+        if self.alive():
             self.child.send_signal(signal.SIGTERM)
             try:
                 self.child.wait(10)
@@ -97,6 +130,12 @@ class Server:
                 os.killpg(self.child.pid, signal.SIGKILL)
                 self.child.wait()
         self.log.close()
+        Server.all.remove(self)
+
+
+def end_all():
+    for server in list(Server.all):
+        server.end()
 
 
 def stat(pid):
@@ -104,10 +143,9 @@ def stat(pid):
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
 
 
-def knot(folder, services):
-    """Debian's Knot with one UDP worker."""
+def knot(folder, zone, origin=DOMAIN):
+    """Debian's Knot with one UDP worker. Its answers are minimal as it comes."""
     port = free_port()
-    (folder / "zone").write_text(zone(services))
     (folder / "knot.conf").write_text(f"""
 server:
     rundir: {folder}
@@ -119,21 +157,21 @@ database:
     storage: {folder}/db
 log:
   - target: stderr
-    any: warning
+    any: error
 zone:
-  - domain: {DOMAIN}
-    file: {folder}/zone
+  - domain: {origin}
+    file: {zone}
     zonefile-load: whole
+    semantic-checks: off
 """)
     version = re.search(r"[\d.]+", output("knotd", "--version")).group()
-    return Server(f"Knot {version}, one worker", folder, ["knotd", "-c", folder / "knot.conf"], port)
+    return Server(f"Knot {version}", folder, ["knotd", "-c", folder / "knot.conf"], port)
 
 
-def nsd(folder, services):
-    """With minimal responses NSD would leave out the addresses of SRV targets, so it runs without them, which adds the
-    zone's NS set and its address to each answer."""
+def nsd(folder, zone, origin=DOMAIN):
+    """Debian's NSD with one server process. Its own minimal responses would leave out the addresses of SRV targets; the
+    zone's want of an NS set makes them minimal instead (records.py)."""
     port = free_port()
-    (folder / "zone").write_text(zone(services))
     (folder / "nsd.conf").write_text(f"""
 server:
     ip-address: 127.0.0.1@{port}
@@ -151,72 +189,55 @@ server:
 remote-control:
     control-enable: no
 zone:
-    name: {DOMAIN}
-    zonefile: zone
+    name: {origin}
+    zonefile: {zone}
 """)
     version = re.search(r"version ([\d.]+)", output("nsd", "-v")).group(1)
-    return Server(f"NSD {version}, one server", folder, ["nsd", "-d", "-c", folder / "nsd.conf"], port)
+    return Server(f"NSD {version}", folder, ["nsd", "-d", "-c", folder / "nsd.conf"], port)
 
 
-def echo(folder, _):
+def coredns(folder, zone, origin=DOMAIN):
+    """CoreDNS with its plugin for zone files; Go sees one core."""
+    port = free_port()
+    (folder / "Corefile").write_text(f"{origin}:{port} {{\n    bind 127.0.0.1\n    file {zone}\n}}\n")
+    version = re.search(r"coredns/coredns v(\S+)", (HERE / "coredns" / "go.mod").read_text()).group(1)
+    command = [BUILD / "coredns", "-conf", folder / "Corefile"]
+    return Server(f"CoreDNS {version}", folder, command, port)
+
+
+def echo(folder):
     """The kernel's part of every answer."""
     port = free_port()
-    return Server("bare echo (the kernel's part)", folder, [BUILD / "echo", port], port, checked=False)
+    return Server("echo (the kernel's part)", folder, [BUILD / "echo", port], port, checked=False)
 
 
-def rollcall(folder, services):
-    """Rollcall with its defaults, loaded over HTTP."""
+def rollcall(folder, config="", *flags):
+    """Rollcall with its defaults, and what of a configuration is given."""
     port, http_port = free_port(), free_port()
-    server = Server("Rollcall", folder, [ROLLCALL, "serve", "--data-dir", folder / "data", "--http",
-                                         f"127.0.0.1:{http_port}", "--dns", f"127.0.0.1:{port}"], port)
-    wait_ready(server, http_port)
-    begun = time.monotonic()
-    register(http_port, services)
-    took = time.monotonic() - begun
-    server.note = (f"Rollcall took {services * INSTANCES:,} durable registrations over {CONNECTIONS} kept connections "
-                   f"in {took:.1f} s ({services * INSTANCES / took:,.0f} a second)")
-    return server
+    (folder / "rollcall.toml").write_text(config)
+    server = Server("Rollcall", folder, [ROLLCALL, "serve", "--config", folder / "rollcall.toml", "--data-dir",
+                                         folder / "data", "--http", f"127.0.0.1:{http_port}", "--dns",
+                                         f"127.0.0.1:{port}", *flags], port)
+    server.http = http_port
+    return server.wait(lambda: get(http_port, "/ready")[0] == 200)
 
 
-def wait_ready(server, port):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and server.child.poll() is None:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            connection.request("GET", "/ready")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.02)
-    raise SystemExit(f"{server.title} is not ready; it printed:\n{server.printed()}")
+def get(port, path):
+    """Status and text of a GET; status 0 when nobody answers."""
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except OSError:
+        return 0, ""
 
 
-def register(port, services):
-    """Registers every instance, a share on each connection."""
-    errors = []
-
-    def share(first):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for service in range(first, services, CONNECTIONS):
-            for k, (address, instance_port) in enumerate(instances(service)):
-                body = json.dumps({"ID": f"{name(service)}-{k}", "Name": name(service), "Address": address,
-                                   "Port": instance_port})
-                connection.request("PUT", "/v1/agent/service/register", body)
-                answer = connection.getresponse()
-                text = answer.read()
-                if answer.status != 200:
-                    errors.append(f"{answer.status} {text[:200]!r}")
-                    return
-        connection.close()
-
-    threads = [threading.Thread(target=share, args=(first,)) for first in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise SystemExit(f"Rollcall refused a registration: {errors[0]}")
+def metric(server, name):
+    """The sum of one of Rollcall's metrics over its labels; 0 while it has no samples."""
+    text = get(server.http, "/metrics")[1]
+    values = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.M)
+    return sum(map(float, values))
 
 
 def output(*command):
