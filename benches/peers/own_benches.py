@@ -1,4 +1,5 @@
-"""Targets 5 to 8: measured by benches of their own (benches/million.rs, writes.rs, checks), judged here."""
+"""Targets 5 to 8 and 10: measured by benches of their own (benches/million.rs, writes.rs, checks, restart), judged
+here."""
 
 import json
 import os
@@ -102,15 +103,25 @@ def writes(given, scratch):
 
 
 def checks(given, scratch):
-    """Target 8: the bench judges by itself; its bounds are taken over."""
-    file = scratch / "checks.json"
+    """Target 8."""
     size = ["--checks", 2000, "--interval", 2, "--seconds", 6, "--turn", 1, "--quiet", 3] if given.short else []
-    command("python3", HERE.parent / "checks" / "run.py", "--json", file, *size)
+    return judged_there("8", "checks", scratch, size)
+
+
+def restart(given, scratch):
+    """Target 10."""
+    return judged_there("10", "restart", scratch, ["--short"] if given.short else [])
+
+
+def judged_there(part, name, scratch, options):
+    """A bench that judges by itself: its JSON has `bounds`, a list of {"what", "is", "at_most"}."""
+    file = scratch / f"{name}.json"
+    command("python3", HERE.parent / name / "run.py", "--json", file, *options)
     if not file.exists():
-        raise SystemExit("the bench of checks failed")
+        raise SystemExit(f"the bench {name} failed")
     found = json.loads(file.read_text())
     # Percentiles of a short run on a shared machine say little.
-    targets = [Target("8", bound["what"], bound["is"], bound["at_most"],
+    targets = [Target(part, bound["what"], bound["is"], bound["at_most"],
                       short=bound["at_most"] * 3 if "percentile" in bound["what"] else None)
                for bound in found["bounds"]]
     return targets, [], found

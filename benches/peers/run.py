@@ -33,6 +33,7 @@ PARTS = {
     "writes": own_benches.writes,    # 6, 7
     "checks": own_benches.checks,    # 8
     "lost": lost.run,                # 9
+    "restart": own_benches.restart,  # 10
 }
 
 
