@@ -1,6 +1,6 @@
 //! The answers to plain questions, without a detour over records: what UDP's threads try first.
 //!
-//! A message in, a message out, the same octets that the general path ([`respond`](super::respond)) gives for the same world,
+//! A message in, a message out, the same octets that the general path ([`respond`](mod@super::respond)) gives for the same world,
 //! question and chance; a test compares them over random worlds. Whatever is not plain, or not cheap to answer here, is left
 //! to that path. Names of services are answered from [templates](template), which hold as long as the version of their service
 //! does; other names of the live domains that do not exist, at once; names of static zones, from the zone's own octets.

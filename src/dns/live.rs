@@ -363,6 +363,11 @@ fn addresses(owner: &Name, reached: &Reached<'_>, ttl: u32, kind: Option<RecordT
     v4.into_iter().chain(v6).map(|data| Record::from_rdata(owner.clone(), ttl, data)).collect()
 }
 
+/// Whether an instance adds to a TXT answer.
+pub(super) fn has_text(chosen: &Chosen<'_>) -> bool {
+    txt(chosen.entry.instance.meta.iter()).is_some()
+}
+
 /// Meta as `key=value` strings, as many as fit; `None` when there is none.
 fn txt(meta: impl Iterator<Item = (impl Display, impl Display)>) -> Option<TXT> {
     let mut room = TXT_OCTETS_MAX;

@@ -74,6 +74,9 @@ impl Template {
         let (ring, limit) = match kind {
             RecordType::A | RecordType::AAAA => (known.ring(limit)?, limit),
             RecordType::SRV => (Ring::Even(known.chosen.len()), None),
+            RecordType::TXT if !known.chosen.iter().any(|chosen| live::has_text(chosen)) => {
+                return Some(Self { slot, version, records: None });
+            }
             // Types that are made from an instance's other properties, or lead elsewhere.
             RecordType::TXT | RecordType::CNAME | RecordType::ANY => return None,
             _ => return Some(Self { slot, version, records: None }),

@@ -94,7 +94,7 @@ impl Some {
         let mut instance = json!({
             "node": format!("m{}", self.node), "id": id, "service": SERVICES[self.service as usize],
             "tags": [TAGS[self.tag as usize]], "port": 8000 + u16::from(self.port),
-            "weights": { "passing": self.weight, "warning": self.weight - 1 }, "meta": { "k": "v" },
+            "weights": { "passing": self.weight, "warning": self.weight - 1 }, "meta": if self.port == 0 { json!({ "k": "v" }) } else { json!({}) },
         });
         let (v4, v6) = (format!("10.0.1.{}", self.host), format!("fd00::{}", self.host));
         match self.address {
