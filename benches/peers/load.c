@@ -31,15 +31,7 @@ static struct mmsghdr out[BATCH];
 static unsigned out_count;
 
 static void flush_out(int fd) {
-    unsigned done = 0;
-    while (done < out_count) {
-        int n = sendmmsg(fd, out + done, out_count - done, 0);
-        if (n < 0) {
-            if (errno == EINTR || errno == ECONNREFUSED || errno == ENOBUFS) continue;
-            fail("sendmmsg");
-        }
-        done += (unsigned)n;
-    }
+    send_all(fd, out, out_count);
     out_count = 0;
 }
 
@@ -79,19 +71,12 @@ int main(int argc, char **argv) {
     struct timeval quiet = {.tv_usec = QUIET_MS * 1000};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
 
-    static uint8_t in_wire[BATCH][ANSWER];
-    static struct iovec in_vector[BATCH];
-    static struct mmsghdr in[BATCH];
-    for (int i = 0; i < BATCH; i++) {
-        in_vector[i] = (struct iovec){in_wire[i], ANSWER};
-        in[i].msg_hdr = (struct msghdr){.msg_iov = &in_vector[i], .msg_iovlen = 1};
-    }
-
+    static struct answers in;
     double begun = now(), end = begun + limit, last_scan = begun;
     for (unsigned i = 0; i < outstanding; i++) ask(fd, i, 0);
     flush_out(fd);
     for (;;) {
-        int n = recvmmsg(fd, in, BATCH, MSG_WAITFORONE, NULL);
+        int n = receive(fd, &in, MSG_WAITFORONE);
         double t = now();
         if (t >= end) {
             end = t;
@@ -99,19 +84,20 @@ int main(int argc, char **argv) {
         }
         int64_t ms = (int64_t)((t - begun) * 1000);
         for (int i = 0; i < n; i++) {
-            uint32_t number = in_wire[i][1];
-            uint16_t id = (uint16_t)(in_wire[i][0] << 8 | in_wire[i][1]);
-            if (in[i].msg_len < HEADER || number >= outstanding || slots[number].id != id) {
+            const uint8_t *wire = in.wire[i];
+            unsigned length = in.message[i].msg_len;
+            uint32_t number = wire[1];
+            uint16_t id = (uint16_t)(wire[0] << 8 | wire[1]);
+            if (length < HEADER || number >= outstanding || slots[number].id != id) {
                 stray++;
                 continue;
             }
             struct slot *slot = &slots[number];
-            if (!check || is_right(in_wire[i], in[i].msg_len, &questions[slot->question], slot->wire)) answered++;
+            if (!check || is_right(wire, length, &questions[slot->question], slot->wire)) answered++;
             else wrong++;
-            octets += in[i].msg_len;
+            octets += length;
             ask(fd, number, ms);
         }
-        if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNREFUSED) fail("recvmmsg");
         if (t - last_scan > QUIET_MS / 1000.0) {
             last_scan = t;
             for (unsigned i = 0; i < outstanding; i++) {

@@ -31,32 +31,23 @@ static void send_some(int fd, unsigned count) {
         vector[i] = (struct iovec){wire[i], make_query(&questions[asked[id]], id, wire[i])};
         out[i].msg_hdr = (struct msghdr){.msg_iov = &vector[i], .msg_iovlen = 1};
     }
-    for (unsigned done = 0; done < count;) {
-        int n = sendmmsg(fd, out + done, count - done, 0);
-        if (n < 0 && errno != EINTR && errno != ECONNREFUSED && errno != ENOBUFS) fail("sendmmsg");
-        if (n > 0) done += (unsigned)n;
-    }
+    send_all(fd, out, count);
     sent += count;
 }
 
 static void receive_some(int fd) {
-    static uint8_t wire[BATCH][ANSWER];
-    static struct iovec vector[BATCH];
-    static struct mmsghdr in[BATCH];
-    for (int i = 0; i < BATCH; i++) {
-        vector[i] = (struct iovec){wire[i], ANSWER};
-        in[i].msg_hdr = (struct msghdr){.msg_iov = &vector[i], .msg_iovlen = 1};
-    }
-    int n = recvmmsg(fd, in, BATCH, MSG_DONTWAIT, NULL);
-    if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNREFUSED) fail("recvmmsg");
+    static struct answers in;
+    int n = receive(fd, &in, MSG_DONTWAIT);
     for (int i = 0; i < n; i++) {
-        uint16_t id = (uint16_t)(wire[i][0] << 8 | wire[i][1]);
-        if (in[i].msg_len < HEADER || asked[id] == NONE) {
+        const uint8_t *wire = in.wire[i];
+        unsigned length = in.message[i].msg_len;
+        uint16_t id = (uint16_t)(wire[0] << 8 | wire[1]);
+        if (length < HEADER || asked[id] == NONE) {
             stray++;
             continue;
         }
         const struct question *q = &questions[asked[id]];
-        if (is_right(wire[i], in[i].msg_len, q, wires + q->at)) answered++;
+        if (is_right(wire, length, q, wires + q->at)) answered++;
         else wrong++;
         asked[id] = NONE;
     }

@@ -138,6 +138,33 @@ static inline int is_right(const uint8_t *answer, unsigned length, const struct 
     return right;
 }
 
+/* Sends a whole batch on a connected socket. */
+static inline void send_all(int fd, struct mmsghdr *out, unsigned count) {
+    for (unsigned done = 0; done < count;) {
+        int n = sendmmsg(fd, out + done, count - done, 0);
+        if (n < 0 && errno != EINTR && errno != ECONNREFUSED && errno != ENOBUFS) fail("sendmmsg");
+        if (n > 0) done += (unsigned)n;
+    }
+}
+
+/* Takes the answers that have come, as many as fit into a batch; `flags` say whether it waits for the first. 0 when there
+ * are none. */
+struct answers {
+    uint8_t wire[BATCH][ANSWER];
+    struct iovec vector[BATCH];
+    struct mmsghdr message[BATCH];
+};
+
+static inline int receive(int fd, struct answers *in, int flags) {
+    for (int i = 0; i < BATCH; i++) {
+        in->vector[i] = (struct iovec){in->wire[i], ANSWER};
+        in->message[i].msg_hdr = (struct msghdr){.msg_iov = &in->vector[i], .msg_iovlen = 1};
+    }
+    int n = recvmmsg(fd, in->message, BATCH, flags, NULL);
+    if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNREFUSED) fail("recvmmsg");
+    return n < 0 ? 0 : n;
+}
+
 /* A socket connected to a port of a loopback address: nothing else is ever a target. */
 static inline int connected(const char *address, const char *port) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};

@@ -19,21 +19,18 @@ from pathlib import Path
 import answers
 import churn
 import lost
-import own_benches
+import million
 import static
 from measure import build, say
 from servers import ROLLCALL, end_all
 from verdict import table
 
 PARTS = {
-    "answers": answers.run,          # 1, 2
-    "static": static.run,            # 3
-    "churn": churn.run,              # 4
-    "million": own_benches.million,  # 5
-    "writes": own_benches.writes,    # 6, 7
-    "checks": own_benches.checks,    # 8
-    "lost": lost.run,                # 9
-    "restart": own_benches.restart,  # 10
+    "answers": answers.run,  # 1, 2
+    "static": static.run,    # 3
+    "churn": churn.run,      # 4
+    "million": million.run,  # 5
+    "lost": lost.run,        # 9
 }
 
 

@@ -48,6 +48,14 @@ fn table<'a>(value: &'a Value<'_>) -> Result<&'a DeTable<'a>, String> {
     value.as_table().ok_or_else(|| "a table is expected".to_owned())
 }
 
+/// What is set for services: a table of their names, or prefixes with `*`, which become lower case.
+fn by_service<T>(
+    value: &Value<'_>,
+    each: impl Fn(&Value<'_>) -> Result<T, String>,
+) -> Result<Vec<(String, T)>, String> {
+    value::pairs(table(value)?).map(|(name, value)| Ok((name.to_ascii_lowercase(), each(value)?))).collect()
+}
+
 macro_rules! key {
     ($table:literal, $name:literal, $default:literal, $reloads:expr, $help:literal, |$config:ident, $value:ident| $set:expr) => {
         Key {
@@ -139,12 +147,7 @@ pub const KEYS: &[Key] = &[
         "",
         RELOADS,
         "A table of service names, or prefixes with `*`, to the longest TTL of their answers instead of `ttl`.",
-        |c, v| {
-            let table = table(v)?;
-            let pairs =
-                value::pairs(table).map(|(name, ttl)| Ok((name.to_ascii_lowercase(), value::ttl(ttl)?)));
-            c.dns.service_ttl = pairs.collect::<Result<_, String>>()?
-        }
+        |c, v| { c.dns.service_ttl = by_service(v, value::ttl)? }
     ),
     key!(
         "dns",
@@ -152,12 +155,7 @@ pub const KEYS: &[Key] = &[
         "",
         RELOADS,
         "A table of service names, or prefixes with `*`, to the most addresses that an A or AAAA answer of them has; which ones is drawn for each answer by weight. With 1, clients that sort what they get (RFC 6724) are spread too.",
-        |c, v| {
-            let table = table(v)?;
-            let pairs =
-                value::pairs(table).map(|(name, most)| Ok((name.to_ascii_lowercase(), value::count(most)?)));
-            c.dns.a_limit = pairs.collect::<Result<_, String>>()?
-        }
+        |c, v| { c.dns.a_limit = by_service(v, value::count)? }
     ),
     key!(
         "dns",

@@ -111,7 +111,7 @@ fn sections(frame: &Frame<'_>, answer: &Answer) -> Result<Encoded, ProtoError> {
         counts[3] = put_sets(&mut encoder, &answer.additionals, room)?;
     }
     if let Some(client) = frame.edns {
-        opt(&mut bytes, client, frame.payload, answer);
+        opt(&mut bytes, client, frame.payload, answer.rcode, answer.error);
         counts[3] += 1;
     }
     header(&mut bytes, frame, answer, truncated, counts);
@@ -156,11 +156,17 @@ fn put_sets(encoder: &mut BinEncoder<'_>, records: &[Record], room: usize) -> Re
 }
 
 /// The OPT record (RFC 6891 section 6.1.2): our payload size, our version 0, the client's DO (RFC 3225).
-fn opt(bytes: &mut Vec<u8>, client: Edns, payload: u16, answer: &Answer) {
+pub(super) fn opt(
+    bytes: &mut Vec<u8>,
+    client: Edns,
+    payload: u16,
+    rcode: ResponseCode,
+    error: Option<ExtendedError>,
+) {
     bytes.extend([0, 0, 41]);
     bytes.extend(payload.to_be_bytes());
-    bytes.extend([(u16::from(answer.rcode) >> 4) as u8, 0, u8::from(client.dnssec_ok) << 7, 0]);
-    match answer.error {
+    bytes.extend([(u16::from(rcode) >> 4) as u8, 0, u8::from(client.dnssec_ok) << 7, 0]);
+    match error {
         None => bytes.extend([0, 0]),
         Some(error) => {
             bytes.extend([0, 6, 0, 15, 0, 2]);

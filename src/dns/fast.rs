@@ -17,10 +17,12 @@ use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::serialize::binary::BinEncodable;
 
-use super::encode::{HEADER, OPT_OCTETS};
+use super::encode::{self, HEADER};
 use super::live::{self, Found, NEGATIVE_TTL, SOA_TIMES};
 use super::names::{self, Asked};
+use super::respond::{Transport, limit};
 use super::zone::Zones;
 use super::{Settings, State};
 use crate::registry::Registry;
@@ -29,7 +31,7 @@ use crate::select::World;
 use cache::Cache;
 use plain::Plain;
 pub(super) use tally::Tally;
-use template::{Counts, Template, wire};
+use template::{Counts, Template, record};
 
 /// Labels below a domain that are looked at here.
 const LABELS_MAX: usize = 16;
@@ -103,14 +105,15 @@ impl Fast {
     ) -> Option<Written> {
         let plain = Plain::read(message)?;
         let forwards = self.settings.forwards_for(client);
-        let payload = self.settings.payload.max(512);
-        let limit = plain.edns.map_or(512, |(client, _)| client.clamp(512, payload));
         begin(&plain, forwards, answer);
         let rcode = self.body(registry, &plain, pick, answer)?;
-        if let Some((_, dnssec_ok)) = plain.edns {
-            opt(self.settings.payload, dnssec_ok, answer);
+        let payload = self.settings.payload;
+        if let Some(client) = plain.edns {
+            encode::opt(answer, client, payload, rcode, None);
+            add_count(answer, ADDITIONALS, 1);
         }
-        (answer.len() <= usize::from(limit)).then_some(Written { kind: plain.kind, rcode })
+        let fits = answer.len() <= limit(plain.edns, Transport::Udp, payload);
+        fits.then_some(Written { kind: plain.kind, rcode })
     }
 
     fn body(
@@ -166,17 +169,13 @@ impl Fast {
         }
         let labels = plain.labels().map(|label| &plain.name()[label]);
         let (ttl, records) = self.zones.plain(labels, RecordType::from(plain.kind), &mut self.key)?;
-        let mut count = 0u16;
+        let mut count = 0;
         for data in records {
-            answer.extend([0xc0, HEADER as u8]);
-            answer.extend(plain.kind.to_be_bytes());
-            answer.extend([0, 1]);
-            answer.extend(ttl.to_be_bytes());
-            answer.extend((data.len() as u16).to_be_bytes());
+            record(answer, plain.kind, ttl, data.len());
             answer.extend_from_slice(data);
             count += 1;
         }
-        set_count(answer, ANSWERS, count);
+        add_count(answer, ANSWERS, count);
         Some(ResponseCode::NoError)
     }
 }
@@ -210,8 +209,8 @@ impl Live<'_> {
         let Some(Counts { answers, additionals }) = template.put(self.pick, domain, answer) else {
             return self.negative(ResponseCode::NoError, registry.load().serial(), answer);
         };
-        set_count(answer, ANSWERS, answers);
-        set_count(answer, ADDITIONALS, additionals);
+        add_count(answer, ANSWERS, answers);
+        add_count(answer, ADDITIONALS, additionals);
         Some(ResponseCode::NoError)
     }
 
@@ -237,7 +236,7 @@ impl Live<'_> {
         for number in [serial, refresh, retry, expire, NEGATIVE_TTL] {
             answer.extend(number.to_be_bytes());
         }
-        set_count(answer, AUTHORITIES, 1);
+        add_count(answer, AUTHORITIES, 1);
         answer[3] |= (u16::from(rcode) & 0xf) as u8;
         Some(rcode)
     }
@@ -245,7 +244,9 @@ impl Live<'_> {
 
 fn domains(settings: &Settings) -> Vec<Domain> {
     let names = settings.domains.domains.iter().map(Name::to_lowercase);
-    let mut domains: Vec<Domain> = names.map(|name| Domain { wire: wire(&name), name }).collect();
+    // What is no name cannot be encoded; the configuration has none.
+    let mut domains: Vec<Domain> =
+        names.filter_map(|name| Some(Domain { wire: name.to_bytes().ok()?, name })).collect();
     domains.sort_by_key(|domain| std::cmp::Reverse(domain.wire.len()));
     domains
 }
@@ -255,7 +256,8 @@ const ANSWERS: usize = 6;
 const AUTHORITIES: usize = 8;
 const ADDITIONALS: usize = 10;
 
-fn set_count(message: &mut [u8], place: usize, count: u16) {
+fn add_count(message: &mut [u8], place: usize, more: u16) {
+    let count = u16::from_be_bytes([message[place], message[place + 1]]) + more;
     message[place..place + 2].copy_from_slice(&count.to_be_bytes());
 }
 
@@ -265,13 +267,4 @@ fn begin(plain: &Plain<'_>, forwards: bool, answer: &mut Vec<u8>) {
     let more = u8::from(forwards) << 7 | u8::from(plain.checking_disabled) << 4;
     answer.extend_from_slice(&[plain.id[0], plain.id[1], flags, more, 0, 1, 0, 0, 0, 0, 0, 0]);
     answer.extend_from_slice(plain.question);
-}
-
-/// Our OPT record, as the general path writes it.
-fn opt(payload: u16, dnssec_ok: bool, answer: &mut Vec<u8>) {
-    let [high, low] = payload.to_be_bytes();
-    let record: [u8; OPT_OCTETS] = [0, 0, 41, high, low, 0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0];
-    answer.extend_from_slice(&record);
-    let count = u16::from_be_bytes([answer[ADDITIONALS], answer[ADDITIONALS + 1]]) + 1;
-    set_count(answer, ADDITIONALS, count);
 }

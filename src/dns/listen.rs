@@ -32,7 +32,7 @@ pub struct ListenError {
 /// Queries that the kernel keeps while we are busy: the default holds some 277.
 const RECEIVE_OCTETS: usize = 4 << 20;
 /// How long a thread waits for queries before it looks whether it is to end.
-pub(super) const LOOK_UP_AFTER: Duration = Duration::from_millis(100);
+const LOOK_UP_AFTER: Duration = Duration::from_millis(100);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How often another port is tried when the one that UDP was given is taken on TCP.

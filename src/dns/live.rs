@@ -142,10 +142,10 @@ impl Ask<'_> {
             Found::Empty => return self.no_data().into(),
             Found::Nothing => return self.nothing().into(),
         };
-        match self.question.kind {
-            RecordType::A | RecordType::AAAA | RecordType::CNAME => return self.service_addresses(known),
-            _ => known.in_turn(self.order),
+        if matches!(self.question.kind, RecordType::A | RecordType::AAAA | RecordType::CNAME) {
+            return self.service_addresses(known);
         }
+        known.in_turn(self.order);
         match self.question.kind {
             RecordType::SRV => self.srv(&known).into(),
             RecordType::TXT => {

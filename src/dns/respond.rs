@@ -10,7 +10,7 @@ use super::Settings;
 use super::alias;
 use super::encode::{Answer, Encoded, ExtendedError, Frame, encode};
 use super::live::{self, Live};
-use super::request::{self, Malformed, Question, Request};
+use super::request::{self, Edns, Malformed, Question, Request};
 use super::zone::{Zone, Zones};
 use crate::registry::Snapshot;
 use crate::select::{Order, World};
@@ -188,7 +188,7 @@ fn of_zone(zone: &Zone, name: &Name, kind: RecordType) -> Answer {
 }
 
 fn reply(request: &Request, answer: &Answer, context: &Context<'_>, forwards: bool) -> Reply {
-    let limit = limit(request, context.transport, context.settings.payload);
+    let limit = limit(request.edns, context.transport, context.settings.payload);
     frame(request, answer, limit, context.settings.payload, forwards)
 }
 
@@ -208,20 +208,18 @@ fn frame(request: &Request, answer: &Answer, limit: usize, payload: u16, forward
 }
 
 /// Octets that an answer may have: what the client takes, but over UDP no more than we send.
-fn limit(request: &Request, transport: Transport, payload: u16) -> usize {
+pub(super) fn limit(edns: Option<Edns>, transport: Transport, payload: u16) -> usize {
     match transport {
         Transport::Tcp => usize::from(u16::MAX),
         // RFC 6891 section 6.2.3: values below 512 count as 512.
-        Transport::Udp => {
-            usize::from(request.edns.map_or(512, |edns| edns.payload.clamp(512, payload.max(512))))
-        }
+        Transport::Udp => usize::from(edns.map_or(512, |edns| edns.payload.clamp(512, payload.max(512)))),
     }
 }
 
 impl Pending {
     /// The answer, now that the others have spoken.
     pub(super) fn finish(&self, answer: &Answer) -> Reply {
-        let limit = limit(&self.request, self.transport, self.payload);
+        let limit = limit(self.request.edns, self.transport, self.payload);
         frame(&self.request, answer, limit, self.payload, true)
     }
 }

@@ -121,13 +121,18 @@ impl Zones {
             return None;
         }
         let key = key::of_name(name, 0);
-        let at_or_above = key::beginnings(&key).take_while(|length| *length <= self.longest);
         let (mut closest, mut parent) = (None, None);
-        for zone in at_or_above.filter_map(|length| self.zones.get(&key[..length])) {
+        for (_, zone) in self.at_or_above(&key) {
             parent = closest.replace(zone);
         }
         let child = kind == RecordType::DS && closest.is_some_and(|zone| zone.origin() == name);
         parent.filter(|parent: &&Zone| child && parent.delegates(name)).or(closest)
+    }
+
+    /// The zones at or above a name's key, the closest last, and how much of the key is theirs.
+    fn at_or_above<'z>(&'z self, key: &[u8]) -> impl Iterator<Item = (usize, &'z Zone)> {
+        let lengths = key::beginnings(key).take_while(|length| *length <= self.longest);
+        lengths.filter_map(|length| Some((length, self.zones.get(&key[..length])?)))
     }
 
     /// The TTL and the record data of an RRset that is answered as it is, without a look at any other name; the labels of the
@@ -141,7 +146,6 @@ impl Zones {
         if self.zones.is_empty() {
             return None;
         }
-        // Labels that are no letters, digits or hyphens may be longer in a key.
         let mut reversed = [&[][..]; 128];
         let mut count = 0;
         for label in labels {
@@ -150,9 +154,7 @@ impl Zones {
         }
         key.clear();
         reversed[..count].iter().rev().for_each(|label| key::push(key, label));
-        let at_or_above = key::beginnings(key).take_while(|length| *length <= self.longest);
-        let zone = |length: usize| Some((length, self.zones.get(&key[..length])?));
-        let (length, zone) = at_or_above.filter_map(zone).last()?;
+        let (length, zone) = self.at_or_above(key).last()?;
         let set = zone.plain(&key[length..], kind)?;
         Some((set.ttl, zone.data(set)))
     }

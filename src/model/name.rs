@@ -47,6 +47,11 @@ pub fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
+/// A hash of octets that is the same on every server and in every version (FNV-1a, 64 bits).
+pub fn fnv1a(octets: impl Iterator<Item = u8>) -> u64 {
+    octets.fold(0xcbf2_9ce4_8422_2325, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x100_0000_01b3))
+}
+
 /// A text and its lower case behind one pointer, since a registry holds millions of them: the text alone where both are the
 /// same, else NUL, lower case, text. No name holds a NUL, and folding ASCII keeps the length.
 #[derive(Clone)]

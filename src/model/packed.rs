@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const BASE: usize = 64;
@@ -141,18 +140,14 @@ impl Serialize for Pairs {
 
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(owned::<D, Vec<String>>(deserializer)?.into_iter().collect())
+        Ok(Vec::<String>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self::from(&owned::<D, BTreeMap<String, String>>(deserializer)?))
+        Ok(Self::from(&BTreeMap::<String, String>::deserialize(deserializer)?))
     }
-}
-
-fn owned<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
-    T::deserialize(deserializer)
 }
 
 #[cfg(test)]

@@ -127,16 +127,7 @@ impl Snapshot {
             self.touch_all(index, &node.name, effects);
             return;
         }
-        let entry = NodeEntry {
-            node: node.clone(),
-            maintenance: None,
-            instances: Default::default(),
-            checks: Default::default(),
-            own_checks: Default::default(),
-            create_index: index,
-            modify_index: index,
-            index,
-        };
+        let entry = NodeEntry::new(node.clone(), index, index);
         self.nodes.insert(node.name.clone(), Arc::new(entry));
         effects.topics.insert(Topic::Node(node.name.clone()));
     }

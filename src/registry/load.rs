@@ -14,7 +14,6 @@ use crate::store::{Loaded, Stored, StoredStatus};
 
 /// A node and what it has, in the order of ids.
 struct Gathered {
-    node: Arc<Node>,
     entry: NodeEntry,
     instances: Vec<InstanceEntry>,
     checks: Vec<CheckEntry>,
@@ -58,23 +57,14 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
 impl Gathering {
     fn node(&mut self, node: Arc<Node>, create_index: u64, modify_index: u64) {
         self.places.insert(node.name.clone(), self.nodes.len());
-        let entry = NodeEntry {
-            node: node.clone(),
-            maintenance: None,
-            instances: Default::default(),
-            checks: Default::default(),
-            own_checks: Default::default(),
-            create_index,
-            modify_index,
-            index: modify_index,
-        };
+        let entry = NodeEntry::new(node, create_index, modify_index);
         let (instances, checks) = (Vec::new(), Vec::new());
-        self.nodes.push(Gathered { node, entry, instances, checks, next_instance: 0, next_check: 0 });
+        self.nodes.push(Gathered { entry, instances, checks, next_instance: 0, next_check: 0 });
     }
 
     /// The node of this name; what belongs to none is passed over, as it is when it is applied.
     fn of(&mut self, name: &NodeName) -> Option<&mut Gathered> {
-        if self.nodes[self.current].node.name != *name {
+        if self.nodes[self.current].entry.node.name != *name {
             self.current = *self.places.get(name)?;
         }
         Some(&mut self.nodes[self.current])
@@ -105,8 +95,9 @@ impl Gathering {
             node.instances.sort_by(|a, b| a.instance.id.cmp(&b.instance.id));
             node.checks.sort_by(|a, b| a.check.id.cmp(&b.check.id));
         }
-        self.nodes.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        self.places = self.nodes.iter().zip(0..).map(|(node, at)| (node.node.name.clone(), at)).collect();
+        self.nodes.sort_by(|a, b| a.entry.node.name.cmp(&b.entry.node.name));
+        self.places =
+            self.nodes.iter().zip(0..).map(|(node, at)| (node.entry.node.name.clone(), at)).collect();
     }
 
     fn maintain(&mut self, Maintenance { node, instance, reason }: Maintenance) {
@@ -147,7 +138,7 @@ impl Gathered {
     fn join(&mut self) {
         self.next_instance = 0;
         for mut entry in std::mem::take(&mut self.checks) {
-            entry.check.node = self.node.name.clone();
+            entry.check.node = self.entry.node.name.clone();
             let Some(id) = entry.check.instance.clone() else {
                 let entry = Arc::new(entry);
                 self.entry.own_checks.push(entry.clone());

@@ -102,6 +102,22 @@ pub struct CheckEntry {
     pub modify_index: u64,
 }
 
+impl NodeEntry {
+    /// One with nothing on it yet.
+    pub(super) fn new(node: Arc<Node>, create_index: u64, modify_index: u64) -> Self {
+        Self {
+            node,
+            maintenance: None,
+            instances: OrdMap::new(),
+            checks: OrdMap::new(),
+            own_checks: SmallVec::new(),
+            create_index,
+            modify_index,
+            index: modify_index,
+        }
+    }
+}
+
 impl ServiceEntry {
     /// One without instances yet.
     pub(super) fn new(name: ServiceName) -> Self {

@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::watch::Topic;
+use crate::model::name::fnv1a;
 
 /// Counters; with 10,000 changes a second and as many services, few are shared by two that matter.
 const SLOTS: usize = 1 << 16;
@@ -21,9 +22,7 @@ pub struct Slot(u16);
 impl Slot {
     /// Of a service's name in lower case.
     pub fn of(service: &str) -> Self {
-        let hash = service.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, octet| {
-            (hash ^ u64::from(octet)).wrapping_mul(0x100_0000_01b3)
-        });
+        let hash = fnv1a(service.bytes());
         Self((hash ^ (hash >> 32) ^ (hash >> 16)) as u16)
     }
 }

@@ -86,10 +86,10 @@ impl Writer {
             round: Round::default(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
-        let checks = writer.state.clone();
+        let loaded = writer.state.clone();
         let timed = |check: &&Arc<CheckEntry>| matches!(check.check.kind, CheckKind::Ttl { .. });
-        writer.deadlines.reserve(checks.checks().filter(timed).count());
-        for check in checks.checks() {
+        writer.deadlines.reserve(loaded.checks().filter(timed).count());
+        for check in loaded.checks() {
             writer.arm(check, true);
         }
         // The other records of our node name it: the store keeps it for a later start under another name.

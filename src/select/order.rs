@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::{Chosen, Known};
+use crate::model::name::fnv1a;
 
 /// What an order is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +49,34 @@ impl Known<'_> {
                 let start = Ring::Even(self.chosen.len()).start(pick);
                 self.chosen.rotate_left(start);
             }
-            Order::For(client) => self.chosen.sort_by_cached_key(|chosen| rank(chosen, client)),
+            Order::For(client) => self.for_client(client),
         }
     }
 
     /// Puts the instances in order for addresses, of which perhaps so many are given at most.
     pub fn by_weight(&mut self, order: Order, limit: Option<usize>) {
-        match (order, self.ring(limit)) {
-            (Order::Draw(pick), Some(ring)) => self.chosen.rotate_left(ring.start(pick)),
-            (Order::Draw(pick), None) => {
-                self.chosen.sort_by_cached_key(|chosen| weighed(mix(pick ^ seed(chosen)), chosen.weight));
-            }
-            (Order::For(client), _) => self.chosen.sort_by_cached_key(|chosen| rank(chosen, client)),
+        match order {
+            Order::Draw(pick) => match self.ring(limit) {
+                Some(ring) => self.chosen.rotate_left(ring.start(pick)),
+                None => self.by_chance(pick),
+            },
+            Order::For(client) => self.for_client(client),
         }
+    }
+
+    fn for_client(&mut self, client: IpAddr) {
+        self.by_chance(mix(match client.to_canonical() {
+            IpAddr::V4(v4) => u64::from(u32::from(v4)),
+            IpAddr::V6(v6) => {
+                let bits = u128::from(v6);
+                mix(bits as u64) ^ (bits >> 64) as u64
+            }
+        }));
+    }
+
+    /// In proportion to the weights, each place anew.
+    fn by_chance(&mut self, chance: u64) {
+        self.chosen.sort_by_cached_key(|chosen| weighed(chance ^ seed(chosen), chosen.weight));
     }
 
     /// The ring of [`Known::by_weight`]; none where a part is drawn in proportion to unequal weights, since in a ring
@@ -82,18 +98,6 @@ impl Known<'_> {
     }
 }
 
-/// The place of an instance in the order for a client.
-fn rank(chosen: &Chosen<'_>, client: IpAddr) -> u64 {
-    let client = match client.to_canonical() {
-        IpAddr::V4(v4) => u64::from(u32::from(v4)),
-        IpAddr::V6(v6) => {
-            let bits = u128::from(v6);
-            mix(bits as u64) ^ (bits >> 64) as u64
-        }
-    };
-    weighed(mix(client) ^ seed(chosen), chosen.weight)
-}
-
 /// A key to sort by: with the weight, small ones are likelier. An instance that weighs twice as much comes before
 /// another twice as often (Efraimidis and Spirakis: exponential variates of the weights' rates); one that weighs
 /// nothing comes last.
@@ -106,11 +110,11 @@ fn weighed(chance: u64, weight: u16) -> u64 {
     (-uniform.ln() / f64::from(weight)).abs().to_bits()
 }
 
-/// What tells instances apart, the same on every server (FNV-1a over node and id).
+/// What tells instances apart, the same on every server.
 fn seed(chosen: &Chosen<'_>) -> u64 {
     let instance = &chosen.entry.instance;
     let octets = instance.node.folded().bytes().chain([0]).chain(instance.id.as_str().bytes());
-    octets.fold(0xcbf2_9ce4_8422_2325, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x100_0000_01b3))
+    fnv1a(octets)
 }
 
 /// Spreads the bits of a number (the finalizer of SplitMix64).

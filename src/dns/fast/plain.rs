@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::super::encode::{HEADER, OPT_OCTETS};
+use super::super::request::Edns;
 
 /// The longest name, in octets (RFC 1035 section 2.3.4).
 const NAME_OCTETS_MAX: usize = 255;
@@ -22,8 +23,7 @@ pub(super) struct Plain<'a> {
     lower: [u8; NAME_OCTETS_MAX],
     length: usize,
     pub(super) kind: u16,
-    /// Payload, and whether DO is set; none without EDNS.
-    pub(super) edns: Option<(u16, bool)>,
+    pub(super) edns: Option<Edns>,
 }
 
 impl<'a> Plain<'a> {
@@ -91,7 +91,7 @@ fn name(body: &[u8]) -> Option<usize> {
 
 /// An OPT record of version 0 to the end of the message (RFC 6891 section 6.1.2). Options are stepped over: none that is
 /// known here changes an answer.
-fn opt(record: &[u8]) -> Option<(u16, bool)> {
+fn opt(record: &[u8]) -> Option<Edns> {
     let (fixed, mut options) = record.split_first_chunk::<OPT_OCTETS>()?;
     let [0, 0, 41, payload_high, payload_low, _, 0, flags, _, length_high, length_low] = *fixed else {
         return None;
@@ -103,5 +103,6 @@ fn opt(record: &[u8]) -> Option<(u16, bool)> {
         let (head, rest) = options.split_first_chunk::<4>()?;
         options = rest.get(usize::from(u16::from_be_bytes([head[2], head[3]]))..)?;
     }
-    Some((u16::from_be_bytes([payload_high, payload_low]), flags & 0x80 != 0))
+    let payload = u16::from_be_bytes([payload_high, payload_low]);
+    Some(Edns { payload, version: 0, dnssec_ok: flags & 0x80 != 0 })
 }

@@ -5,6 +5,7 @@
 //! instances at one address), as the general path does.
 
 use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::serialize::binary::BinEncodable;
 
 use super::super::encode::HEADER;
 use super::super::live;
@@ -84,7 +85,7 @@ impl Template {
         if known.chosen.len() > INSTANCES_MAX {
             return None;
         }
-        let mut writer = Writer { ttl: known.ttl.to_be_bytes(), octets: Vec::new(), labels };
+        let mut writer = Writer { ttl: known.ttl, octets: Vec::new(), labels };
         let mut pieces: Vec<Piece> = Vec::with_capacity(known.chosen.len());
         let mut given: Vec<[Vec<u8>; 2]> = Vec::with_capacity(known.chosen.len());
         for (place, chosen) in known.chosen.iter().enumerate() {
@@ -99,12 +100,13 @@ impl Template {
             given.push(names);
         }
         let empty = pieces.iter().all(|piece| piece.at[0] == piece.at[1]);
+        let domain = domain.to_bytes().ok()?.len() as u8;
         let records = (!empty).then(|| Records {
             ring,
             limit: limit.and_then(|limit| u16::try_from(limit).ok()).unwrap_or(u16::MAX),
             pieces: pieces.into(),
             octets: writer.octets.into(),
-            domain: wire(domain).len() as u8,
+            domain,
         });
         (writer.labels <= LABELS_MAX).then_some(Self { slot, version, records })
     }
@@ -169,7 +171,7 @@ impl Template {
 
 /// Encodes the records of instances, one after the other.
 struct Writer {
-    ttl: [u8; 4],
+    ttl: u32,
     octets: Vec<u8>,
     /// Labels of the question and of all targets so far.
     labels: usize,
@@ -192,7 +194,7 @@ impl Writer {
                 names[0] = self.octets[at..].to_vec();
             }
             Some(target) => {
-                let wire: Vec<u8> = wire(target);
+                let wire = target.to_bytes().ok()?;
                 let port = chosen.entry.instance.port.to_be_bytes();
                 self.record(RecordType::SRV, 6 + wire.len());
                 // RFC 2782: priority, weight, port, target.
@@ -234,23 +236,16 @@ impl Writer {
         }
     }
 
-    /// A record of class IN up to its data.
     fn record(&mut self, kind: RecordType, data: usize) {
-        self.octets.extend(QUESTION);
-        self.octets.extend(u16::from(kind).to_be_bytes());
-        self.octets.extend([0, 1]);
-        self.octets.extend(self.ttl);
-        self.octets.extend((data as u16).to_be_bytes());
+        record(&mut self.octets, u16::from(kind), self.ttl, data);
     }
 }
 
-/// A name with its length octets.
-pub(super) fn wire(name: &Name) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(name.len());
-    for label in name.iter() {
-        octets.push(label.len() as u8);
-        octets.extend_from_slice(label);
-    }
-    octets.push(0);
-    octets
+/// Appends a record of class IN whose owner is the question's name, up to its data.
+pub(super) fn record(octets: &mut Vec<u8>, kind: u16, ttl: u32, data: usize) {
+    octets.extend(QUESTION);
+    octets.extend(kind.to_be_bytes());
+    octets.extend([0, 1]);
+    octets.extend(ttl.to_be_bytes());
+    octets.extend((data as u16).to_be_bytes());
 }

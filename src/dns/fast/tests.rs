@@ -55,7 +55,7 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
 
 /// One instance of a service on a node, in numbers.
 #[derive(Debug, Clone)]
-struct Some {
+struct Registered {
     node: u8,
     service: u8,
     id: u8,
@@ -71,10 +71,10 @@ struct Some {
 const SERVICES: [&str; 5] = ["web", "Db", "a_b", "x-1", "not a label"];
 const TAGS: [&str; 4] = ["v1", "v1.2", "Blue", ""];
 
-fn some() -> impl Strategy<Value = Some> {
+fn registered() -> impl Strategy<Value = Registered> {
     let who = (0..3u8, 0..5u8, 0..12u8);
     let what = (prop_oneof![4 => Just(1u8), 1 => 0..5u8], 0..8u8, 0..3u8, 0..4u8, 0..4u8, 1..9u64);
-    (who, what).prop_map(|((node, service, id), (address, host, port, weight, tag, ttl))| Some {
+    (who, what).prop_map(|((node, service, id), (address, host, port, weight, tag, ttl))| Registered {
         node,
         service,
         id,
@@ -87,7 +87,7 @@ fn some() -> impl Strategy<Value = Some> {
     })
 }
 
-impl Some {
+impl Registered {
     fn command(&self) -> Command {
         let id = format!("i{}", self.id);
         let node = json!({ "name": format!("m{}", self.node), "address": format!("10.9.0.{}", self.node) });
@@ -125,7 +125,7 @@ impl Some {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Register(Some),
+    Register(Registered),
     Deregister(u8, Option<u8>),
     /// A check's status, and how far it is from the next.
     Flip(u8, u8, Status, u32),
@@ -246,7 +246,7 @@ impl Question {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let status = prop::sample::select(vec![Status::Passing, Status::Warning, Status::Critical]);
     let step = prop_oneof![
-        3 => some().prop_map(Step::Register),
+        3 => registered().prop_map(Step::Register),
         1 => (0..3u8, prop::option::weighted(0.9, 0..12u8)).prop_map(|(node, id)| Step::Deregister(node, id)),
         2 => (0..3u8, 0..12u8, status, 1..4u32).prop_map(|(node, id, status, to_flip)| Step::Flip(node, id, status, to_flip)),
         3 => prop::collection::vec(question(), 1..20).prop_map(Step::Ask),
@@ -308,7 +308,9 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
     let mut fast = Fast::new(&state);
     for step in steps {
         match step {
-            Step::Register(some) => runtime.block_on(state.registry.submit(some.command())).unwrap(),
+            Step::Register(registered) => {
+                runtime.block_on(state.registry.submit(registered.command())).unwrap()
+            }
             Step::Deregister(node, id) => {
                 let instance = id.map(|id| crate::model::InstanceId::parse(&format!("i{id}")).unwrap());
                 let node = crate::model::NodeName::parse(&format!("m{node}")).unwrap();
