@@ -19,6 +19,8 @@ struct Held {
     waiting: Mutex<Vec<Proposal>>,
     arrived: tokio::sync::Semaphore,
     flips: Mutex<Vec<Observation>>,
+    /// Dropped when flips come: in the middle of a round.
+    handle: Mutex<Option<Registry>>,
 }
 
 impl Store for Held {
@@ -31,6 +33,7 @@ impl Store for Held {
     }
     fn observe(&self, flips: Vec<Observation>, _: u64) {
         self.flips.lock().extend(flips);
+        drop(self.handle.lock().take());
     }
     fn backup(&self, _: &mut dyn Write) -> Result<(), StoreError> {
         Ok(())
@@ -69,18 +72,25 @@ fn own() -> Node {
 }
 
 async fn start(limits: Limits) -> (Registry, Arc<Held>) {
+    let (registry, held, _) = start_writer(limits).await;
+    (registry, held)
+}
+
+async fn start_writer(limits: Limits) -> (Registry, Arc<Held>, tokio::task::JoinHandle<()>) {
     let (log, queue) = mpsc::unbounded_channel();
     let held = Arc::new(Held {
         log,
         waiting: Mutex::default(),
         arrived: tokio::sync::Semaphore::new(0),
         flips: Mutex::default(),
+        handle: Mutex::default(),
     });
     let config = Config { own: own(), limits };
-    let (registry, _) = Registry::start(held.clone(), queue, config, Arc::new(Metrics::default())).unwrap();
+    let (registry, writer) =
+        Registry::start(held.clone(), queue, config, Arc::new(Metrics::default())).unwrap();
     let own = held.next().await;
     held.commit(own);
-    (registry, held)
+    (registry, held, writer)
 }
 
 fn caller() -> Caller {
@@ -246,4 +256,18 @@ async fn limits_on_watchers_and_the_queue_are_refusals() {
     let proposal = held.next().await;
     held.commit(proposal);
     assert!(hanging.await.unwrap().is_ok() && queued.await.unwrap().is_ok() && first.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_writer_ends_with_the_last_handle_in_whichever_moment_that_goes() {
+    let (registry, held, writer) = start_writer(Limits::default()).await;
+    registered(&registry, &held, register("a", MINUTE, None)).await;
+    let check = registry.snapshot().instance("n1", "a").unwrap().checks[0].key();
+    let begun = tokio::time::Instant::now();
+    let seen =
+        Observation { check, generation: None, status: Status::Passing, output: "so".into(), to_flip: 1 };
+    registry.observe(vec![seen]).await;
+    *held.handle.lock() = Some(registry);
+    writer.await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO, "it waited for a deadline");
 }

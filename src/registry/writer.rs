@@ -102,7 +102,8 @@ impl Writer {
     pub(super) async fn run(mut self) {
         loop {
             let next = self.deadlines.next();
-            let room = self.room();
+            // The last handle may have gone in the middle of a round.
+            let Some(room) = self.room() else { return };
             tokio::select! {
                 biased;
                 Some(entry) = self.queues.log.recv() => self.on_log(entry),
@@ -120,10 +121,10 @@ impl Writer {
         }
     }
 
-    /// Whether another proposal may be under way.
-    fn room(&self) -> bool {
-        let max = self.shared.upgrade().map_or(0, |shared| shared.limits.load().commits_waiting_max);
-        self.under_way.len() < max
+    /// Whether another proposal may be under way; none when nobody is left to ask.
+    fn room(&self) -> Option<bool> {
+        let shared = self.shared.upgrade()?;
+        Some(self.under_way.len() < shared.limits.load().commits_waiting_max)
     }
 
     /// Takes what waits besides what woke us, so that one publish shows it all.
@@ -137,7 +138,7 @@ impl Writer {
             self.on_observations(seen);
         }
         for _ in 0..ROUND_MAX {
-            if !self.room() {
+            if self.room() != Some(true) {
                 break;
             }
             let Ok(request) = self.queues.commands.try_recv() else { break };
