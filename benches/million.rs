@@ -342,7 +342,7 @@ impl Bench<'_> {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(server.dns).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            lost += written.iter().filter(|name| ports(&socket, name) != Some([99].into())).count();
+            lost += written.iter().filter(|name| ports(&socket, name) != Some([run_port()].into())).count();
             acknowledged += written.len();
             signal(&server.child, nix::sys::signal::Signal::SIGTERM);
             server.child.wait().unwrap();
@@ -360,10 +360,10 @@ fn write(http: SocketAddr, turn: usize, writer: usize, stop: &AtomicBool) -> Vec
     let mut acknowledged = Vec::new();
     let Ok(mut stream) = TcpStream::connect(http) else { return acknowledged };
     let mut answer = [0; 4096];
-    let run = std::process::id();
+    let port = run_port();
     for number in 0.. {
-        let name = format!("late-{run}-{turn}-{writer}-{number}");
-        let body = format!(r#"{{"Name":"{name}","Port":99}}"#);
+        let name = format!("late-{turn}-{writer}-{number}");
+        let body = format!(r#"{{"Name":"{name}","Port":{port}}}"#);
         let length = body.len();
         let request = format!(
             "PUT /v1/agent/service/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -376,6 +376,11 @@ fn write(http: SocketAddr, turn: usize, writer: usize, stop: &AtomicBool) -> Vec
         acknowledged.push(name);
     }
     acknowledged
+}
+
+/// Tells the registrations of this run from those that an earlier one left in the directory.
+fn run_port() -> u16 {
+    (std::process::id() % 60_000) as u16 + 1
 }
 
 /// The ports of a service's SRV records; nothing when no whole answer came.

@@ -314,7 +314,7 @@ pub const KEYS: &[Key] = &[
         "Answers of others that are kept. Default: 10000.",
         |c, v| { forward(c).cache_entries = value::number(v, 0, 10_000_000)? }
     ),
-    key!("store", "cache", "\"64MiB\"", AT_START, "Memory for the pages of the store.", |c, v| c
+    key!("store", "cache", "\"32MiB\"", AT_START, "Memory for the pages of the store.", |c, v| c
         .cache_octets =
         value::octets(v)?),
     key!(

@@ -7,26 +7,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const BASE: usize = 64;
 
-/// A list of texts that is read in order and never changed.
+/// A list of texts that is read in order and never changed. Its clones share it: instances of one service mostly have
+/// the same tags.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Texts(Box<str>);
+pub struct Texts(ArcStr);
 
 /// Pairs of texts in the order of their keys, each key once.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Pairs(Texts);
+pub struct Pairs(Box<str>);
 
 impl Texts {
     pub fn iter(&self) -> impl Iterator<Item = &str> + Clone {
-        let mut rest = &*self.0;
-        std::iter::from_fn(move || {
-            let (text, after) = first(rest)?;
-            rest = after;
-            Some(text)
-        })
+        unpack(&self.0)
     }
 
     pub fn len(&self) -> usize {
@@ -48,6 +45,30 @@ impl Texts {
     }
 }
 
+fn pack<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
+    let mut list = String::new();
+    for text in texts {
+        let text = text.as_ref();
+        let mut length = text.len();
+        while length >= BASE {
+            list.push((BASE + length % BASE) as u8 as char);
+            length /= BASE;
+        }
+        list.push(length as u8 as char);
+        list.push_str(text);
+    }
+    list
+}
+
+fn unpack(list: &str) -> impl Iterator<Item = &str> + Clone {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let (text, after) = first(rest)?;
+        rest = after;
+        Some(text)
+    })
+}
+
 /// The first text of a list, and the list behind it.
 fn first(list: &str) -> Option<(&str, &str)> {
     let (mut length, mut scale) = (0, 1);
@@ -64,35 +85,24 @@ fn first(list: &str) -> Option<(&str, &str)> {
 
 impl<T: AsRef<str>> FromIterator<T> for Texts {
     fn from_iter<I: IntoIterator<Item = T>>(texts: I) -> Self {
-        let mut list = String::new();
-        for text in texts {
-            let text = text.as_ref();
-            let mut length = text.len();
-            while length >= BASE {
-                list.push((BASE + length % BASE) as u8 as char);
-                length /= BASE;
-            }
-            list.push(length as u8 as char);
-            list.push_str(text);
-        }
-        Self(list.into())
+        Self(pack(texts).into())
     }
 }
 
 impl Pairs {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        let mut texts = self.0.iter();
+        let mut texts = unpack(&self.0);
         std::iter::from_fn(move || Some((texts.next()?, texts.next()?)))
     }
 
     /// The whole as one text, for [`from_packed`](Self::from_packed).
     pub fn packed(&self) -> &str {
-        self.0.packed()
+        &self.0
     }
 
     /// Pairs from their one text.
     pub fn from_packed(text: &str) -> Self {
-        Self(Texts::from_packed(text))
+        Self(text.into())
     }
 
     pub fn get(&self, key: &str) -> Option<&str> {
@@ -100,7 +110,7 @@ impl Pairs {
     }
 
     pub fn len(&self) -> usize {
-        self.0.len() / 2
+        self.iter().count()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -110,7 +120,7 @@ impl Pairs {
 
 impl<K: AsRef<str>, V: AsRef<str>> From<&BTreeMap<K, V>> for Pairs {
     fn from(map: &BTreeMap<K, V>) -> Self {
-        Self(map.iter().flat_map(|(key, value)| [key.as_ref(), value.as_ref()]).collect())
+        Self(pack(map.iter().flat_map(|(key, value)| [key.as_ref(), value.as_ref()])).into())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::model::{
     Observation, Record, ServiceName, Status,
 };
 
-/// Instances of a service whose checks are looked at for terms to share.
+/// Instances of a service that are looked at for tags, and for terms of checks, to share.
 const ALIKE_MAX: usize = 2;
 
 /// What applying changes did, beside the new state.
@@ -264,15 +264,19 @@ impl Snapshot {
         check
     }
 
-    /// Gives an instance the texts of its node and its service, where they are spelt the same.
+    /// Gives an instance the texts that its node and its service have already, where they are the same.
     pub(super) fn share_names(&self, instance: &mut Instance) {
         let node = self.nodes.get(&instance.node).map(|entry| &entry.node.name);
         if let Some(name) = node.filter(|name| name.as_str() == instance.node.as_str()) {
             instance.node = name.clone();
         }
-        let service = self.services.get(&instance.service).map(|entry| &entry.name);
-        if let Some(name) = service.filter(|name| name.as_str() == instance.service.as_str()) {
-            instance.service = name.clone();
+        let Some(service) = self.services.get(&instance.service) else { return };
+        if service.name.as_str() == instance.service.as_str() {
+            instance.service = service.name.clone();
+        }
+        let mut others = service.instances.values().take(ALIKE_MAX);
+        if let Some(alike) = others.find(|other| other.instance.tags == instance.tags) {
+            instance.tags = alike.instance.tags.clone();
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use imbl::OrdMap;
 
 use super::apply::{instance_addresses, node_addresses};
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
@@ -137,20 +138,22 @@ impl Gathered {
     /// Hangs the checks on their instances. Equal texts become one.
     fn join(&mut self) {
         self.next_instance = 0;
+        let mut all = Vec::with_capacity(self.checks.len());
         for mut entry in std::mem::take(&mut self.checks) {
             entry.check.node = self.entry.node.name.clone();
             let Some(id) = entry.check.instance.clone() else {
                 let entry = Arc::new(entry);
                 self.entry.own_checks.push(entry.clone());
-                self.entry.checks.insert(entry.check.id.clone(), entry);
+                all.push(entry);
                 continue;
             };
             let Some(of) = self.find_instance(id.as_str()) else { continue };
             entry.check.instance = Some(of.instance.id.clone());
             let entry = Arc::new(entry);
             of.checks.push(entry.clone());
-            self.entry.checks.insert(entry.check.id.clone(), entry);
+            all.push(entry);
         }
+        self.entry.checks = filled(all.into_iter().map(|entry| (entry.check.id.clone(), entry)));
     }
 }
 
@@ -161,6 +164,23 @@ fn find<T>(list: &[T], next: &mut usize, order: impl Fn(&T) -> std::cmp::Orderin
     *next = at + 1;
     Some(at)
 }
+
+/// A map of entries in order. An imbl leaf has room for [`LEAF`] and splits in the middle, so that one after another leaves
+/// each half empty for ever. The first half of each leaf's first, the others between them after, and all are full.
+fn filled<K: Ord + Clone, V: Clone>(entries: impl Iterator<Item = (K, V)>) -> OrdMap<K, V> {
+    let (mut map, mut between) = (OrdMap::new(), Vec::new());
+    for (at, (key, value)) in entries.enumerate() {
+        if at % LEAF < LEAF / 2 {
+            map.insert(key, value);
+        } else {
+            between.push((key, value));
+        }
+    }
+    map.extend(between);
+    map
+}
+
+const LEAF: usize = 16;
 
 fn build(nodes: Vec<Gathered>, index: u64) -> Snapshot {
     let mut state = Snapshot { index, floor: index, serial: index as u32, ..Snapshot::default() };
@@ -178,6 +198,7 @@ fn build(nodes: Vec<Gathered>, index: u64) -> Snapshot {
             entry.index = entry.index.max(check.modify_index);
         }
         state.counts.instances += gathered.instances.len();
+        let mut all = Vec::with_capacity(gathered.instances.len());
         for instance in gathered.instances {
             let name = &instance.instance.service;
             own(instance_addresses(&instance.instance), Owner::Service(name.clone()));
@@ -190,16 +211,17 @@ fn build(nodes: Vec<Gathered>, index: u64) -> Snapshot {
             entry.index = entry.index.max(instance.modify_index);
             let instance = Arc::new(instance);
             service.instances.put(instance.clone());
-            entry.instances.insert(instance.instance.id.clone(), instance);
+            all.push(instance);
         }
+        entry.instances = filled(all.into_iter().map(|entry| (entry.instance.id.clone(), entry)));
         state.nodes.insert(entry.node.name.clone(), Arc::new(entry));
     }
     let mut services: Vec<_> = services.into_iter().collect();
     services.sort_by(|(a, _), (b, _)| a.cmp(b));
-    state.services = services.into_iter().map(|(name, entry)| (name, Arc::new(entry))).collect();
+    state.services = filled(services.into_iter().map(|(name, entry)| (name, Arc::new(entry))));
     addresses.sort();
-    for owners in addresses.chunk_by(|a, b| a == b) {
-        state.addresses.insert(owners[0].clone(), u32::try_from(owners.len()).unwrap_or(u32::MAX));
-    }
+    let counted = addresses.chunk_by(|a, b| a == b);
+    let counted = counted.map(|same| (same[0].clone(), u32::try_from(same.len()).unwrap_or(u32::MAX)));
+    state.addresses = filled(counted);
     state
 }

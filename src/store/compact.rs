@@ -174,14 +174,15 @@ pub(super) fn create_index(bytes: &[u8]) -> Result<u64, Failure> {
 pub(super) struct Reader {
     node: Option<NodeName>,
     services: HashMap<String, ServiceName>,
+    tags: HashMap<Box<str>, Texts>,
     /// By their octets.
     terms: HashMap<Box<[u8]>, Arc<Terms>>,
     instances: Known<InstanceId>,
     checks: Known<CheckId>,
 }
 
-/// Different terms that are remembered; many checks may well have no two alike.
-const TERMS_MAX: usize = 1 << 18;
+/// Different terms or lists of tags that are remembered; there may well be no two alike.
+const REMEMBERED_MAX: usize = 1 << 18;
 
 /// The keys that were read, in their order.
 struct Known<Id> {
@@ -247,6 +248,18 @@ impl Reader {
         Ok(service)
     }
 
+    fn tags(&mut self, packed: &str) -> Texts {
+        if let Some(tags) = self.tags.get(packed) {
+            return tags.clone();
+        }
+        let tags = Texts::from_packed(packed);
+        if self.tags.len() == REMEMBERED_MAX {
+            self.tags.clear();
+        }
+        self.tags.insert(packed.into(), tags.clone());
+        tags
+    }
+
     /// The id of an instance that a check names.
     fn of(&mut self, node: &NodeName, id: &str) -> Result<InstanceId, Failure> {
         let known = self.instances.find(node.folded(), id);
@@ -258,7 +271,7 @@ impl Reader {
             return Ok(terms.clone());
         }
         let terms = Arc::new(Terms::try_from(postcard::from_bytes::<TermsValue<'_>>(bytes)?)?);
-        if self.terms.len() == TERMS_MAX {
+        if self.terms.len() == REMEMBERED_MAX {
             self.terms.clear();
         }
         self.terms.insert(bytes.into(), terms.clone());
@@ -274,7 +287,7 @@ impl Reader {
             node,
             id,
             service: self.service(value.service)?,
-            tags: Texts::from_packed(value.tags),
+            tags: self.tags(value.tags),
             address: value.address.map(Address::from),
             meta: Pairs::from_packed(value.meta),
             port: value.port,
@@ -308,6 +321,7 @@ impl Reader {
                 let mut instance = Arc::unwrap_or_clone(instance);
                 instance.node = self.node(instance.node.as_str())?;
                 instance.service = self.service(instance.service.as_str())?;
+                instance.tags = self.tags(instance.tags.packed());
                 self.instances.keys.push((instance.node.clone(), instance.id.clone()));
                 Record::Instance(Arc::new(instance))
             }
