@@ -1,6 +1,11 @@
-//! What one change costs at a thousand, a hundred thousand and a million instances: a status flip and a
-//! new definition, from the call to the published snapshot. The store accepts at once, so that only
-//! the registry is measured.
+//! What one change costs at a thousand, a hundred thousand and a million instances, as a whole and in parts. None may grow
+//! with the size of the registry by more than a deeper tree costs.
+//!
+//! - `flip`, `define`: a status and a definition, from the call to the published snapshot and the answer. The store
+//!   accepts at once, so that only the registry is measured.
+//! - `apply`: the new state of one definition.
+//! - `publish`: the new state put in place of the old one, which is dropped.
+//! - `commit`: one definition made durable by the embedded store, with its fsync; `fsync` is the disk's part alone.
 //!
 //! `cargo bench --bench publish`
 
@@ -10,13 +15,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use divan::Bencher;
 use rollcall::model::{
-    Address, Check, CheckId, CheckKey, CheckKind, Instance, Node, NodeName, Observation, Origin, Record,
-    Status, Terms,
+    Address, Check, CheckId, CheckKey, CheckKind, Definition, Instance, Node, NodeName, Observation, Origin,
+    Record, Status, Terms,
 };
 use rollcall::registry::{Caller, Command, Config, Limits, Registry};
-use rollcall::store::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored};
+use rollcall::store::{Embedded, Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored};
 use rollcall::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -119,6 +125,71 @@ fn registry(size: usize) -> (Runtime, Registry) {
         Registry::start(store, queue, config, Arc::new(Metrics::default())).unwrap().0
     };
     (runtime, registry)
+}
+
+/// One definition that replaces another.
+fn replacing(turn: usize, size: usize) -> [Definition; 1] {
+    let instance = instance(turn * 7919 % size, (turn % 60_000 + 81) as u16);
+    [Definition::Put(Record::Instance(Arc::new(instance)))]
+}
+
+#[divan::bench(args = SIZES, sample_count = 1000)]
+fn apply(bencher: Bencher, size: usize) {
+    let (_runtime, registry) = registry(size);
+    let (state, mut turn) = (registry.snapshot(), 0);
+    let definition = || {
+        turn += 1;
+        replacing(turn, size)
+    };
+    bencher.with_inputs(definition).bench_local_refs(|definition| state.applied(2, &*definition));
+}
+
+#[divan::bench(args = SIZES, sample_count = 1000)]
+fn publish(bencher: Bencher, size: usize) {
+    let (_runtime, registry) = registry(size);
+    let published = ArcSwap::new(registry.snapshot());
+    let mut turn = 0;
+    let state = || {
+        turn += 1;
+        published.load().applied(turn as u64 + 1, &replacing(turn, size))
+    };
+    bencher.with_inputs(state).bench_local_refs(|state| published.store(Arc::new(state.clone())));
+}
+
+#[divan::bench(args = SIZES, sample_count = 300)]
+fn commit(bencher: Bencher, size: usize) {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let (sender, mut log) = tokio::sync::mpsc::unbounded_channel();
+    let config = rollcall::store::Config { data_dir: dir.path().join("data"), cache_bytes: 32 << 20 };
+    let store = Embedded::open(&config, sender, Arc::new(Metrics::default())).unwrap();
+    let mut durable = |definitions: Vec<Definition>| {
+        store.propose(Proposal { ticket: 1, definitions: definitions.into(), after: 1 });
+        assert!(matches!(log.blocking_recv(), Some(LogEntry::Committed { .. })));
+    };
+    for first in (0..size).step_by(FILLED_AT_ONCE) {
+        let all = first..(first + FILLED_AT_ONCE).min(size);
+        let instances = all.clone().map(|i| Record::Instance(Arc::new(instance(i, 80))));
+        let records = instances.chain(all.map(|i| Record::Check(check(i))));
+        durable(records.map(Definition::Put).collect());
+    }
+    let mut turn = 0;
+    let definition = || {
+        turn += 1;
+        replacing(turn, size).to_vec()
+    };
+    bencher.with_inputs(definition).bench_local_values(durable);
+}
+
+/// Instances of one commit while the store is filled.
+const FILLED_AT_ONCE: usize = 10_000;
+
+#[divan::bench(sample_count = 300)]
+fn fsync(bencher: Bencher) {
+    let mut file = tempfile::tempfile_in(".").unwrap();
+    bencher.bench_local(|| {
+        file.write_all(&[7; 4096]).unwrap();
+        file.sync_data().unwrap();
+    });
 }
 
 /// A status flip, until a reader sees it.

@@ -32,6 +32,14 @@ pub(super) struct Effects {
 }
 
 impl Snapshot {
+    /// The state that these definitions make of this one, as the change of this index.
+    pub fn applied(&self, index: u64, definitions: &[Definition]) -> Self {
+        let (mut state, mut effects) = (self.clone(), Effects::default());
+        definitions.iter().for_each(|definition| state.define(index, definition, &mut effects));
+        state.index = index;
+        state
+    }
+
     /// Applies one definition as the change of this index.
     pub(super) fn define(&mut self, index: u64, definition: &Definition, effects: &mut Effects) {
         effects.changed = true;

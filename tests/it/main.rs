@@ -17,6 +17,7 @@ mod forward;
 mod guards;
 mod http;
 mod limits;
+mod old_format;
 mod order;
 mod readme;
 mod rfc;
