@@ -256,6 +256,8 @@ fn what_was_acknowledged_survives_a_loss_of_power_at_any_moment() {
 
 #[test]
 fn without_the_sync_the_same_test_finds_the_loss() {
-    let found = (0..8).filter(|seed| lives(*seed, true).is_err()).count();
+    // redb may meet pages that were never written, and panic: that is a loss, too.
+    let found =
+        (0..8).filter(|seed| !matches!(std::panic::catch_unwind(|| lives(*seed, true)), Ok(Ok(())))).count();
     assert_eq!(found, 8, "a disk that ignores syncs was not noticed");
 }
