@@ -144,7 +144,7 @@ def stat(pid):
 
 
 def knot(folder, zone, origin=DOMAIN):
-    """Debian's Knot with one UDP worker. Its answers are minimal as it comes."""
+    """Debian's Knot with one UDP worker and its module for statistics. Its answers are minimal as it comes."""
     port = free_port()
     (folder / "knot.conf").write_text(f"""
 server:
@@ -158,6 +158,9 @@ database:
 log:
   - target: stderr
     any: error
+template:
+  - id: default
+    global-module: mod-stats
 zone:
   - domain: {origin}
     file: {zone}
@@ -169,7 +172,7 @@ zone:
 
 
 def nsd(folder, zone, origin=DOMAIN):
-    """Debian's NSD with one server process. Its own minimal responses would leave out the addresses of SRV targets; the
+    """Debian's NSD with one server process, whose statistics are built in. Its own minimal responses would leave out the addresses of SRV targets; the
     zone's want of an NS set makes them minimal instead (records.py)."""
     port = free_port()
     (folder / "nsd.conf").write_text(f"""
@@ -197,9 +200,10 @@ zone:
 
 
 def coredns(folder, zone, origin=DOMAIN):
-    """CoreDNS with its plugin for zone files; Go sees one core."""
+    """CoreDNS with its plugins for metrics and zone files; Go sees one core."""
     port = free_port()
-    (folder / "Corefile").write_text(f"{origin}:{port} {{\n    bind 127.0.0.1\n    file {zone}\n}}\n")
+    (folder / "Corefile").write_text(f"{origin}:{port} {{\n    bind 127.0.0.1\n    prometheus 127.0.0.1:{free_port()}\n"
+                                     f"    file {zone}\n}}\n")
     version = re.search(r"coredns/coredns v(\S+)", (HERE / "coredns" / "go.mod").read_text()).group(1)
     command = [BUILD / "coredns", "-conf", folder / "Corefile"]
     return Server(f"CoreDNS {version}", folder, command, port)

@@ -1,4 +1,4 @@
-// CoreDNS with nothing but the plugin that serves zone files: the server that Kubernetes runs, to compare with.
+// CoreDNS with nothing but the plugins that serve zone files and count: the server that Kubernetes runs, to compare with.
 // Built from the module proxy by run.py.
 package main
 
@@ -7,9 +7,10 @@ import (
 	"github.com/coredns/coredns/coremain"
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/file"
+	_ "github.com/coredns/coredns/plugin/metrics"
 )
 
 func main() {
-	dnsserver.Directives = []string{"bind", "file"}
+	dnsserver.Directives = []string{"bind", "prometheus", "file"}
 	coremain.Run()
 }
