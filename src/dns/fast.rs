@@ -12,6 +12,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use super::{Settings, State};
 use crate::registry::Registry;
 use crate::registry::versions::Slot;
 use crate::select::World;
-use cache::Cache;
+use cache::{Cache, Place};
 use plain::Plain;
 pub(super) use tally::Tally;
 use template::{Counts, Template, record};
@@ -60,6 +61,13 @@ pub(super) struct Written {
     pub(super) rcode: ResponseCode,
 }
 
+/// A plain question, and where its answer may lie.
+pub(super) struct Question<'m> {
+    plain: Plain<'m>,
+    hash: u64,
+    place: Option<Place>,
+}
+
 /// Where a plain question leads.
 struct Live<'q> {
     plain: &'q Plain<'q>,
@@ -83,30 +91,36 @@ impl Fast {
         }
     }
 
-    /// Writes the answer to a message into an empty buffer. None when it is the general path's; what is in the buffer is
+    /// Reads a message; none when it is the general path's.
+    pub(super) fn read<'m>(&self, message: &'m [u8]) -> Option<Question<'m>> {
+        let plain = Plain::read(message)?;
+        let hash = self.cache.hash(&plain);
+        Some(Question { plain, hash, place: None })
+    }
+
+    /// Looks for what the questions of a batch are answered from, all at once: one after the other, each would wait for memory.
+    pub(super) fn look_up(&self, questions: &mut [Option<Question<'_>>]) {
+        for question in questions.iter_mut().flatten() {
+            question.place = self.cache.find(question.hash);
+        }
+        let places = questions.iter().flatten().filter_map(|question| question.place);
+        black_box(places.fold(0, |sum, place| sum ^ self.cache.touch(place)));
+    }
+
+    /// Writes the answer to a question into an empty buffer. None when it is the general path's; what is in the buffer is
     /// worth nothing then.
     pub(super) fn answer(
         &mut self,
-        state: &State,
-        message: &[u8],
-        client: IpAddr,
-        answer: &mut Vec<u8>,
-    ) -> Option<Written> {
-        self.answer_with(&state.registry, message, client, rand::random(), answer)
-    }
-
-    fn answer_with(
-        &mut self,
         registry: &Registry,
-        message: &[u8],
+        question: &Question<'_>,
         client: IpAddr,
         pick: u64,
         answer: &mut Vec<u8>,
     ) -> Option<Written> {
-        let plain = Plain::read(message)?;
+        let plain = &question.plain;
         let forwards = self.settings.forwards_for(client);
-        begin(&plain, forwards, answer);
-        let rcode = self.body(registry, &plain, pick, answer)?;
+        begin(plain, forwards, answer);
+        let rcode = self.body(registry, question, pick, answer)?;
         let payload = self.settings.payload;
         if let Some(client) = plain.edns {
             encode::opt(answer, client, payload, rcode, None);
@@ -119,10 +133,11 @@ impl Fast {
     fn body(
         &mut self,
         registry: &Registry,
-        plain: &Plain<'_>,
+        question: &Question<'_>,
         pick: u64,
         answer: &mut Vec<u8>,
     ) -> Option<ResponseCode> {
+        let plain = &question.plain;
         // Transfers, and types that are no questions.
         if matches!(plain.kind, 41 | 249..=255) {
             return None;
@@ -132,7 +147,7 @@ impl Fast {
             return self.of_zone(plain, answer);
         };
         let live = Live { plain, at, pick };
-        if let Some(template) = self.cache.get(plain.name(), plain.kind)
+        if let Some(template) = question.place.and_then(|place| self.cache.get(place, plain))
             && registry.version(template.slot) == template.version
         {
             return live.put(template, registry, answer);
@@ -153,11 +168,9 @@ impl Fast {
             Found::Empty => return live.negative(ResponseCode::NoError, snapshot.serial(), answer),
             Found::Nothing => return live.negative(ResponseCode::NXDomain, snapshot.serial(), answer),
         };
-        let kind = RecordType::from(plain.kind);
-        let labels = plain.labels().count();
         let place = (&domain.name, self.settings.domains.datacenter.as_str(), world.settings);
-        let template = Template::new((slot, version), &known, kind, labels, place)?;
-        let template = self.cache.put(plain.name(), plain.kind, template);
+        let template = Template::new((slot, version), &known, plain, place)?;
+        let template = self.cache.put(question.hash, template);
         live.put(template, registry, answer)
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::State;
 use super::fast::{Fast, Tally};
 use super::respond::{Outcome, Pending, Transport};
-use batch::{Batch, Family, Path};
+use batch::{ANSWER_OCTETS, BATCH, Batch, Family, Path};
 
 /// Ports of services that answer anything to anybody: an "answer" to them starts a loop or an attack.
 const PORTS_NEVER_ANSWERED: [u16; 6] = [0, 7, 13, 17, 19, 37];
@@ -56,6 +56,7 @@ fn on_thread(socket: UdpSocket, shared: &Shared) {
 fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
     let state = &shared.state;
     let (mut batch, mut fast, mut tally) = (Batch::<S>::new(socket), Fast::new(state), Tally::default());
+    let mut answers: [Vec<u8>; BATCH] = std::array::from_fn(|_| Vec::with_capacity(ANSWER_OCTETS));
     while !state.shutdown.is_cancelled() {
         match batch.receive() {
             Ok(()) => {}
@@ -68,14 +69,22 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
             }
         }
         fast.refresh(state);
-        for place in 0..batch.len() {
-            let (path, message, answer) = batch.message(place);
+        let mut questions = [const { None }; BATCH];
+        for (question, (_, message)) in questions.iter_mut().zip(batch.messages()) {
+            *question = fast.read(message);
+        }
+        fast.look_up(&mut questions);
+        for (((path, message), question), answer) in batch.messages().zip(&questions).zip(&mut answers) {
+            answer.clear();
             let client = path.client.client();
             if is_never_answered(client.port()) {
                 state.metrics.dns.dropped("source port");
                 continue;
             }
-            if let Some(written) = fast.answer(state, message, client.ip(), answer) {
+            let chance = rand::random();
+            if let Some(question) = question
+                && let Some(written) = fast.answer(&state.registry, question, client.ip(), chance, answer)
+            {
                 tally.add(written);
                 continue;
             }
@@ -90,7 +99,7 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
             }
         }
         tally.count(&state.metrics.dns);
-        for _ in 0..batch.send() {
+        for _ in 0..batch.send(&answers) {
             state.metrics.dns.dropped("send error");
         }
     }

@@ -9,6 +9,7 @@ use hickory_proto::serialize::binary::BinEncodable;
 
 use super::super::encode::HEADER;
 use super::super::live;
+use super::plain::Plain;
 use crate::registry::versions::Slot;
 use crate::select::{Chosen, Known, Ring, Settings};
 
@@ -24,22 +25,21 @@ pub(super) struct Template {
     pub(super) slot: Slot,
     /// Of the service, when this was made.
     pub(super) version: u32,
-    /// None: the name exists, and has no record of the type.
-    records: Option<Records>,
-}
-
-struct Records {
-    ring: Ring,
-    /// Answer records that are given at most.
-    limit: u16,
-    pieces: Box<[Piece]>,
-    octets: Box<[u8]>,
+    kind: u16,
+    /// Octets of the name.
+    name: u8,
     /// Octets of the domain at the end of each target.
     domain: u8,
+    /// Answer records that are given at most.
+    limit: u16,
+    /// Instances; 0 where the name exists, and has no record of the type.
+    pieces: u16,
+    ring: Ring,
+    /// The name in lower case, the pieces, then their records: in one allocation, since each costs a wait for memory.
+    octets: Box<[u8]>,
 }
 
 /// One instance.
-#[derive(Clone, Copy)]
 struct Piece {
     /// Where its answer record lies, where its additional ones begin, and where they end.
     at: [u16; 3],
@@ -51,6 +51,26 @@ struct Piece {
     same: [u8; 2],
 }
 
+/// Octets of a piece as it is kept.
+const PIECE: usize = 11;
+/// Octets that the processor takes from memory at once.
+const LINE: usize = 64;
+/// Lines of a template that are taken ahead; more is rare, and follows by itself.
+const LINES_AHEAD: usize = 8;
+
+impl Piece {
+    fn write(&self) -> [u8; PIECE] {
+        let [[a, b], [c, d], [e, f]] = self.at.map(u16::to_le_bytes);
+        [a, b, c, d, e, f, self.target[0], self.target[1], self.additionals, self.same[0], self.same[1]]
+    }
+
+    fn read(octets: &[u8; PIECE]) -> Self {
+        let [a, b, c, d, e, f, target, length, additionals, same, same_target] = *octets;
+        let at = [[a, b], [c, d], [e, f]].map(u16::from_le_bytes);
+        Self { at, target: [target, length], additionals, same: [same, same_target] }
+    }
+}
+
 /// What an answer was put together to.
 pub(super) struct Counts {
     pub(super) answers: u16,
@@ -58,15 +78,26 @@ pub(super) struct Counts {
 }
 
 impl Template {
-    /// For the answers to a name of a service, of which the labels are counted, in a domain in lower case. None when the general
-    /// path has to answer.
+    /// For the answers to a question for a name of a service, in a domain in lower case. None when the general path has to answer.
     pub(super) fn new(
         (slot, version): (Slot, u32),
         known: &Known<'_>,
-        kind: RecordType,
-        labels: usize,
+        question: &Plain<'_>,
         (domain, datacenter, settings): (&Name, &str, &Settings),
     ) -> Option<Self> {
+        let kind = RecordType::from(question.kind);
+        let name = question.name();
+        let mut template = Self {
+            slot,
+            version,
+            kind: question.kind,
+            name: name.len() as u8,
+            domain: domain.to_bytes().ok()?.len() as u8,
+            limit: u16::MAX,
+            pieces: 0,
+            ring: Ring::Even(0),
+            octets: name.into(),
+        };
         // What is reached at a host name is the general path's.
         if known.chosen.iter().any(|chosen| chosen.reached.host.is_some()) {
             return None;
@@ -76,16 +107,16 @@ impl Template {
             RecordType::A | RecordType::AAAA => (known.ring(limit)?, limit),
             RecordType::SRV => (Ring::Even(known.chosen.len()), None),
             RecordType::TXT if !known.chosen.iter().any(|chosen| live::has_text(chosen)) => {
-                return Some(Self { slot, version, records: None });
+                return Some(template);
             }
             // Types that are made from an instance's other properties, or lead elsewhere.
             RecordType::TXT | RecordType::CNAME | RecordType::ANY => return None,
-            _ => return Some(Self { slot, version, records: None }),
+            _ => return Some(template),
         };
         if known.chosen.len() > INSTANCES_MAX {
             return None;
         }
-        let mut writer = Writer { ttl: known.ttl, octets: Vec::new(), labels };
+        let mut writer = Writer { ttl: known.ttl, octets: Vec::new(), labels: question.labels().count() };
         let mut pieces: Vec<Piece> = Vec::with_capacity(known.chosen.len());
         let mut given: Vec<[Vec<u8>; 2]> = Vec::with_capacity(known.chosen.len());
         for (place, chosen) in known.chosen.iter().enumerate() {
@@ -99,38 +130,54 @@ impl Template {
             pieces.push(piece);
             given.push(names);
         }
-        let empty = pieces.iter().all(|piece| piece.at[0] == piece.at[1]);
-        let domain = domain.to_bytes().ok()?.len() as u8;
-        let records = (!empty).then(|| Records {
-            ring,
-            limit: limit.and_then(|limit| u16::try_from(limit).ok()).unwrap_or(u16::MAX),
-            pieces: pieces.into(),
-            octets: writer.octets.into(),
-            domain,
-        });
-        (writer.labels <= LABELS_MAX).then_some(Self { slot, version, records })
+        if writer.labels > LABELS_MAX {
+            return None;
+        }
+        if pieces.iter().any(|piece| piece.at[0] < piece.at[1]) {
+            template.ring = ring;
+            template.limit = limit.and_then(|limit| u16::try_from(limit).ok()).unwrap_or(u16::MAX);
+            template.pieces = pieces.len() as u16;
+            let mut octets = name.to_vec();
+            octets.extend(pieces.iter().flat_map(Piece::write));
+            octets.extend_from_slice(&writer.octets);
+            template.octets = octets.into();
+        }
+        Some(template)
     }
 
-    /// Octets that this takes.
+    /// Octets that this takes beside itself.
     pub(super) fn size(&self) -> usize {
-        let records = self.records.as_ref();
-        size_of::<Self>() + records.map_or(0, |r| r.octets.len() + r.pieces.len() * size_of::<Piece>())
+        self.octets.len()
+    }
+
+    /// Reads an octet of each line of memory that is needed for an answer.
+    pub(super) fn touch(&self) -> u8 {
+        self.octets.iter().step_by(LINE).take(LINES_AHEAD).fold(0, |sum, octet| sum ^ octet)
+    }
+
+    pub(super) fn is_for(&self, question: &Plain<'_>) -> bool {
+        self.kind == question.kind && self.octets.get(..usize::from(self.name)) == Some(question.name())
     }
 
     /// Appends the records to a message that holds the header and the question. `domain` is the domain as the client
     /// spelt it. None when there are no records. The message may get larger than may be sent, and is no good then.
     pub(super) fn put(&self, pick: u64, domain: &[u8], message: &mut Vec<u8>) -> Option<Counts> {
-        let records = self.records.as_ref()?;
-        let start = records.ring.start(pick);
-        let (before, behind) = records.pieces.split_at_checked(start)?;
+        if self.pieces == 0 {
+            return None;
+        }
+        let (_name, rest) = self.octets.split_at_checked(usize::from(self.name))?;
+        let (pieces, octets) = rest.split_at_checked(usize::from(self.pieces) * PIECE)?;
+        let start = self.ring.start(pick);
+        let (before, behind) = pieces.as_chunks::<PIECE>().0.split_at_checked(start)?;
+        let pieces = behind.iter().chain(before).map(Piece::read);
         let recase = domain.iter().any(u8::is_ascii_uppercase);
         let (mut seen, mut counts) = ([0u64; 2], Counts { answers: 0, additionals: 0 });
         // Where the target of the first instance with it was written.
         let mut targets = [0u16; INSTANCES_MAX];
-        for piece in behind.iter().chain(before) {
+        for piece in pieces.clone() {
             let [same, same_target] = piece.same.map(usize::from);
             let [at, end, _] = piece.at.map(usize::from);
-            if at == end || seen[0] & 1 << same != 0 || counts.answers == records.limit {
+            if at == end || seen[0] & 1 << same != 0 || counts.answers == self.limit {
                 continue;
             }
             seen[0] |= 1 << same;
@@ -139,14 +186,14 @@ impl Template {
                 seen[1] |= 1 << same_target;
                 targets[same_target] = (message.len() + usize::from(piece.target[0])) as u16;
             }
-            message.extend_from_slice(records.octets.get(at..end)?);
+            message.extend_from_slice(octets.get(at..end)?);
             if recase && piece.target[1] > 0 {
                 let end = message.len();
-                message.get_mut(end - usize::from(records.domain)..)?.copy_from_slice(domain);
+                message.get_mut(end - usize::from(self.domain)..)?.copy_from_slice(domain);
             }
         }
         // An instance of whom only the target was given adds nothing.
-        for piece in behind.iter().chain(before).filter(|piece| piece.additionals > 0) {
+        for piece in pieces.filter(|piece| piece.additionals > 0) {
             let same_target = usize::from(piece.same[1]);
             if seen[1] & 1 << same_target == 0 {
                 continue;
@@ -154,14 +201,14 @@ impl Template {
             seen[1] &= !(1 << same_target);
             let [_, at, end] = piece.at.map(usize::from);
             let pointer = (0xc000 | targets[same_target]).to_be_bytes();
-            let mut octets = records.octets.get(at..end)?;
+            let mut records = octets.get(at..end)?;
             // An A record has 16 octets, an AAAA record 28.
             for _ in 0..piece.additionals {
-                let length = if octets.get(3) == Some(&(u16::from(RecordType::A) as u8)) { 16 } else { 28 };
-                let (record, rest) = octets.split_at_checked(length)?;
+                let length = if records.get(3) == Some(&(u16::from(RecordType::A) as u8)) { 16 } else { 28 };
+                let (record, rest) = records.split_at_checked(length)?;
                 message.extend_from_slice(&pointer);
                 message.extend_from_slice(&record[2..]);
-                octets = rest;
+                records = rest;
             }
             counts.additionals += u16::from(piece.additionals);
         }

@@ -129,12 +129,12 @@ enum Step {
     Deregister(u8, Option<u8>),
     /// A check's status, and how far it is from the next.
     Flip(u8, u8, Status, u32),
-    Ask(Vec<Question>),
+    Ask(Vec<Random>),
 }
 
 /// A question, and what chance says.
 #[derive(Debug, Clone)]
-struct Question {
+struct Random {
     name: String,
     upper: u64,
     kind: u16,
@@ -180,7 +180,7 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![3 => live, 1 => other.prop_map(str::to_owned)]
 }
 
-fn question() -> impl Strategy<Value = Question> {
+fn question() -> impl Strategy<Value = Random> {
     let kind = prop_oneof![
         8 => prop::sample::select(vec![1u16, 28, 33]),
         1 => prop::sample::select(vec![16u16, 15, 2, 6, 5, 12, 65, 255, 252, 41, 250, 43, 4711]),
@@ -198,7 +198,7 @@ fn question() -> impl Strategy<Value = Question> {
     let upper = prop_oneof![2 => Just(0u64), 1 => any::<u64>()];
     let flags = prop::sample::select(vec![0u8, 1, 0x11, 0x10, 0x20]);
     (name(), upper, kind, class, flags, edns, any::<u64>()).prop_map(
-        |(name, upper, kind, class, flags, edns, pick)| Question {
+        |(name, upper, kind, class, flags, edns, pick)| Random {
             name,
             upper,
             kind,
@@ -210,7 +210,7 @@ fn question() -> impl Strategy<Value = Question> {
     )
 }
 
-impl Question {
+impl Random {
     fn message(&self) -> Vec<u8> {
         let more = self.flags & 0xf0;
         let mut octets =
@@ -266,10 +266,9 @@ struct Shares {
 fn compare(
     state: &State,
     fast: &mut Fast,
-    question: &Question,
+    (question, message, read): (&Random, &[u8], Option<&Question<'_>>),
     shares: &mut Shares,
 ) -> Result<(), TestCaseError> {
-    let message = question.message();
     let world = state.registry.snapshot();
     let context = Context {
         snapshot: &world,
@@ -279,15 +278,16 @@ fn compare(
         client: CLIENT,
         pick: question.pick,
     };
-    let general = match respond(&message, &context) {
+    let general = match respond(message, &context) {
         Outcome::Reply(reply) => Some(reply),
         Outcome::Silence | Outcome::Ask(_) => None,
     };
     let mut answer = Vec::new();
-    let written = fast.answer_with(&state.registry, &message, CLIENT, question.pick, &mut answer);
+    let written =
+        read.and_then(|read| fast.answer(&state.registry, read, CLIENT, question.pick, &mut answer));
     if state.registry.load().index() != world.index() {
         // Our own node came back from the store, or a TTL ran out, in between.
-        return compare(state, fast, question, shares);
+        return compare(state, fast, (question, message, read), shares);
     }
     shares.common += usize::from(question.is_common());
     shares.general += usize::from(written.is_none());
@@ -336,10 +336,15 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
                 runtime.block_on(state.registry.submit(command)).unwrap();
             }
             Step::Ask(questions) => {
-                for question in questions {
-                    // Once from what is kept, once from what is made.
-                    compare(&state, &mut fast, question, shares)?;
-                    compare(&state, &mut fast, question, shares)?;
+                // Looked up together, as UDP's thread does: what is kept for one moves what was found for another. Once
+                // answered from what is made, once from what is kept.
+                let messages: Vec<_> = questions.iter().map(Random::message).collect();
+                for _ in 0..2 {
+                    let mut read: Vec<_> = messages.iter().map(|message| fast.read(message)).collect();
+                    fast.look_up(&mut read);
+                    for ((question, message), read) in questions.iter().zip(&messages).zip(&read) {
+                        compare(&state, &mut fast, (question, message, read.as_ref()), shares)?;
+                    }
                 }
             }
         }

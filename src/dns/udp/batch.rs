@@ -19,8 +19,8 @@ pub(super) const BATCH: usize = 32;
 const REQUEST_OCTETS_MAX: usize = 4096;
 /// Requests lie an odd number of cache lines apart: at distances of 4096 their beginnings would share one set of the cache.
 const STRIDE: usize = REQUEST_OCTETS_MAX + 64;
-/// What an answer's buffer begins with; the largest that we send over UDP.
-const ANSWER_OCTETS: usize = 4096;
+/// The largest answer over UDP.
+pub(super) const ANSWER_OCTETS: usize = 4096;
 
 /// An address as the kernel takes it: of one family, so that it is no larger than it has to be.
 pub(super) trait Family: SockaddrLike + Copy {
@@ -105,14 +105,12 @@ struct Came<S> {
     octets: usize,
 }
 
-/// The datagrams of one system call, and their answers.
+/// The datagrams of one system call, and what sends their answers.
 pub(super) struct Batch<'s, S> {
     socket: &'s UdpSocket,
     wildcard: bool,
     requests: Vec<[u8; STRIDE]>,
     came: Vec<Came<S>>,
-    /// One for each datagram that came; empty where nothing is sent.
-    answers: Vec<Vec<u8>>,
     headers: MultiHeaders<S>,
     reply_headers: MultiHeaders<S>,
 }
@@ -131,7 +129,6 @@ impl<'s, S: Family> Batch<'s, S> {
             wildcard,
             requests: vec![[0; STRIDE]; BATCH],
             came: Vec::with_capacity(BATCH),
-            answers: (0..BATCH).map(|_| Vec::with_capacity(ANSWER_OCTETS)).collect(),
             headers: MultiHeaders::preallocate(BATCH, control()),
             reply_headers: MultiHeaders::preallocate(BATCH, control()),
         }
@@ -156,20 +153,14 @@ impl<'s, S: Family> Batch<'s, S> {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.came.len()
+    /// The requests, and where they came from.
+    pub(super) fn messages(&self) -> impl Iterator<Item = (Path<S>, &[u8])> + Clone {
+        let requests = self.came.iter().zip(&self.requests);
+        requests.map(|(came, request)| (came.path, &request[..came.octets]))
     }
 
-    /// A request, where it came from, and the empty buffer for its answer.
-    pub(super) fn message(&mut self, place: usize) -> (Path<S>, &[u8], &mut Vec<u8>) {
-        let Came { path, octets } = self.came[place];
-        let answer = &mut self.answers[place];
-        answer.clear();
-        (path, &self.requests[place][..octets], answer)
-    }
-
-    /// Sends the answers; returns how many could not be.
-    pub(super) fn send(&mut self) -> usize {
+    /// Sends the answers, one for each request, or none where it is empty; returns how many could not be sent.
+    pub(super) fn send(&mut self, answers: &[Vec<u8>; BATCH]) -> usize {
         let mut slices = [[IoSlice::new(&[])]; BATCH];
         let mut clients = [None; BATCH];
         let (mut first, mut failed) = (0, 0);
@@ -177,8 +168,8 @@ impl<'s, S: Family> Batch<'s, S> {
             let asked = self.came[first].path.asked;
             let (mut count, mut next) = (0, first);
             while next < self.came.len() && self.came[next].path.asked == asked {
-                if !self.answers[next].is_empty() {
-                    slices[count] = [IoSlice::new(&self.answers[next])];
+                if !answers[next].is_empty() {
+                    slices[count] = [IoSlice::new(&answers[next])];
                     clients[count] = Some(self.came[next].path.client);
                     count += 1;
                 }
