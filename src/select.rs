@@ -80,16 +80,6 @@ pub struct Reached<'a> {
     pub by_node: bool,
 }
 
-/// Whether an instance answers, and why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    Served,
-    /// It has not the tag that was asked for.
-    OtherTag,
-    /// A check of it or of its node is critical, or somebody took it or its node out of service.
-    NotServed(Health),
-}
-
 /// Selects the instances that answer.
 pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     let Some(service) = world.snapshot.service(asked.service) else { return Selection::Unknown };
@@ -97,12 +87,16 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     let (mut tagged, mut ttl) = (asked.tag.is_none(), ceiling);
     let mut chosen = Vec::new();
     for entry in service.instances.values() {
-        let (verdict, health) = judge(world.snapshot, entry, asked.tag);
-        tagged |= verdict != Verdict::OtherTag;
-        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
-        if verdict != Verdict::Served {
+        // Whoever asks for tags that nobody has is to cost little.
+        if !has_tag(entry, asked.tag) {
             continue;
         }
+        tagged = true;
+        let health = world.snapshot.health(entry);
+        if !health.is_served() {
+            continue;
+        }
+        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
         ttl = ttl.min(stable_for(entry, node));
         let weights = entry.instance.weights;
         let weight = if health == Health::Warning { weights.warning } else { weights.passing };
@@ -115,15 +109,8 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     Selection::Known(Known { service, chosen, ttl: seconds(ttl, ceiling) })
 }
 
-/// Whether one instance answers for its service (and tag), and its health.
-pub fn judge(snapshot: &Snapshot, entry: &InstanceEntry, tag: Option<&str>) -> (Verdict, Health) {
-    let health = snapshot.health(entry);
-    let verdict = match tag {
-        Some(tag) if !entry.instance.tags.iter().any(|t| t.eq_ignore_ascii_case(tag)) => Verdict::OtherTag,
-        _ if health.is_served() => Verdict::Served,
-        _ => Verdict::NotServed(health),
-    };
-    (verdict, health)
+fn has_tag(entry: &InstanceEntry, tag: Option<&str>) -> bool {
+    tag.is_none_or(|tag| entry.instance.tags.iter().any(|t| t.eq_ignore_ascii_case(tag)))
 }
 
 /// `2` stands above the tag `v1.2`.
