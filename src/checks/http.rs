@@ -164,7 +164,15 @@ async fn converse(
     Err(critical(hop.url.as_str(), format!("stopped after {REDIRECTS_MAX} redirects")))
 }
 
-/// Scheme, host and port: what a connection is good for.
+/// What a connection to a URL is good for: scheme, host and port, and with whom TLS was spoken.
+pub(super) fn target(url: &str, tls: &ProbeTls) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let ProbeTls { skip_verify, server_name } = tls;
+    let origin = origin(&url);
+    Some(if url.scheme() == "https" { format!("{origin} {skip_verify} {server_name}") } else { origin })
+}
+
+/// Scheme, host and port.
 fn origin(url: &Url) -> String {
     format!("{}://{}", url.scheme(), address(url))
 }
@@ -204,7 +212,7 @@ async fn exchange(
 }
 
 async fn dial(asked: &Asked<'_>, hop: &Hop, tools: &Tools) -> Result<Stream, Unreached> {
-    let stream = connect::tcp(&address(&hop.url)).await?;
+    let stream = connect::tcp(&address(&hop.url), tools).await?;
     if hop.url.scheme() != "https" {
         return Ok(Box::new(stream));
     }

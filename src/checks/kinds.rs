@@ -24,6 +24,14 @@ pub(super) struct Probed {
 /// For definitions without a timeout; Consul's.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
+/// What a connection that is kept for the check is good for; checks with the same share it. `None` for kinds that keep none.
+pub(super) fn target(kind: &CheckKind) -> Option<String> {
+    match kind {
+        CheckKind::Http { url, tls, .. } => http::target(url, tls),
+        _ => None,
+    }
+}
+
 /// Probes once. Dropping the future ends the probe and all it began.
 pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> Probed {
     let begun = Instant::now();
@@ -125,12 +133,12 @@ mod tests {
             }
         });
         let (mut shelf, _notices) = Shelf::new(1, Arc::new(Metrics::default()));
-        let mut kept = None;
+        let target = shelf.join(&target(&check.kind).unwrap(), 1);
         for _ in 0..2 {
-            let probed = probe(&check, kept.take(), tools()).await;
+            let probed = probe(&check, shelf.borrow(&target, 1, Instant::now()), tools()).await;
             assert!(probed.finding.status == Status::Passing && !probed.again);
             assert!((69..=70).contains(&probed.finding.output.len()) && probed.finding.output.ends_with('ä'));
-            kept = probed.stream.and_then(|stream| shelf.keep(1, stream));
+            shelf.take_back(&target, 1, probed.stream);
         }
         server.await.unwrap();
     }
