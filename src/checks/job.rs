@@ -130,10 +130,13 @@ impl Job {
         self.failing = finding.status == Status::Critical;
         (self.probe, self.interrupted) = (None, false);
         self.ended = Some(now);
-        let came_to = if self.failing { Drawn::Crash } else { Drawn::Alive };
+        // What failed before and is not refused now is no worse than it was.
+        let worse = self.failing && (finding.refused || !was_failing);
+        let came_to = if worse { Drawn::Crash } else { Drawn::Alive };
         let drawn = std::mem::take(&mut self.drawn).then_some(came_to);
-        // Refused after a pass, it crashed, even if no connection was kept that could have told.
-        let crashed = drawn == Some(Drawn::Crash) || (finding.refused && !was_failing && !first);
+        // Also when it was this probe that had the connection, or when none was kept that could have told.
+        let crashed =
+            worse && (drawn.is_some() || probed.again || (finding.refused && !was_failing && !first));
         if crashed {
             self.pace.trigger(now);
         }
@@ -232,6 +235,25 @@ mod tests {
         assert_eq!((finished.drawn, finished.due), (None, now + SECOND));
         let finished = job.finish(&found(Status::Critical, true), now + SECOND, 0, 0.5);
         assert_eq!(finished.drawn, Some(Drawn::Crash));
+    }
+
+    #[test]
+    fn a_crash_that_the_probe_itself_met_is_one_whatever_the_check_found_before() {
+        let now = Instant::now();
+        let broke = |finding| Probed { again: true, ..finding };
+        // Its first probe, over another check's connection; and one that failed for another reason.
+        for before in [None, Some(found(Status::Critical, false))] {
+            let mut job = job(now);
+            before.map(|before| job.finish(&before, now, 0, 0.5));
+            assert!(job.finish(&broke(found(Status::Critical, true)), now + SECOND, 0, 0.5).crashed);
+        }
+        // It closes connections, and fails as ever.
+        let mut job = job(now);
+        job.finish(&found(Status::Critical, false), now, 0, 0.5);
+        assert!(!job.finish(&broke(found(Status::Critical, false)), now + SECOND, 0, 0.5).crashed);
+        assert!(job.notice());
+        let finished = job.finish(&found(Status::Critical, false), now + 2 * SECOND, 0, 0.5);
+        assert_eq!((finished.drawn, finished.crashed), (Some(Drawn::Alive), false));
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Habit {
         idle < REUSE_MAX && self.limit.is_none_or(|limit| idle + slack(limit) < limit)
     }
 
-    /// A follow-up probe passed: the close was a habit. The first of a target's checks tells.
+    /// A follow-up probe found nothing new: the close was a habit. The first of a target's checks tells.
     pub(super) fn learn(&mut self) {
         if let Some(idle) = self.suspect.take() {
             self.limit = Some(idle);

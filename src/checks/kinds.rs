@@ -38,15 +38,15 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
     let timeout = if check.timeout.is_zero() { TIMEOUT_DEFAULT } else { check.timeout };
     let mut probed = match &check.kind {
         CheckKind::Http { url, method, header, body, follow_redirects, tls } => {
-            let kept = match kept {
-                Some(kept) => kept.take().await,
-                None => None,
+            let (kept, broken) = match kept {
+                Some(kept) => kept.take().await.map_or((None, true), |stream| (Some(stream), false)),
+                None => (None, false),
             };
             let (follow_redirects, output_max) = (*follow_redirects, check.output_max);
             let asked = Asked { url, method, header, body, follow_redirects, tls, output_max };
             let answered = http::probe(&asked, kept, tools, begun + timeout).await;
             let http::Answered { finding, stream, again, timed_out } = answered;
-            Probed { finding, timed_out, stream, again, took: Duration::ZERO }
+            Probed { finding, timed_out, stream, again: again || broken, took: Duration::ZERO }
         }
         // It ends its processes itself.
         CheckKind::Script { args } => {

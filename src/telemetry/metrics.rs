@@ -169,7 +169,7 @@ pub struct ChecksMetrics {
     /// Names whose addresses are remembered.
     pub names: Gauge,
     lookups: Family<Kind, Counter>,
-    /// Requests sent again because the kept connection had just been closed.
+    /// Probes whose kept connection had just been closed.
     pub retries: Counter,
     lateness: Histogram,
     probes: Family<Probed, Counter>,
@@ -221,7 +221,7 @@ impl ChecksMetrics {
         r.register("unkept", help, self.unkept.clone());
         r.register("names", "Names of targets whose addresses are remembered", self.names.clone());
         r.register("lookups", "Names of targets looked up, by outcome", self.lookups.clone());
-        let help = "Probes sent again because the kept connection had just been closed";
+        let help = "Probes made on a fresh connection because the kept one had just been closed";
         r.register("retries", help, self.retries.clone());
         let help = "Time from when a probe was due to its start";
         r.register_with_unit("lateness", help, Unit::Seconds, self.lateness.clone());
