@@ -2,10 +2,12 @@
 //! Consul's users know.
 //!
 //! The addresses of a name (from [`names`](super::names)) are tried as RFC 8305 says, each a moment after the one before: a
-//! target whose first address leads nowhere would otherwise use up the probe's time on it.
+//! target whose first address leads nowhere would otherwise use up the probe's time on it. A name that led to no connection
+//! is looked up anew next time, and a connection that was kept is used only while the name still leads where it does: what
+//! is remembered may save a lookup, but never decides how a check stands.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,7 +17,8 @@ use tokio::time::sleep;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::names::Failed;
+use super::kept::Wire;
+use super::names::{Failed, Names};
 use super::probe::{Finding, Tools};
 use crate::model::ProbeTls;
 
@@ -68,23 +71,65 @@ pub(super) async fn open(
     alpn: &'static [&'static [u8]],
     with: &Tools,
 ) -> Result<Stream, Unreached> {
+    let mut trial = Trial { names: &with.names, host: host(address), reached: false };
     let stream = tcp(address, with).await?;
-    let Some(tls) = tls else { return Ok(Either::Left(stream)) };
-    let stream = with.tls.stream(stream, host(address), tls, alpn).await;
-    stream.map(Either::Right).map_err(Unreached::new)
+    let stream = match tls {
+        None => Either::Left(stream),
+        Some(tls) => {
+            let stream = with.tls.stream(stream, host(address), tls, alpn).await;
+            Either::Right(stream.map_err(Unreached::new)?)
+        }
+    };
+    trial.reached = true;
+    Ok(stream)
+}
+
+impl Wire for Stream {
+    fn peer(&self) -> Option<IpAddr> {
+        let tcp = match self {
+            Either::Left(tcp) => tcp,
+            Either::Right(tls) => tls.get_ref().0,
+        };
+        tcp.peer_addr().ok().map(|peer| peer.ip())
+    }
+}
+
+/// An attempt to reach a name. When it ends without, also because the probe's time is over, the addresses are forgotten.
+struct Trial<'a> {
+    names: &'a Names,
+    host: &'a str,
+    reached: bool,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.reached {
+            self.names.forget(self.host);
+        }
+    }
+}
+
+/// The connection, if `host:port` still leads where it does.
+pub(super) async fn still(
+    address: &str,
+    kept: Box<dyn Wire>,
+    with: &Tools,
+) -> Result<Option<Box<dyn Wire>>, Unreached> {
+    if address.parse::<SocketAddr>().is_ok() {
+        return Ok(Some(kept));
+    }
+    let found = lookup("tcp", address, with).await?;
+    let leads_there = found.iter().any(|found| Some(found.ip()) == kept.peer());
+    Ok(leads_there.then_some(kept))
 }
 
 /// Connects to `host:port` (a name, an IPv4 address, or an IPv6 address in brackets); the first address that
-/// answers. No time limit of its own.
-pub(super) async fn tcp(address: &str, with: &Tools) -> Result<TcpStream, Unreached> {
-    if let Ok(literal) = address.parse() {
-        return connect(literal).await;
+/// answers.
+async fn tcp(address: &str, with: &Tools) -> Result<TcpStream, Unreached> {
+    match address.parse() {
+        Ok(literal) => connect(literal).await,
+        Err(_) => first(lookup("tcp", address, with).await?).await,
     }
-    let reached = first(lookup("tcp", address, with).await?).await;
-    if reached.is_err() {
-        with.names.forget(host(address));
-    }
-    reached
 }
 
 /// The first of these addresses that answers.

@@ -18,6 +18,7 @@
 //! back first.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +30,10 @@ use tokio::time::Instant;
 use crate::telemetry::Metrics;
 
 /// A connection to a target, with or without TLS.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Where it leads, while it stands.
+    fn peer(&self) -> Option<IpAddr>;
+}
 
 pub(super) type Stream = Box<dyn Wire>;
 
@@ -279,9 +281,15 @@ fn slack(limit: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+
+    impl Wire for DuplexStream {
+        fn peer(&self) -> Option<IpAddr> {
+            None
+        }
+    }
 
     fn shelf(max: usize) -> (Shelf, mpsc::UnboundedReceiver<Lost>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::default());

@@ -5,8 +5,10 @@
 //! way over DNS is our own (hickory's) because the C library tells no TTL, and because a lookup there blocks a thread that
 //! a probe which ends cannot take back. Both files are read again when they changed.
 //!
-//! Probes of one name share one lookup. A failure is remembered for [`FAILURE_KEPT`], and an address that does not answer
-//! is forgotten: whoever has moved before the TTL was over is found at the next probe.
+//! Probes of one name share one lookup. An address that does not answer is forgotten: whoever has moved before the TTL was
+//! over is found at the next probe. Failures, that there is no such name among them, are remembered for [`FAILURE_KEPT`] only,
+//! whatever their TTL (RFC 2308 section 5 lets one remember less): a check that is registered before its name is in DNS
+//! would else stay critical for as long as the zone's SOA says.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -34,8 +36,12 @@ const FAILURE_KEPT: Duration = Duration::from_secs(1);
 const TIMELESS_KEPT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are used.
 const ADDRESSES_MAX: usize = 16;
-/// Names looked up at once; half of tokio's threads for what blocks.
-const LOOKUPS_MAX: usize = 256;
+/// Names looked up at once: many, since those of a zone whose servers are silent take ten seconds each. Each has two sockets.
+const LOOKUPS_MAX: usize = 1024;
+/// Of them by the C library; half of tokio's threads for what blocks.
+const THREADS_MAX: usize = 256;
+/// How often what is no longer of use is cleared away, at most: it means looking at every name.
+const CLEARED_EVERY: Duration = Duration::from_secs(1);
 
 /// The addresses of a name, at least one, with port 0.
 pub(super) type Found = Result<Arc<[SocketAddr]>, Failed>;
@@ -65,10 +71,17 @@ impl Default for Files {
 pub(super) struct Names {
     max: usize,
     files: Files,
-    known: Mutex<HashMap<Box<str>, Entry>>,
+    known: Mutex<Known>,
     system: Mutex<Arc<System>>,
     places: Semaphore,
+    threads: Semaphore,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Known {
+    names: HashMap<Box<str>, Entry>,
+    cleared: Option<Instant>,
 }
 
 enum Entry {
@@ -94,8 +107,8 @@ impl Names {
     /// Remembers at most `max` names.
     pub(super) fn new(max: usize, files: Files, metrics: Arc<Metrics>) -> Arc<Self> {
         let system = Mutex::new(Arc::new(System::read(&files)));
-        let (known, places) = (Mutex::default(), Semaphore::new(LOOKUPS_MAX));
-        Arc::new(Self { max, files, known, system, places, metrics })
+        let (places, threads) = (Semaphore::new(LOOKUPS_MAX), Semaphore::new(THREADS_MAX));
+        Arc::new(Self { max, files, known: Mutex::default(), system, places, threads, metrics })
     }
 
     /// The addresses of a name. No time limit of its own.
@@ -114,22 +127,23 @@ impl Names {
     fn begin(self: &Arc<Self>, name: &str) -> Result<Found, watch::Receiver<Option<Found>>> {
         let now = Instant::now();
         let mut known = self.known.lock();
-        match known.get(name).filter(|entry| entry.is_of_use(now)) {
+        match known.names.get(name).filter(|entry| entry.is_of_use(now)) {
             Some(Entry::Known { found, .. }) => return Ok(found.clone()),
             Some(Entry::Asked(answer)) => return Err(answer.clone()),
             None => {}
         }
         let (tell, answer) = watch::channel(None);
-        if known.len() >= self.max && !known.contains_key(name) {
-            known.retain(|_, entry| entry.is_of_use(now));
+        if known.cleared.is_none_or(|cleared| now.duration_since(cleared) >= CLEARED_EVERY) {
+            known.names.retain(|_, entry| entry.is_of_use(now));
+            known.cleared = Some(now);
         }
-        let room = known.len() < self.max || known.contains_key(name);
+        let room = known.names.len() < self.max || known.names.contains_key(name);
         if room {
-            known.insert(name.into(), Entry::Asked(answer.clone()));
+            known.names.insert(name.into(), Entry::Asked(answer.clone()));
         } else {
             self.metrics.checks.limited("names");
         }
-        self.metrics.checks.names.set(known.len() as i64);
+        self.metrics.checks.names.set(known.names.len() as i64);
         // A task, so that a probe that ends does not take the answer from others.
         let (names, name) = (self.clone(), name.into());
         tokio::spawn(async move { names.ask(name, tell, room).await });
@@ -139,12 +153,18 @@ impl Names {
     async fn ask(&self, name: Box<str>, tell: watch::Sender<Option<Found>>, room: bool) {
         // Never closed.
         let _place = self.places.acquire().await;
-        let (found, kept) = self.system().find(&name).await;
+        let (found, kept) = match self.system().find(&name).await {
+            Some(found) => found,
+            None => {
+                let _thread = self.threads.acquire().await;
+                libc(&name).await
+            }
+        };
         self.metrics.checks.looked_up(if found.is_ok() { "found" } else { "failed" });
         if room {
             let since = Instant::now();
             let entry = Entry::Known { found: found.clone(), since, until: since + kept };
-            self.known.lock().insert(name, entry);
+            self.known.lock().names.insert(name, entry);
         }
         tell.send_replace(Some(found));
     }
@@ -152,10 +172,10 @@ impl Names {
     /// No address of this name answers: it may have others by now. What was learnt just now stays.
     pub(super) fn forget(&self, name: &str) {
         let mut known = self.known.lock();
-        if let Some(Entry::Known { since, .. }) = known.get(name)
+        if let Some(Entry::Known { since, .. }) = known.names.get(name)
             && since.elapsed() >= FAILURE_KEPT
         {
-            known.remove(name);
+            known.names.remove(name);
         }
     }
 
@@ -199,29 +219,30 @@ impl System {
         Self { stamps, hosts, resolver: resolver.ok() }
     }
 
-    /// The addresses of a name, and how long that is worth remembering.
-    async fn find(&self, name: &str) -> (Found, Duration) {
-        let Ok(parsed) = Name::from_utf8(name) else { return libc(name).await };
+    /// The addresses of a name, and how long that is worth remembering; `None` if only the C library may know.
+    async fn find(&self, name: &str) -> Option<(Found, Duration)> {
+        let parsed = Name::from_utf8(name).ok()?;
         let listed: Vec<_> = [RecordType::AAAA, RecordType::A]
             .into_iter()
             .filter_map(|kind| self.hosts.lookup_static_host(&Query::query(parsed.clone(), kind)))
             .flat_map(|lookup| addresses(lookup.answers().iter().filter_map(|record| record.data.ip_addr())))
             .collect();
         if !listed.is_empty() {
-            return (Ok(in_order(listed)), TIMELESS_KEPT);
+            return Some((Ok(in_order(listed)), TIMELESS_KEPT));
         }
-        let Some(resolver) = &self.resolver else { return libc(name).await };
-        match resolver.lookup_ip(parsed).await {
+        match self.resolver.as_ref()?.lookup_ip(parsed).await {
             Ok(lookup) => {
-                let ttl = lookup.as_lookup().answers().iter().map(|record| record.ttl).min();
-                let ttl = Duration::from_secs(ttl.unwrap_or_default().into());
-                (Ok(in_order(addresses(lookup.iter()))), ttl)
+                // The least of a chain of aliases and its end.
+                let ttl = lookup.as_lookup().answers().iter().map(|record| record.ttl).min()?;
+                let found = addresses(lookup.iter());
+                let ttl = Duration::from_secs(ttl.into());
+                (!found.is_empty()).then(|| (Ok(in_order(found)), ttl))
             }
-            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => libc(name).await,
-            Err(NetError::Timeout) => (Err(Failed::Because("i/o timeout".into())), FAILURE_KEPT),
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => None,
+            Err(NetError::Timeout) => Some((Err(Failed::Because("i/o timeout".into())), FAILURE_KEPT)),
             Err(error) => {
                 tracing::debug!(name, "a lookup failed: {error}");
-                (Err(Failed::Because("server misbehaving".into())), FAILURE_KEPT)
+                Some((Err(Failed::Because("server misbehaving".into())), FAILURE_KEPT))
             }
         }
     }

@@ -32,6 +32,9 @@ pub(super) async fn probe(address: &str, limit: Duration, with: &Tools) -> Findi
         Ok(targets) => exchange(targets[0], deadline).await,
         Err(why) => Err(why),
     };
+    if outcome.is_err() {
+        with.names.forget(connect::host(address));
+    }
     match outcome {
         Ok(()) => Finding::new(Status::Passing, format!("UDP connect {address}: Success")),
         Err(why) => why.into(),

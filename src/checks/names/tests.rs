@@ -6,10 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::time::Instant;
 
 use super::{Failed, Files, Names};
+use crate::checks::kept::Shelf;
+use crate::checks::kinds;
+use crate::checks::probe::Tools;
+use crate::checks::tests::tcp_check;
+use crate::model::{Check, CheckKind, ProbeTls, Status};
 use crate::telemetry::Metrics;
+use crate::tls::Clients;
 
 /// Answers questions for A with one address and a TTL; no name has an AAAA, only those that begin with `web`
 /// are, and it fails for those that begin with `broken`.
@@ -25,14 +33,14 @@ impl Server {
     async fn start(takes: Duration) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
-        let answer = Arc::new(Mutex::new((Ipv4Addr::new(10, 0, 0, 1), 3600)));
+        let answer = Arc::new(Mutex::new((Ipv4Addr::LOCALHOST, 3600)));
         let asked = Arc::new(Mutex::new(Vec::new()));
         tokio::spawn(serve(socket, answer.clone(), asked.clone(), takes));
         Self { port, answer, asked, takes }
     }
 
     fn says(&self, last: u8, ttl: u32) {
-        *self.answer.lock() = (Ipv4Addr::new(10, 0, 0, last), ttl);
+        *self.answer.lock() = (Ipv4Addr::new(127, 0, 0, last), ttl);
     }
 
     fn asked(&self) -> Vec<String> {
@@ -198,4 +206,140 @@ async fn beyond_the_limit_names_are_looked_up_each_time() {
     assert_eq!((times("web1.test."), times("web2.test."), times("web3.test.")), (1, 1, 3));
     assert_eq!(metrics.checks.names.get(), 2);
     assert!(metrics.encode().contains("rollcall_checks_limits_total{kind=\"names\"} 3"));
+}
+
+#[tokio::test]
+async fn what_has_run_out_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Duration::ZERO).await;
+    let (names, metrics) = server.names(dir.path(), 1);
+    server.says(1, 1);
+    assert_eq!(last(&names, "web1.test").await, Ok(1));
+    server.says(1, 3600);
+    let mut asked = 0;
+    while server.asked().len() > asked {
+        asked = server.asked().len();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(last(&names, "web2.test").await, Ok(1));
+    }
+    assert!(asked > 2 && metrics.checks.names.get() == 1, "{asked}");
+}
+
+#[tokio::test]
+async fn an_address_without_a_ttl_is_asked_for_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Duration::ZERO).await;
+    let (names, _) = server.names(dir.path(), 10);
+    for turn in 1..=3 {
+        server.says(turn, 0);
+        assert_eq!(last(&names, "web.test").await, Ok(turn));
+    }
+    assert_eq!(server.asked().len(), 3);
+}
+
+/// HTTP servers on one port of some loopback addresses; each says which it is, and never closes a connection.
+async fn serve_http<const N: usize>() -> (u16, [Arc<Mutex<usize>>; N]) {
+    let mut port = 0;
+    let connections: [Arc<Mutex<usize>>; N] = std::array::from_fn(|_| Arc::default());
+    for (last, connections) in (1..).zip(connections.clone()) {
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)).await.unwrap();
+        port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                *connections.lock() += 1;
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {
+                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{last}");
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+    }
+    (port, connections)
+}
+
+fn http(host: &str, port: u16, timeout: Duration) -> Check {
+    tcp_check().with(|terms| {
+        terms.timeout = timeout;
+        terms.kind = CheckKind::Http {
+            url: format!("http://{host}:{port}/"),
+            method: "GET".into(),
+            header: Default::default(),
+            body: String::new(),
+            follow_redirects: true,
+            tls: ProbeTls::default(),
+        }
+    })
+}
+
+fn tools(names: Arc<Names>) -> Tools {
+    Tools { tls: Clients::new().unwrap(), names }
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_used_while_the_name_leads_there_and_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Duration::ZERO).await;
+    let (port, connections) = serve_http::<2>().await;
+    let (names, metrics) = server.names(dir.path(), 10);
+    let tools = tools(names.clone());
+    let (mut shelf, _notices) = Shelf::new(1, metrics);
+    let check = http("web.test", port, Duration::from_secs(60));
+    let target = shelf.join(&kinds::target(&check.kind).unwrap(), 1);
+    server.says(1, 2);
+    let begun = Instant::now();
+    let mut turns = 0;
+    loop {
+        let probed = kinds::probe(&check, shelf.borrow(&target, 1, Instant::now()), &tools).await;
+        assert_eq!(probed.finding.status, Status::Passing);
+        shelf.take_back(&target, 1, probed.stream);
+        if probed.finding.output.ends_with('2') {
+            break;
+        }
+        turns += 1;
+        server.says(2, 3600);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(2) && turns > 1);
+    assert_eq!(connections.map(|count| *count.lock()), [1, 1]);
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_kept_connection_says_nothing_of_a_name_that_has_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Duration::ZERO).await;
+    let (port, _) = serve_http::<1>().await;
+    let (names, metrics) = server.names(dir.path(), 10);
+    let tools = tools(names);
+    let (mut shelf, _notices) = Shelf::new(1, metrics);
+    let check = http("web.test", port, Duration::from_secs(60));
+    let target = shelf.join("web", 1);
+    server.says(1, 0);
+    let probed = kinds::probe(&check, None, &tools).await;
+    shelf.take_back(&target, 1, probed.stream);
+    let gone = http("gone.test", port, Duration::from_secs(60));
+    let probed = kinds::probe(&gone, shelf.borrow(&target, 1, Instant::now()), &tools).await;
+    assert!(probed.finding.output.ends_with("lookup gone.test: no such host"), "{}", probed.finding.output);
+}
+
+#[tokio::test]
+async fn an_address_that_a_probe_has_waited_for_in_vain_is_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Duration::ZERO).await;
+    let (names, _) = server.names(dir.path(), 10);
+    let tools = tools(names);
+    let (port, _) = serve_http::<1>().await;
+    // Nobody accepts and the queue is full: the kernel answers nothing.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&SocketAddr::from(([127, 0, 0, 2], port)).into()).unwrap();
+    silent.listen(0).unwrap();
+    let _queued = tokio::net::TcpStream::connect(("127.0.0.2", port)).await.unwrap();
+    server.says(2, 3600);
+    let check = http("web.test", port, Duration::from_millis(200));
+    assert!(kinds::probe(&check, None, &tools).await.timed_out);
+    server.says(1, 3600);
+    while kinds::probe(&check, None, &tools).await.timed_out {}
+    assert_eq!(server.asked().len(), 2);
 }
