@@ -1,8 +1,8 @@
 //! Health checks: what to probe when, how to judge it, one file for each kind of probe.
 //!
 //! One task, the [runner], follows the registry and knows which checks there are. A check at rest costs an entry
-//! in an ordered set and no task; a probe in flight is a task among a bounded number. What a probe finds goes through
-//! the check's [verdict] (thresholds, pure) and is reported when it says something new. When a probe is due is
+//! in an ordered set and no task; a probe in flight is a task among a bounded number ([places]). What a probe finds goes
+//! through the check's [verdict] (thresholds, pure) and is reported when it says something new. When a probe is due is
 //! decided in [schedule] (pure), which connection it uses in [kept], where its target is in [names].
 
 mod alias;
@@ -16,6 +16,7 @@ mod job;
 mod kept;
 mod kinds;
 mod names;
+mod places;
 mod probe;
 mod redirect;
 mod runner;
@@ -44,7 +45,7 @@ use crate::tls::{Clients, TlsError};
 pub struct Config {
     /// Whether script checks run.
     pub script: bool,
-    /// Probes at once, at least one; those that are due beyond wait.
+    /// Probes at once, at least one, and eight times as many that have taken longer than 100 ms; those that are due beyond wait.
     pub in_flight_max: usize,
     /// Targets whose connection is kept between probes; checks of others lose only the instant notice of a crash.
     pub kept_max: usize,

@@ -13,6 +13,7 @@ use super::alias::Aliases;
 use super::job::{Drawn, Finished, Job};
 use super::kept::{Lost, Notice, Shelf, Stream};
 use super::kinds::{self, Probed};
+use super::places::Places;
 use super::probe::Tools;
 use super::schedule::Queue;
 use crate::model::{CheckKey, Observation};
@@ -40,6 +41,7 @@ pub(super) struct Runner {
     crowd: usize,
     probes: JoinSet<Probed>,
     in_flight: HashMap<task::Id, u64>,
+    places: Places<task::Id>,
     pub(super) shelf: Shelf,
     notices: mpsc::UnboundedReceiver<Lost>,
 }
@@ -47,6 +49,7 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(registry: Registry, config: Config, tools: Tools, metrics: Arc<Metrics>) -> Self {
         let (shelf, notices) = Shelf::new(config.kept_max, metrics.clone());
+        let places = Places::new(config.in_flight_max);
         Self {
             registry,
             config,
@@ -61,6 +64,7 @@ impl Runner {
             crowd: 0,
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
+            places,
             shelf,
             notices,
         }
@@ -75,7 +79,7 @@ impl Runner {
             if !self.news.is_empty() {
                 self.registry.observe(std::mem::take(&mut self.news)).await;
             }
-            let next = self.queue.next().filter(|_| self.has_room());
+            let next = if self.places.is_full() { self.places.next() } else { self.queue.next() };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 published = wakes.recv() => if !self.on_wake(published) { break },
@@ -100,14 +104,11 @@ impl Runner {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.probes.len() < self.config.in_flight_max.max(1)
-    }
-
     /// Starts what is due, as far as there are places.
     fn start_due(&mut self, now: Instant) {
         let count = self.queue.advance(now);
-        while self.has_room() {
+        self.places.advance(now);
+        while !self.places.is_full() {
             let Some((number, due)) = self.queue.pop() else { break };
             if let Some(job) = self.jobs.get_mut(&number).filter(|job| !job.is_running()) {
                 self.metrics.checks.started(now.duration_since(due));
@@ -115,18 +116,20 @@ impl Runner {
                 let (check, tools) = (job.check.clone(), self.tools.clone());
                 let task = self.probes.spawn(async move { kinds::probe(&check, kept, &tools).await });
                 self.in_flight.insert(task.id(), number);
+                self.places.start(task.id(), now);
                 job.started(task);
             }
         }
         if count > 0 && self.queue.waiting() > 0 {
             self.metrics.checks.limited("in flight");
         }
-        self.metrics.checks.in_flight.set(self.probes.len() as i64);
+        self.metrics.checks.in_flight.set(self.places.len() as i64);
         self.metrics.checks.waiting.set(self.queue.waiting() as i64);
     }
 
     fn on_end(&mut self, ended: Result<(task::Id, Probed), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.places.end(id);
         let Some(number) = self.in_flight.remove(&id) else { return };
         // A check that went meanwhile: what was found counts no more.
         let Some(job) = self.jobs.get_mut(&number) else { return };

@@ -263,7 +263,7 @@ pub const KEYS: &[Key] = &[
         "in_flight_max",
         "512",
         AT_START,
-        "Probes at once; those that are due beyond wait.",
+        "Probes at once, and eight times as many that have taken longer than 100 ms; those that are due beyond wait.",
         |c, v| c.checks.in_flight_max = value::count(v)?
     ),
     key!(

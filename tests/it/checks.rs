@@ -301,19 +301,19 @@ async fn what_was_passing_is_served_from_the_first_query_after_a_restart() {
 
 #[tokio::test]
 async fn a_probe_that_hangs_blocks_nobody() {
-    let server = TestServer::with(|config| config.checks.in_flight_max = 2).await;
+    let server = TestServer::with(|config| config.checks.in_flight_max = 1).await;
     // Accepts by the kernel alone: nobody ever answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    for number in 0..6 {
+    for number in 0..12 {
         let check = json!({ "HTTP": url, "Interval": "10m", "Timeout": "1s", "Status": "passing" });
         server.register(json!({ "Name": format!("s{number}"), "Check": check })).await;
     }
-    for number in 0..6 {
+    for number in 0..12 {
         assert_eq!(in_dns(&server, &format!("s{number}")).await, 1);
     }
-    assert!(server.metric("rollcall_checks_in_flight").await <= 2.0);
-    for number in 0..6 {
+    assert!(server.metric("rollcall_checks_in_flight").await <= 9.0);
+    for number in 0..12 {
         let shown = server.until(&format!("s{number}"), are(&["critical"])).await;
         let output = shown[0]["Checks"][0]["Output"].as_str().unwrap();
         assert!(output.contains("Timeout exceeded while awaiting headers"), "{output}");
