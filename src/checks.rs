@@ -32,6 +32,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::{io, thread};
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,8 @@ pub enum StartError {
 
 /// Runs the checks of the registry: the future ends after the shutdown, with no probe left.
 ///
-/// They have threads of their own: beside thousands of probes a second, a DNS query would wait its turn among them.
+/// They have threads of their own, with less claim to the processor: beside thousands of probes a second, a DNS query would
+/// wait its turn among them.
 pub fn run(
     registry: Registry,
     config: Config,
@@ -80,9 +82,11 @@ pub fn run(
     let names = names::Names::new(config.names_max, names::Files::default(), metrics.clone());
     let tools = probe::Tools { tls: Clients::new()?, names };
     let runner = runner::Runner::new(registry, config, tools, metrics);
-    let runtime = runtime()?;
+    let niceness = getpriority_process(None).map_or(GIVE_WAY, |ours| ours + GIVE_WAY);
+    let runtime = runtime(niceness)?;
     let (ended, end) = oneshot::channel();
     thread::Builder::new().name("checks".to_owned()).spawn(move || {
+        give_way(niceness);
         runtime.block_on(runner.run(shutdown));
         // A script's last words may hang; nobody waits for them.
         runtime.shutdown_background();
@@ -95,9 +99,21 @@ pub fn run(
     })
 }
 
+/// Niceness above DNS's: where both want a core, a query does not wait for a probe, and checks still have a tenth of it. At 19
+/// they would have a seventieth, and a flood of queries would make probes miss their timeouts.
+const GIVE_WAY: i32 = 10;
+
+/// Sets the niceness of this thread (Linux has one for each); processes of script checks inherit it.
+fn give_way(niceness: i32) {
+    if let Err(error) = setpriority_process(None, niceness) {
+        tracing::debug!("health checks cannot give way to DNS: {error}");
+    }
+}
+
 /// Half of the machine's cores at most. A thread alone needs nobody to wake, which costs a tenth less.
-fn runtime() -> io::Result<Runtime> {
+fn runtime(niceness: i32) -> io::Result<Runtime> {
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     let mut builder = if threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    builder.worker_threads(threads.max(1)).thread_name("checks").enable_all().build()
+    builder.worker_threads(threads.max(1)).thread_name("checks").on_thread_start(move || give_way(niceness));
+    builder.enable_all().build()
 }

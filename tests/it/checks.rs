@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::daemon::Daemon;
 use crate::server::TestServer;
 
 /// A program with a health page, which dies as a killed process does: all its sockets at once.
@@ -319,4 +320,36 @@ async fn a_probe_that_hangs_blocks_nobody() {
         assert!(output.contains("Timeout exceeded while awaiting headers"), "{output}");
     }
     assert!(server.metric("rollcall_checks_limits_total{kind=\"in flight\"}").await >= 1.0);
+}
+
+/// The niceness of a process's threads, by their names (proc(5)).
+fn niceness(pid: u32) -> Vec<(String, i32)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let of = |stat: String| {
+        let (head, tail) = stat.rsplit_once(") ").unwrap();
+        let name = head.split_once('(').unwrap().1.to_owned();
+        (name, tail.split(' ').nth(16).unwrap().parse().unwrap())
+    };
+    stats.map(of).collect()
+}
+
+#[test]
+fn dns_goes_before_checks() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &[]);
+    let own = niceness(std::process::id())[0].1;
+    let begun = Instant::now();
+    loop {
+        let threads = niceness(daemon.child.id());
+        let all = |name: &str, wanted| {
+            let mut named = threads.iter().filter(|(of, _)| of.starts_with(name)).peekable();
+            named.peek().is_some() && named.all(|(_, niceness)| *niceness == wanted)
+        };
+        if all("checks", own + 10) && all("dns-udp", own) && all("tokio", own) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{threads:?}");
+        std::thread::yield_now();
+    }
 }
