@@ -102,6 +102,11 @@ async fn serve(
     }
 }
 
+/// For what is waited for in a loop.
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("it does not come")
+}
+
 async fn last(names: &Arc<Names>, name: &str) -> Result<u8, Failed> {
     names.find(name).await.map(|found| match found[..] {
         [SocketAddr::V4(only)] => only.ip().octets()[3],
@@ -119,10 +124,13 @@ async fn an_address_is_asked_for_once_within_its_ttl_and_a_change_is_followed_af
     assert_eq!(last(&names, "web.test").await, Ok(1));
     server.says(2, 3600);
     let mut found = 0;
-    while last(&names, "web.test").await == Ok(1) {
-        found += 1;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    in_time(async {
+        while last(&names, "web.test").await == Ok(1) {
+            found += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     assert!(begun.elapsed() >= Duration::from_secs(2) && found > 10, "{:?} {found}", begun.elapsed());
     assert_eq!(last(&names, "web.test").await, Ok(2));
     assert_eq!(server.asked().len(), 2);
@@ -155,10 +163,13 @@ async fn a_failure_is_remembered_briefly() {
         assert_eq!(last(&names, "broken.test.").await, failed);
     }
     assert_eq!(server.asked().len(), asked);
-    while server.asked().len() == asked {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(last(&names, "broken.test.").await, failed);
-    }
+    in_time(async {
+        while server.asked().len() == asked {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(last(&names, "broken.test.").await, failed);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -171,10 +182,13 @@ async fn an_address_that_does_not_answer_is_asked_for_again() {
     // Not at once: what was learnt just now is no better the second time.
     names.forget("web.test");
     assert_eq!(last(&names, "web.test").await, Ok(1));
-    while last(&names, "web.test").await == Ok(1) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        names.forget("web.test");
-    }
+    in_time(async {
+        while last(&names, "web.test").await == Ok(1) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            names.forget("web.test");
+        }
+    })
+    .await;
     assert_eq!(server.asked().len(), 2);
 }
 
@@ -217,11 +231,14 @@ async fn what_has_run_out_makes_room() {
     assert_eq!(last(&names, "web1.test").await, Ok(1));
     server.says(1, 3600);
     let mut asked = 0;
-    while server.asked().len() > asked {
-        asked = server.asked().len();
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(last(&names, "web2.test").await, Ok(1));
-    }
+    in_time(async {
+        while server.asked().len() > asked {
+            asked = server.asked().len();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(last(&names, "web2.test").await, Ok(1));
+        }
+    })
+    .await;
     assert!(asked > 2 && metrics.checks.names.get() == 1, "{asked}");
 }
 
@@ -290,17 +307,20 @@ async fn a_kept_connection_is_used_while_the_name_leads_there_and_no_longer() {
     server.says(1, 2);
     let begun = Instant::now();
     let mut turns = 0;
-    loop {
-        let probed = kinds::probe(&check, shelf.borrow(&target, 1, Instant::now()), &tools).await;
-        assert_eq!(probed.finding.status, Status::Passing);
-        shelf.take_back(&target, 1, probed.stream);
-        if probed.finding.output.ends_with('2') {
-            break;
+    in_time(async {
+        loop {
+            let probed = kinds::probe(&check, shelf.borrow(&target, 1, Instant::now()), &tools).await;
+            assert_eq!(probed.finding.status, Status::Passing);
+            shelf.take_back(&target, 1, probed.stream);
+            if probed.finding.output.ends_with('2') {
+                break;
+            }
+            turns += 1;
+            server.says(2, 3600);
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        turns += 1;
-        server.says(2, 3600);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    })
+    .await;
     assert!(begun.elapsed() >= Duration::from_secs(2) && turns > 1);
     assert_eq!(connections.map(|count| *count.lock()), [1, 1]);
     assert_eq!(server.asked().len(), 2);
@@ -340,6 +360,6 @@ async fn an_address_that_a_probe_has_waited_for_in_vain_is_asked_for_again() {
     let check = http("web.test", port, Duration::from_millis(200));
     assert!(kinds::probe(&check, None, &tools).await.timed_out);
     server.says(1, 3600);
-    while kinds::probe(&check, None, &tools).await.timed_out {}
+    in_time(async { while kinds::probe(&check, None, &tools).await.timed_out {} }).await;
     assert_eq!(server.asked().len(), 2);
 }
