@@ -26,9 +26,9 @@ Prints JSON and a verdict; the exit status is 1 when a bound is missed:
 - the 99th percentile of DNS at most 1.5 of that without checks (medians of the turns)
 
 `--short` is CI's form: the same number of probes a second from a tenth of the checks, three for each target, for a few
-seconds. Its bounds fail when the bound on connections, their sharing or the memory of names is switched off, or when probes
-share DNS's threads, which the median of DNS shows best: it may be 1.8 times that without checks. The 99th percentile may be
-3 times; so few turns say little of it.
+seconds. Its bounds fail when the bound on connections, their sharing or the memory of names is switched off. DNS's 99th
+percentile may be 3 times that without checks, for so few turns say little of it; that checks give way to DNS is a test's
+(tests/it/checks.rs).
 
 Needs cc, and room for 20,000 open files a process."""
 
@@ -322,9 +322,6 @@ def summed_up(given, found):
     if p99:
         bounds.append(("DNS 99th percentile to a server's without checks", p99["checked"] / p99["plain"],
                        3 if given.short else 1.5))
-        if given.short:
-            p50 = found["p50_us"]
-            bounds.append(("DNS median to a server's without checks", p50["checked"] / p50["plain"], 1.8))
     found["bounds"] = [{"what": what, "is": is_, "at_most": most, "holds": is_ <= most} for what, is_, most in bounds]
     return all(bound["holds"] for bound in found["bounds"])
 

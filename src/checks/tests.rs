@@ -480,6 +480,7 @@ async fn a_check_that_goes_takes_its_connection_along_and_a_new_definition_is_pr
     room.until(&web, Passing).await;
     room.register("web-1", vec![]).await;
     assert_eq!(new.read(&mut [0]).await.unwrap(), 0, "the kept connection is closed");
+    room.count("kept", "0").await;
     room.stop().await;
 }
 
