@@ -311,7 +311,7 @@ def summed_up(given, found):
         ("probes not made, a second", due - found["probes_a_second"], due / 10),
         ("connections kept", found["kept"], kept_wanted),
         # Those whose probe is under way are not counted.
-        ("connections missing", kept_wanted - found["kept"], kept_wanted / 20),
+        ("connections missing", kept_wanted - found["kept"], kept_wanted / 5),
         # Each check of a target that has one is told, however many they are.
         ("checks without notice of a crash", found["without_notice"],
          given.checks * (1 - kept_wanted / given.targets) * 1.05),
