@@ -208,7 +208,7 @@ impl Default for Config {
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
             },
-            checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0 },
+            checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,
             limits: registry::Limits::default(),
             cache_octets: 0,

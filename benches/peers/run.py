@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import answers
+import checks
 import churn
 import lost
 import million
@@ -30,6 +31,7 @@ PARTS = {
     "static": static.run,    # 3
     "churn": churn.run,      # 4
     "million": million.run,  # 5
+    "checks": checks.run,    # 8
     "lost": lost.run,        # 9
 }
 

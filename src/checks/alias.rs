@@ -64,6 +64,12 @@ impl Aliases {
         if self.targets.is_empty() {
             return;
         }
+        // It may have been found before what was published meanwhile.
+        if let Change::Observation(Observation { check, .. }) = change
+            && self.targets.contains_key(check)
+        {
+            self.due.insert(check.clone());
+        }
         let of_check = |key: &CheckKey| snapshot.check(key).and_then(|entry| entry.check.instance.clone());
         let (node, instance) = match change {
             Change::Observation(Observation { check, .. }) => (&check.node, of_check(check)),

@@ -1,33 +1,29 @@
 //! The way to a target: names looked up, each address tried, TLS where it is wanted, and errors in the words that
 //! Consul's users know.
 //!
-//! The addresses of a name are tried as RFC 8305 says, each a moment after the one before: a target whose first address
-//! leads nowhere would otherwise use up the probe's time on it. Names are looked up by the system, so that `/etc/hosts`
-//! and search lists count; that blocks a thread, and a probe that ends does not end it. So the number of lookups is
-//! bounded below the number of threads that others need too.
+//! The addresses of a name (from [`names`](super::names)) are tried as RFC 8305 says, each a moment after the one before: a
+//! target whose first address leads nowhere would otherwise use up the probe's time on it. A name that led to no connection
+//! is looked up anew next time, and a connection that was kept is used only while the name still leads where it does: what
+//! is remembered may save a lookup, but never decides how a check stands.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use super::kept::Wire;
+use super::names::{Failed, Names};
 use super::probe::{Finding, Tools};
 use crate::model::ProbeTls;
 
 /// RFC 8305 section 5: the connection attempt delay.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
-/// Names looked up at once; half of tokio's threads for what blocks.
-const LOOKUPS_MAX: usize = 256;
-static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
 
 /// Why a target was not reached.
 #[derive(Debug)]
@@ -75,16 +71,65 @@ pub(super) async fn open(
     alpn: &'static [&'static [u8]],
     with: &Tools,
 ) -> Result<Stream, Unreached> {
-    let stream = tcp(address).await?;
-    let Some(tls) = tls else { return Ok(Either::Left(stream)) };
-    let stream = with.tls.stream(stream, host(address), tls, alpn).await;
-    stream.map(Either::Right).map_err(Unreached::new)
+    let mut trial = Trial { names: &with.names, host: host(address), reached: false };
+    let stream = tcp(address, with).await?;
+    let stream = match tls {
+        None => Either::Left(stream),
+        Some(tls) => {
+            let stream = with.tls.stream(stream, host(address), tls, alpn).await;
+            Either::Right(stream.map_err(Unreached::new)?)
+        }
+    };
+    trial.reached = true;
+    Ok(stream)
+}
+
+impl Wire for Stream {
+    fn peer(&self) -> Option<IpAddr> {
+        let tcp = match self {
+            Either::Left(tcp) => tcp,
+            Either::Right(tls) => tls.get_ref().0,
+        };
+        tcp.peer_addr().ok().map(|peer| peer.ip())
+    }
+}
+
+/// An attempt to reach a name. When it ends without, also because the probe's time is over, the addresses are forgotten.
+struct Trial<'a> {
+    names: &'a Names,
+    host: &'a str,
+    reached: bool,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.reached {
+            self.names.forget(self.host);
+        }
+    }
+}
+
+/// The connection, if `host:port` still leads where it does.
+pub(super) async fn still(
+    address: &str,
+    kept: Box<dyn Wire>,
+    with: &Tools,
+) -> Result<Option<Box<dyn Wire>>, Unreached> {
+    if address.parse::<SocketAddr>().is_ok() {
+        return Ok(Some(kept));
+    }
+    let found = lookup("tcp", address, with).await?;
+    let leads_there = found.iter().any(|found| Some(found.ip()) == kept.peer());
+    Ok(leads_there.then_some(kept))
 }
 
 /// Connects to `host:port` (a name, an IPv4 address, or an IPv6 address in brackets); the first address that
-/// answers. No time limit of its own.
-pub(super) async fn tcp(address: &str) -> Result<TcpStream, Unreached> {
-    first(lookup("tcp", address).await?).await
+/// answers.
+async fn tcp(address: &str, with: &Tools) -> Result<TcpStream, Unreached> {
+    match address.parse() {
+        Ok(literal) => connect(literal).await,
+        Err(_) => first(lookup("tcp", address, with).await?).await,
+    }
 }
 
 /// The first of these addresses that answers.
@@ -117,37 +162,23 @@ async fn connect(target: SocketAddr) -> Result<TcpStream, Unreached> {
 }
 
 /// The addresses of `host:port`, at least one; `network` (`tcp` or `udp`) is for the error.
-pub(super) async fn lookup(network: &str, address: &str) -> Result<Vec<SocketAddr>, Unreached> {
+pub(super) async fn lookup(network: &str, address: &str, with: &Tools) -> Result<Vec<SocketAddr>, Unreached> {
     if let Ok(literal) = address.parse() {
         return Ok(vec![literal]);
     }
     let failed = |why: &str| Unreached::new(format!("dial {network}: lookup {}: {why}", host(address)));
-    let name = host(address).to_owned();
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port: u16 = port.ok_or_else(|| failed("the address is not host:port"))?;
-    // The place is given back when the lookup ends, not when the probe does.
-    let place = LOOKUPS.acquire().await.map_err(|error| failed(&error.to_string()))?;
-    let found = tokio::task::spawn_blocking(move || {
-        let found = (name.as_str(), port).to_socket_addrs();
-        drop(place);
-        found.map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>())
-    });
-    match found.await.map_err(io::Error::from).flatten() {
-        Ok(found) if found.is_empty() => Err(no_such_host(network, address)),
-        Ok(found) => Ok(found),
-        Err(error) => {
-            let why = error.to_string();
-            let why = why.strip_prefix("failed to lookup address information: ").unwrap_or(&why);
-            // What getaddrinfo says where Go says that there is no such host.
-            let unknown =
-                ["Name or service not known", "No address associated with hostname", "Name does not resolve"];
-            Err(if unknown.contains(&why) { no_such_host(network, address) } else { failed(why) })
-        }
+    match with.names.find(host(address)).await {
+        Ok(found) => Ok(found.iter().map(|found| at_port(*found, port)).collect()),
+        Err(Failed::NoSuchHost) => Err(failed("no such host")),
+        Err(Failed::Because(why)) => Err(failed(&why)),
     }
 }
 
-fn no_such_host(network: &str, address: &str) -> Unreached {
-    Unreached::new(format!("dial {network}: lookup {}: no such host", host(address)))
+fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 /// The host of `host:port`, without brackets.
@@ -169,6 +200,7 @@ pub(super) fn words(error: &io::Error) -> String {
 mod tests {
     use tokio::net::TcpListener;
 
+    use super::super::tests::tools;
     use super::*;
 
     #[tokio::test]
@@ -177,7 +209,7 @@ mod tests {
             let listener = TcpListener::bind(bound).await.unwrap();
             let port = listener.local_addr().unwrap().port();
             for host in hosts {
-                let stream = tcp(&format!("{host}:{port}")).await.unwrap();
+                let stream = tcp(&format!("{host}:{port}"), tools()).await.unwrap();
                 assert_eq!(stream.peer_addr().unwrap().port(), port, "{host}");
             }
         }
@@ -207,10 +239,10 @@ mod tests {
     #[tokio::test]
     async fn a_port_where_nobody_listens_refuses() {
         let (port, _held) = refused_port();
-        let why = tcp(&format!("127.0.0.1:{port}")).await.unwrap_err();
+        let why = tcp(&format!("127.0.0.1:{port}"), tools()).await.unwrap_err();
         assert!(why.refused);
         assert_eq!(why.text, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
-        assert!(tcp(&format!("localhost:{port}")).await.unwrap_err().refused);
+        assert!(tcp(&format!("localhost:{port}"), tools()).await.unwrap_err().refused);
     }
 
     /// A port that is taken by a socket that does not listen, so that nobody else gets it meanwhile.
@@ -229,7 +261,7 @@ mod tests {
             ("localhost:x", "dial tcp: lookup localhost: the address is not host:port"),
             ("two words:80", "dial tcp: lookup two words: no such host"),
         ] {
-            let why = tcp(address).await.unwrap_err();
+            let why = tcp(address, tools()).await.unwrap_err();
             assert!(!why.refused, "{address}");
             assert_eq!(why.text, text);
         }
@@ -237,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_zone_says_which_link() {
-        let found = lookup("tcp", "[fe80::1%lo]:80").await.unwrap();
+        let found = lookup("tcp", "[fe80::1%lo]:80", tools()).await.unwrap();
         assert!(
             matches!(found[..], [SocketAddr::V6(target)] if target.scope_id() != 0 && target.port() == 80)
         );

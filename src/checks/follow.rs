@@ -6,6 +6,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::job::Job;
+use super::kinds;
 use super::runner::Runner;
 use crate::model::{Change, CheckKey, CheckKind, Definition, Key, Observation, Record, Status};
 use crate::registry::{CheckEntry, NodeEntry, Published, Snapshot};
@@ -90,7 +91,9 @@ impl Runner {
         }
         self.number += 1;
         let now = Instant::now();
-        self.jobs.insert(self.number, Job::new(entry, start && was_judged(entry), now));
+        let mut job = Job::new(entry, start && was_judged(entry), now);
+        job.target = kinds::target(&entry.check.kind).map(|target| self.shelf.join(&target, self.number));
+        self.jobs.insert(self.number, job);
         self.numbers.insert(key.clone(), self.number);
         self.queue.set(self.number, now);
     }

@@ -30,6 +30,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
+    use super::super::tests::tools_with;
     use super::*;
     use crate::tls::authority::Authority;
 
@@ -54,7 +55,7 @@ mod tests {
     #[tokio::test]
     async fn an_acknowledged_ping_is_passing() {
         let authority = Authority::new();
-        let tools = Tools { tls: authority.clients() };
+        let tools = tools_with(authority.clients());
         let (listener, address) = listen().await;
         let plain = async { serve(listener.accept().await.unwrap().0).await };
         let (finding, served) = tokio::join!(probe(&address, None, &tools), plain);
@@ -72,7 +73,7 @@ mod tests {
 
     /// What a probe finds at a server that answers its first octets so, and then closes.
     async fn answered_with(octets: &[u8]) -> Finding {
-        let tools = Tools { tls: Authority::new().clients() };
+        let tools = tools_with(Authority::new().clients());
         let (listener, address) = listen().await;
         let serving = async {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -105,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_told_apart() {
-        let tools = Tools { tls: Authority::new().clients() };
+        let tools = tools_with(Authority::new().clients());
         let (listener, address) = listen().await;
         drop(listener);
         let finding = probe(&address, None, &tools).await;
@@ -115,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_server_is_waited_for_and_let_go() {
-        let tools = Tools { tls: Authority::new().clients() };
+        let tools = tools_with(Authority::new().clients());
         let (listener, address) = listen().await;
         let accept = async {
             let (mut stream, _): (TcpStream, _) = listener.accept().await.unwrap();

@@ -143,8 +143,12 @@ async fn converse(
     let method =
         Method::from_bytes(asked.method.as_bytes()).map_err(|e| critical(asked.url, e.to_string()))?;
     let (home, body) = (origin(&url), Bytes::copy_from_slice(asked.body.as_bytes()));
-    let mut spare = kept.map(|stream| (home.clone(), stream));
     let mut hop = Hop { url, method, body, own_host: true, trusted: true };
+    let mut spare = None;
+    if let Some(kept) = kept {
+        let kept = connect::still(&address(&hop.url), kept, tools).await;
+        spare = kept.map_err(|why| unreached(asked, &hop, why))?.map(|stream| (home.clone(), stream));
+    }
     for _ in 0..=REDIRECTS_MAX {
         let at = origin(&hop.url);
         let reused = spare.take().filter(|(of, _)| *of == at).map(|(_, stream)| stream);
@@ -164,7 +168,15 @@ async fn converse(
     Err(critical(hop.url.as_str(), format!("stopped after {REDIRECTS_MAX} redirects")))
 }
 
-/// Scheme, host and port: what a connection is good for.
+/// What a connection to a URL is good for: scheme, host and port, and with whom TLS was spoken.
+pub(super) fn target(url: &str, tls: &ProbeTls) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let ProbeTls { skip_verify, server_name } = tls;
+    let origin = origin(&url);
+    Some(if url.scheme() == "https" { format!("{origin} {skip_verify} {server_name}") } else { origin })
+}
+
+/// Scheme, host and port.
 fn origin(url: &Url) -> String {
     format!("{}://{}", url.scheme(), address(url))
 }
@@ -184,10 +196,7 @@ async fn exchange(
     tools: &Tools,
     again: &mut bool,
 ) -> Result<(Line, Response<Incoming>), Finding> {
-    let failed = |why: Unreached| {
-        let text = go_error(asked.method, hop.url.as_str(), &why.text);
-        Finding { output: text, ..Finding::from(why) }
-    };
+    let failed = |why| unreached(asked, hop, why);
     let unheard = |error: &hyper::Error| failed(Unreached::new(words(error)));
     if let Some(stream) = reused {
         let mut line = Line::open(stream).await.map_err(|e| unheard(&e))?;
@@ -204,13 +213,14 @@ async fn exchange(
 }
 
 async fn dial(asked: &Asked<'_>, hop: &Hop, tools: &Tools) -> Result<Stream, Unreached> {
-    let stream = connect::tcp(&address(&hop.url)).await?;
-    if hop.url.scheme() != "https" {
-        return Ok(Box::new(stream));
-    }
-    let host = hop.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let stream = tools.tls.stream(stream, host, asked.tls, &[b"http/1.1"]).await;
-    Ok(Box::new(stream.map_err(Unreached::new)?))
+    let tls = (hop.url.scheme() == "https").then_some(asked.tls);
+    Ok(Box::new(connect::open(&address(&hop.url), tls, &[b"http/1.1"], tools).await?))
+}
+
+/// Why a hop's target was not reached, in Go's words.
+fn unreached(asked: &Asked<'_>, hop: &Hop, why: Unreached) -> Finding {
+    let text = go_error(asked.method, hop.url.as_str(), &why.text);
+    Finding { output: text, ..Finding::from(why) }
 }
 
 /// Headers that Go's client writes itself, whatever a check says.

@@ -1,11 +1,10 @@
-//! One check that is probed: its pace, its verdict, and the connection that is kept for it.
+//! One check that is probed: its pace, its verdict, and why it looks.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::kept::{Habit, Kept, Lost};
 use super::kinds::Probed;
 use super::schedule::Pace;
 use super::verdict::{News, Verdict};
@@ -18,29 +17,22 @@ pub(super) struct Job {
     pub(super) generation: u64,
     verdict: Verdict,
     pace: Pace,
-    habit: Habit,
-    pub(super) kept: Option<Kept>,
+    /// Where its connection is kept, if its kind keeps one.
+    pub(super) target: Option<Arc<str>>,
+    /// It keeps none for want of a place.
+    pub(super) unkept: bool,
     /// The probe in flight.
     probe: Option<AbortHandle>,
     /// A probe was interrupted and none has ended since.
     interrupted: bool,
-    /// The idle time of the lost connection that drew the probe that is due or in flight.
-    drawn: Option<Duration>,
+    /// A broken connection drew the probe that is due or in flight.
+    drawn: bool,
+    /// One broke while a probe was in flight: it looks again.
+    look_again: bool,
     /// When the last probe ended.
     ended: Option<Instant>,
     /// Whether the last probe was critical.
     failing: bool,
-}
-
-/// What a lost connection calls for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Notice {
-    /// Look at once.
-    Probe,
-    /// The target closes connections that were idle for about so long, or too often.
-    Habit,
-    /// It was not this check's connection any more.
-    Stale,
 }
 
 /// What a probe that a lost connection had drawn found out.
@@ -58,6 +50,8 @@ pub(super) struct Finished {
     /// When the next is due.
     pub(super) due: Instant,
     pub(super) drawn: Option<Drawn>,
+    /// Its target is gone, for other checks of it too.
+    pub(super) crashed: bool,
 }
 
 impl Job {
@@ -70,11 +64,12 @@ impl Job {
             generation: entry.generation,
             verdict: Verdict::new(&entry.check, shown, judged),
             pace: Pace::new(entry.check.interval, now),
-            habit: Habit::default(),
-            kept: None,
+            target: None,
+            unkept: false,
             probe: None,
             interrupted: false,
-            drawn: None,
+            drawn: false,
+            look_again: false,
             ended: None,
             failing: false,
         }
@@ -91,11 +86,6 @@ impl Job {
 
     pub(super) fn is_passing(&self) -> bool {
         self.verdict.status() == Status::Passing
-    }
-
-    /// The connection that the next probe may use.
-    pub(super) fn take_kept(&mut self, now: Instant) -> Option<Kept> {
-        self.kept.take().filter(|kept| self.habit.may_reuse(kept.idle(now)))
     }
 
     pub(super) fn started(&mut self, probe: AbortHandle) {
@@ -116,20 +106,21 @@ impl Job {
         }
         let probe = self.probe.take()?;
         self.interrupted = true;
-        self.drawn = None;
+        (self.drawn, self.look_again) = (false, false);
         Some(probe)
     }
 
-    /// Its kept connection broke.
-    pub(super) fn lost(&mut self, lost: &Lost) -> Notice {
-        if self.kept.take_if(|kept| kept.serial == lost.serial).is_none() {
-            return Notice::Stale;
-        }
-        if !self.habit.is_news(lost.idle) {
-            return Notice::Habit;
-        }
-        self.drawn = Some(lost.idle);
-        Notice::Probe
+    /// Whether its last probe was critical.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    /// A connection to its target broke: it is to be probed at once, or again when the probe in flight has ended, which may
+    /// have seen the target before. Returns whether it is due now.
+    pub(super) fn notice(&mut self) -> bool {
+        let running = self.is_running();
+        *(if running { &mut self.look_again } else { &mut self.drawn }) = true;
+        !running
     }
 
     /// A probe ended. `crowd` is how many checks are repeated quickly, `chance` evenly spread over 0..1.
@@ -139,33 +130,27 @@ impl Job {
         self.failing = finding.status == Status::Critical;
         (self.probe, self.interrupted) = (None, false);
         self.ended = Some(now);
-        let drawn = self.drawn.take().map(|idle| self.heed(idle));
-        if drawn.is_none() {
-            self.habit.forgive();
-        }
-        // Refused after a pass, it crashed, even if no connection was kept that could have told.
-        let crashed = drawn == Some(Drawn::Crash) || (finding.refused && !was_failing && !first);
+        // What failed before and is not refused now is no worse than it was.
+        let worse = self.failing && (finding.refused || !was_failing);
+        let came_to = if worse { Drawn::Crash } else { Drawn::Alive };
+        let drawn = std::mem::take(&mut self.drawn).then_some(came_to);
+        // Also when it was this probe that had the connection, or when none was kept that could have told.
+        let crashed =
+            worse && (drawn.is_some() || probed.again || (finding.refused && !was_failing && !first));
         if crashed {
             self.pace.trigger(now);
         }
         self.verdict.judge(finding.status, &finding.output, now);
-        let due = now + self.pace.pause(self.failing, now, crowd, chance);
-        Finished { news: self.news(now), due, drawn }
-    }
-
-    /// Learns from a probe that a lost connection had drawn.
-    fn heed(&mut self, idle: Duration) -> Drawn {
-        if self.failing {
-            self.habit.forgive();
-            return Drawn::Crash;
+        let mut due = now + self.pace.pause(self.failing, now, crowd, chance);
+        if std::mem::take(&mut self.look_again) && !self.failing {
+            (self.drawn, due) = (true, now);
         }
-        self.habit.learn(idle);
-        Drawn::Alive
+        Finished { news: self.news(now), due, drawn, crashed }
     }
 
     /// A probe ended without a result, for reasons of our own.
     pub(super) fn give_up(&mut self, now: Instant) -> Instant {
-        (self.probe, self.interrupted, self.drawn) = (None, false, None);
+        (self.probe, self.interrupted, self.drawn, self.look_again) = (None, false, false, false);
         self.ended = Some(now);
         now + self.check.interval.max(self.pace.pause_min())
     }
@@ -190,6 +175,8 @@ impl Drop for Job {
 mod tests {
     use super::super::probe::Finding;
     use super::super::tests::tcp_check;
+    use std::time::Duration;
+
     use super::*;
 
     fn job(now: Instant) -> Job {
@@ -236,19 +223,49 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_notice_during_a_probe_draws_another() {
+        let now = Instant::now();
+        let mut job = job(now);
+        job.finish(&found(Status::Passing, false), now, 0, 0.5);
+        job.started(tokio::spawn(std::future::pending::<()>()).abort_handle());
+        assert!(!job.notice());
+        // It saw the target before the end.
+        let finished = job.finish(&found(Status::Passing, false), now + SECOND, 0, 0.5);
+        assert_eq!((finished.drawn, finished.due), (None, now + SECOND));
+        let finished = job.finish(&found(Status::Critical, true), now + SECOND, 0, 0.5);
+        assert_eq!(finished.drawn, Some(Drawn::Crash));
+    }
+
+    #[test]
+    fn a_crash_that_the_probe_itself_met_is_one_whatever_the_check_found_before() {
+        let now = Instant::now();
+        let broke = |finding| Probed { again: true, ..finding };
+        // Its first probe, over another check's connection; and one that failed for another reason.
+        for before in [None, Some(found(Status::Critical, false))] {
+            let mut job = job(now);
+            before.map(|before| job.finish(&before, now, 0, 0.5));
+            assert!(job.finish(&broke(found(Status::Critical, true)), now + SECOND, 0, 0.5).crashed);
+        }
+        // It closes connections, and fails as ever.
+        let mut job = job(now);
+        job.finish(&found(Status::Critical, false), now, 0, 0.5);
+        assert!(!job.finish(&broke(found(Status::Critical, false)), now + SECOND, 0, 0.5).crashed);
+        assert!(job.notice());
+        let finished = job.finish(&found(Status::Critical, false), now + 2 * SECOND, 0, 0.5);
+        assert_eq!((finished.drawn, finished.crashed), (Some(Drawn::Alive), false));
+    }
+
     #[test]
     fn what_a_lost_connection_draws_is_a_crash_or_a_habit() {
         let now = Instant::now();
         for (status, wanted) in [(Status::Critical, Drawn::Crash), (Status::Passing, Drawn::Alive)] {
             let mut job = job(now);
             job.finish(&found(Status::Passing, false), now, 0, 0.5);
-            job.drawn = Some(5 * SECOND);
+            assert!(job.notice());
             let finished = job.finish(&found(status, false), now + 5 * SECOND, 0, 0.5);
             assert_eq!(finished.drawn, Some(wanted));
-            assert_eq!(job.habit.is_news(5 * SECOND), wanted == Drawn::Crash);
-            assert_eq!(job.is_quick(), wanted == Drawn::Crash);
+            assert_eq!((finished.crashed, job.is_quick()), (wanted == Drawn::Crash, wanted == Drawn::Crash));
         }
-        let stale = Lost { check: 1, serial: 9, idle: SECOND };
-        assert_eq!(job(now).lost(&stale), Notice::Stale);
     }
 }

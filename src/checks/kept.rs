@@ -1,5 +1,11 @@
 //! Connections that are kept between two probes and watched meanwhile: when a process dies its kernel closes them, and
-//! the follow-up probe finds nobody listening, milliseconds after the crash.
+//! the follow-up probes find nobody listening, milliseconds after the crash.
+//!
+//! One connection for each target (scheme, host, port and settings of TLS), however many checks it has: whoever is
+//! probed borrows it, and when it breaks all of them look. A second probe at the same time uses a fresh one, of which the
+//! target keeps the first that comes back. The number of targets that hold a place is bounded, first come, first served:
+//! a target holds its place from one probe to the next, until a probe leaves no connection or its last check goes. So at
+//! rest always the same ones have one, and the rest lose the instant notice only.
 //!
 //! A lost connection is a reason to look, never a result. Many servers close idle connections by habit (Node after 5 s,
 //! others after 60 or 75 s); when the follow-up probe passes, that idle time is remembered and later closes at about
@@ -11,59 +17,89 @@
 //! Each kept connection has a small task of its own, because each needs somebody to wake; hyper's buffers are given
 //! back first.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::telemetry::Metrics;
 
 /// A connection to a target, with or without TLS.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Where it leads, while it stands.
+    fn peer(&self) -> Option<IpAddr>;
+}
 
 pub(super) type Stream = Box<dyn Wire>;
 
 /// A connection that rests.
 pub(super) struct Kept {
-    /// Tells it from earlier ones of the same check.
-    pub(super) serial: u64,
+    /// Tells it from earlier ones of the same target.
+    serial: u64,
     since: Instant,
     stop: oneshot::Sender<()>,
     watch: JoinHandle<Option<Stream>>,
 }
 
 /// A kept connection broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lost {
-    /// Whose it was.
-    pub(super) check: u64,
-    pub(super) serial: u64,
+    target: Arc<str>,
+    serial: u64,
     /// How long it had been idle.
     pub(super) idle: Duration,
 }
 
-/// Room for kept connections, and where it is told that one broke.
+/// What a lost connection calls for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// These checks look at once.
+    Probe(Vec<u64>),
+    /// The target closes connections that were idle for about so long, or too often.
+    Habit,
+    /// It was not the target's connection any more.
+    Stale,
+}
+
+/// The targets, and room for the connections of some of them.
 pub(super) struct Shelf {
-    places: Arc<Semaphore>,
+    max: usize,
+    /// Targets that hold a place.
+    held: usize,
+    targets: HashMap<Arc<str>, Target>,
     lost: mpsc::UnboundedSender<Lost>,
     metrics: Arc<Metrics>,
     serial: u64,
 }
 
-/// A place on the shelf; shown in the gauge.
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
+#[derive(Default)]
+struct Target {
+    checks: Vec<u64>,
+    holds: bool,
+    kept: Option<Kept>,
+    /// The check whose probe has the connection.
+    borrower: Option<u64>,
+    habit: Habit,
 }
 
-impl Drop for Place {
+/// A connection on the shelf; shown in the gauge.
+struct Shown(Arc<Metrics>);
+
+impl Shown {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.checks.kept.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Shown {
     fn drop(&mut self) {
-        self.metrics.checks.kept.dec();
+        self.0.checks.kept.dec();
     }
 }
 
@@ -71,32 +107,98 @@ impl Shelf {
     /// A shelf with `max` places. The channel holds at most one notice for each place.
     pub(super) fn new(max: usize, metrics: Arc<Metrics>) -> (Self, mpsc::UnboundedReceiver<Lost>) {
         let (lost, notices) = mpsc::unbounded_channel();
-        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        (Self { places, lost, metrics, serial: 0 }, notices)
+        (Self { max, held: 0, targets: HashMap::new(), lost, metrics, serial: 0 }, notices)
     }
 
-    /// Keeps a connection and watches it; closes it when there is no place.
-    pub(super) fn keep(&mut self, check: u64, stream: Stream) -> Option<Kept> {
-        let Ok(permit) = self.places.clone().try_acquire_owned() else {
-            self.metrics.checks.limited("kept");
-            return None;
+    /// A check of this target is run from now on; the name that it shares with others.
+    pub(super) fn join(&mut self, target: &str, check: u64) -> Arc<str> {
+        let name = match self.targets.get_key_value(target) {
+            Some((name, _)) => name.clone(),
+            None => target.into(),
         };
-        self.metrics.checks.kept.inc();
-        let place = Place { _permit: permit, metrics: self.metrics.clone() };
+        self.targets.entry(name.clone()).or_default().checks.push(check);
+        name
+    }
+
+    /// A check is run no longer.
+    pub(super) fn leave(&mut self, name: &str, check: u64) {
+        self.take_back(name, check, None);
+        let Some(target) = self.targets.get_mut(name) else { return };
+        target.checks.retain(|other| *other != check);
+        if target.checks.is_empty() {
+            self.held -= usize::from(target.holds);
+            self.targets.remove(name);
+        }
+    }
+
+    /// The checks of a target.
+    pub(super) fn checks(&self, name: &str) -> &[u64] {
+        self.targets.get(name).map_or(&[], |target| &target.checks)
+    }
+
+    /// The connection, for a probe of this check.
+    pub(super) fn borrow(&mut self, name: &str, check: u64, now: Instant) -> Option<Kept> {
+        let target = self.targets.get_mut(name)?;
+        let kept =
+            target.kept.take().filter(|kept| target.habit.may_reuse(now.duration_since(kept.since)))?;
+        target.borrower = Some(check);
+        Some(kept)
+    }
+
+    /// A probe of this check ended, with a connection that can be kept or with none. Returns whether it has to do
+    /// without for want of a place.
+    pub(super) fn take_back(&mut self, name: &str, check: u64, stream: Option<Stream>) -> bool {
+        let Some(target) = self.targets.get_mut(name) else { return false };
+        target.borrower.take_if(|borrower| *borrower == check);
+        if target.kept.is_some() {
+            return false;
+        }
+        let Some(stream) = stream else {
+            if target.borrower.is_none() && std::mem::take(&mut target.holds) {
+                self.held -= 1;
+            }
+            return false;
+        };
+        if !target.holds {
+            if self.held >= self.max {
+                self.metrics.checks.limited("kept");
+                return true;
+            }
+            (target.holds, self.held) = (true, self.held + 1);
+        }
         self.serial += 1;
         let (serial, since) = (self.serial, Instant::now());
         let (stop, stopped) = oneshot::channel();
-        let lost = self.lost.clone();
+        let (lost, shown, name) = (self.lost.clone(), Shown::new(&self.metrics), name.into());
         let watch = tokio::spawn(async move {
             let stream = watch(stream, stopped).await;
-            drop(place);
+            drop(shown);
             if stream.is_none() {
                 // Fails only at the end of everything.
-                let _ = lost.send(Lost { check, serial, idle: since.elapsed() });
+                let _ = lost.send(Lost { target: name, serial, idle: since.elapsed() });
             }
             stream
         });
-        Some(Kept { serial, since, stop, watch })
+        target.kept = Some(Kept { serial, since, stop, watch });
+        false
+    }
+
+    /// A kept connection broke. The place stays the target's: the next probe may bring another.
+    pub(super) fn lost(&mut self, lost: &Lost) -> Notice {
+        let Some(target) = self.targets.get_mut(&lost.target) else { return Notice::Stale };
+        if target.kept.take_if(|kept| kept.serial == lost.serial).is_none() {
+            return Notice::Stale;
+        }
+        if !target.habit.is_news(lost.idle) {
+            return Notice::Habit;
+        }
+        target.habit.suspect = Some(lost.idle);
+        Notice::Probe(target.checks.clone())
+    }
+
+    /// What the target's connections have taught.
+    pub(super) fn habit(&mut self, name: &str) -> Option<(&mut Habit, usize)> {
+        self.targets.get_mut(name).map(|target| (&mut target.habit, target.checks.len()))
     }
 }
 
@@ -111,11 +213,6 @@ async fn watch(mut stream: Stream, stopped: oneshot::Receiver<()>) -> Option<Str
 }
 
 impl Kept {
-    /// How long it has been idle.
-    pub(super) fn idle(&self, now: Instant) -> Duration {
-        now.duration_since(self.since)
-    }
-
     /// The connection, if it still stands.
     pub(super) async fn take(self) -> Option<Stream> {
         self.stop.send(()).ok()?;
@@ -136,8 +233,12 @@ const REUSE_MAX: Duration = Duration::from_secs(50);
 pub(super) struct Habit {
     /// It closes connections that were idle for about so long.
     limit: Option<Duration>,
-    /// Follow-up probes in a row that found nothing wrong.
+    /// Notices in a row of which nothing came.
     idle_notices: u32,
+    /// The idle time of a lost connection, until the first follow-up probe ends.
+    suspect: Option<Duration>,
+    /// Regular probes since the last of those.
+    regular: usize,
 }
 
 impl Habit {
@@ -152,15 +253,25 @@ impl Habit {
         idle < REUSE_MAX && self.limit.is_none_or(|limit| idle + slack(limit) < limit)
     }
 
-    /// The follow-up probe passed: the close was a habit.
-    pub(super) fn learn(&mut self, idle: Duration) {
-        self.limit = Some(idle);
-        self.idle_notices += 1;
+    /// A follow-up probe found nothing new: the close was a habit. The first of a target's checks tells.
+    pub(super) fn learn(&mut self) {
+        if let Some(idle) = self.suspect.take() {
+            self.limit = Some(idle);
+            self.idle_notices += 1;
+        }
     }
 
-    /// A probe that no notice had drawn ended, or one that found a crash.
-    pub(super) fn forgive(&mut self) {
-        self.idle_notices = 0;
+    /// A follow-up probe failed.
+    pub(super) fn crashed(&mut self) {
+        (self.suspect, self.idle_notices) = (None, 0);
+    }
+
+    /// A probe that no notice had drawn ended; `checks` is how many checks the target has.
+    pub(super) fn forgive(&mut self, checks: usize) {
+        self.regular += 1;
+        if self.regular >= checks {
+            (self.regular, self.idle_notices) = (0, 0);
+        }
     }
 }
 
@@ -170,9 +281,15 @@ fn slack(limit: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+
+    impl Wire for DuplexStream {
+        fn peer(&self) -> Option<IpAddr> {
+            None
+        }
+    }
 
     fn shelf(max: usize) -> (Shelf, mpsc::UnboundedReceiver<Lost>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::default());
@@ -181,12 +298,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_breaks_is_told_with_its_idle_time() {
+    async fn a_connection_that_breaks_is_told_to_all_checks_of_its_target() {
         let (mut shelf, mut notices, metrics) = shelf(2);
+        for check in [7, 8] {
+            shelf.join("web", check);
+        }
+        shelf.join("other", 9);
         // The end of the other side, and a word out of turn.
         for speaks in [false, true] {
             let (ours, mut theirs) = duplex(64);
-            let kept = shelf.keep(7, Box::new(ours)).unwrap();
+            assert!(!shelf.take_back("web", 7, Some(Box::new(ours))));
             assert_eq!(metrics.checks.kept.get(), 1);
             tokio::time::sleep(Duration::from_secs(5)).await;
             if speaks {
@@ -195,34 +316,69 @@ mod tests {
                 drop(theirs);
             }
             let lost = notices.recv().await.unwrap();
-            assert_eq!(lost, Lost { check: 7, serial: kept.serial, idle: Duration::from_secs(5) });
+            assert_eq!(lost.idle, Duration::from_secs(5));
             assert_eq!(metrics.checks.kept.get(), 0);
-            assert!(kept.take().await.is_none());
+            assert_eq!(shelf.lost(&lost), Notice::Probe(vec![7, 8]));
+            assert_eq!(shelf.lost(&lost), Notice::Stale);
+            shelf.habit("web").unwrap().0.crashed();
         }
     }
 
     #[tokio::test]
-    async fn what_is_taken_back_works_and_what_is_given_up_is_closed_without_a_word() {
+    async fn what_is_borrowed_works_and_what_is_given_up_is_closed_without_a_word() {
         let (mut shelf, mut notices, metrics) = shelf(1);
         let (ours, mut theirs) = duplex(64);
-        let kept = shelf.keep(1, Box::new(ours)).unwrap();
-        assert!(shelf.keep(2, Box::new(duplex(1).0)).is_none(), "there is one place");
+        shelf.join("web", 1);
+        shelf.take_back("web", 1, Some(Box::new(ours)));
+        let kept = shelf.borrow("web", 1, Instant::now()).unwrap();
+        assert!(shelf.borrow("web", 2, Instant::now()).is_none(), "there is one");
         let mut stream = kept.take().await.unwrap();
         assert_eq!(metrics.checks.kept.get(), 0);
         stream.write_all(b"x").await.unwrap();
         assert_eq!(theirs.read_u8().await.unwrap(), b'x');
-        drop(shelf.keep(1, stream).unwrap());
+        shelf.take_back("web", 1, Some(stream));
+        shelf.leave("web", 1);
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
-        assert!(notices.try_recv().is_err());
+        assert!(notices.try_recv().is_err() && shelf.targets.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_target_keeps_its_place_while_its_connection_is_out_and_no_longer() {
+        let (mut shelf, _notices, _) = shelf(1);
+        let (now, stream) = (Instant::now(), || -> Option<Stream> { Some(Box::new(duplex(1).0)) });
+        for (target, check) in [("web", 1), ("web", 2), ("db", 3)] {
+            shelf.join(target, check);
+        }
+        assert!(!shelf.take_back("web", 1, stream()));
+        assert!(shelf.take_back("db", 3, stream()), "there is one place");
+        let _out = shelf.borrow("web", 1, now).unwrap();
+        // The second check's probe used another meanwhile, and comes back with nothing or with it.
+        assert!(!shelf.take_back("web", 2, None));
+        assert!(shelf.take_back("db", 3, stream()));
+        assert!(!shelf.take_back("web", 2, stream()));
+        assert!(!shelf.take_back("web", 1, stream()), "one is enough");
+        assert!(shelf.take_back("db", 3, stream()));
+        // Nothing comes back: another's turn.
+        let _out = shelf.borrow("web", 2, now).unwrap();
+        assert!(!shelf.take_back("web", 2, None));
+        assert!(!shelf.take_back("db", 3, stream()));
+        assert!(shelf.take_back("web", 1, stream()));
+        shelf.leave("db", 3);
+        assert!(!shelf.take_back("web", 1, stream()));
     }
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn learn(habit: &mut Habit, idle: Duration) {
+        habit.suspect = Some(idle);
+        habit.learn();
+    }
 
     #[test]
     fn a_habit_is_a_close_at_about_the_same_idle_time() {
         let mut habit = Habit::default();
         assert!(habit.is_news(SECOND * 5) && habit.may_reuse(SECOND * 10));
-        habit.learn(SECOND * 5);
+        learn(&mut habit, SECOND * 5);
         for (secs, news) in
             [(0.001, true), (3.0, true), (4.0, false), (5.0, false), (6.0, false), (7.0, true)]
         {
@@ -231,20 +387,27 @@ mod tests {
         assert!(habit.may_reuse(SECOND * 3) && !habit.may_reuse(SECOND * 4));
         assert!(!Habit::default().may_reuse(SECOND * 60));
         // One that closes after each answer is not asked again and again.
-        habit.learn(Duration::from_millis(1));
+        learn(&mut habit, Duration::from_millis(1));
         assert!(!habit.is_news(Duration::from_millis(2)) && !habit.may_reuse(Duration::ZERO));
     }
 
     #[test]
-    fn who_closes_at_random_draws_few_probes_until_a_regular_one() {
+    fn who_closes_at_random_draws_few_probes_until_a_regular_one_of_each_check() {
         let mut habit = Habit::default();
         let draws = |habit: &mut Habit| {
             let closes = [1, 10, 2, 30, 5, 60].map(|secs| SECOND * secs);
-            closes.iter().filter(|idle| habit.is_news(**idle).then(|| habit.learn(**idle)).is_some()).count()
+            closes.iter().filter(|idle| habit.is_news(**idle).then(|| learn(habit, **idle)).is_some()).count()
         };
         assert_eq!(draws(&mut habit), NOTICES_MAX as usize);
         assert_eq!(draws(&mut habit), 0);
-        habit.forgive();
+        habit.forgive(2);
+        assert_eq!(draws(&mut habit), 0);
+        habit.forgive(2);
         assert_eq!(draws(&mut habit), NOTICES_MAX as usize);
+        // The other checks of the target hear nothing new from the same close.
+        habit.forgive(1);
+        learn(&mut habit, SECOND);
+        (0..5).for_each(|_| habit.learn());
+        assert_eq!(habit.idle_notices, 1);
     }
 }

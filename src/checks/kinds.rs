@@ -24,21 +24,29 @@ pub(super) struct Probed {
 /// For definitions without a timeout; Consul's.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
+/// What a connection that is kept for the check is good for; checks with the same share it. `None` for kinds that keep none.
+pub(super) fn target(kind: &CheckKind) -> Option<String> {
+    match kind {
+        CheckKind::Http { url, tls, .. } => http::target(url, tls),
+        _ => None,
+    }
+}
+
 /// Probes once. Dropping the future ends the probe and all it began.
 pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> Probed {
     let begun = Instant::now();
     let timeout = if check.timeout.is_zero() { TIMEOUT_DEFAULT } else { check.timeout };
     let mut probed = match &check.kind {
         CheckKind::Http { url, method, header, body, follow_redirects, tls } => {
-            let kept = match kept {
-                Some(kept) => kept.take().await,
-                None => None,
+            let (kept, broken) = match kept {
+                Some(kept) => kept.take().await.map_or((None, true), |stream| (Some(stream), false)),
+                None => (None, false),
             };
             let (follow_redirects, output_max) = (*follow_redirects, check.output_max);
             let asked = Asked { url, method, header, body, follow_redirects, tls, output_max };
             let answered = http::probe(&asked, kept, tools, begun + timeout).await;
             let http::Answered { finding, stream, again, timed_out } = answered;
-            Probed { finding, timed_out, stream, again, took: Duration::ZERO }
+            Probed { finding, timed_out, stream, again: again || broken, took: Duration::ZERO }
         }
         // It ends its processes itself.
         CheckKind::Script { args } => {
@@ -125,12 +133,12 @@ mod tests {
             }
         });
         let (mut shelf, _notices) = Shelf::new(1, Arc::new(Metrics::default()));
-        let mut kept = None;
+        let target = shelf.join(&target(&check.kind).unwrap(), 1);
         for _ in 0..2 {
-            let probed = probe(&check, kept.take(), tools()).await;
+            let probed = probe(&check, shelf.borrow(&target, 1, Instant::now()), tools()).await;
             assert!(probed.finding.status == Status::Passing && !probed.again);
             assert!((69..=70).contains(&probed.finding.output.len()) && probed.finding.output.ends_with('ä'));
-            kept = probed.stream.and_then(|stream| shelf.keep(1, stream));
+            shelf.take_back(&target, 1, probed.stream);
         }
         server.await.unwrap();
     }

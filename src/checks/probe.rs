@@ -1,5 +1,8 @@
 //! What one probe comes to.
 
+use std::sync::Arc;
+
+use super::names::Names;
 use crate::model::Status;
 
 /// The result of one probe.
@@ -27,4 +30,5 @@ impl Finding {
 /// What probes need beside their definition.
 pub(super) struct Tools {
     pub(super) tls: crate::tls::Clients,
+    pub(super) names: Arc<Names>,
 }

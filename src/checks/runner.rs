@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::alias::Aliases;
-use super::job::{Drawn, Finished, Job, Notice};
-use super::kept::{Lost, Shelf};
+use super::job::{Drawn, Finished, Job};
+use super::kept::{Lost, Notice, Shelf, Stream};
 use super::kinds::{self, Probed};
+use super::places::Places;
 use super::probe::Tools;
 use super::schedule::Queue;
 use crate::model::{CheckKey, Observation};
@@ -25,7 +26,7 @@ const ROUND_MAX: usize = 256;
 pub(super) struct Runner {
     pub(super) registry: Registry,
     pub(super) config: Config,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     tools: Arc<Tools>,
     /// The checks that are probed, by a number of their own.
     pub(super) jobs: HashMap<u64, Job>,
@@ -40,13 +41,15 @@ pub(super) struct Runner {
     crowd: usize,
     probes: JoinSet<Probed>,
     in_flight: HashMap<task::Id, u64>,
-    shelf: Shelf,
+    places: Places<task::Id>,
+    pub(super) shelf: Shelf,
     notices: mpsc::UnboundedReceiver<Lost>,
 }
 
 impl Runner {
     pub(super) fn new(registry: Registry, config: Config, tools: Tools, metrics: Arc<Metrics>) -> Self {
         let (shelf, notices) = Shelf::new(config.kept_max, metrics.clone());
+        let places = Places::new(config.in_flight_max);
         Self {
             registry,
             config,
@@ -61,6 +64,7 @@ impl Runner {
             crowd: 0,
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
+            places,
             shelf,
             notices,
         }
@@ -75,7 +79,7 @@ impl Runner {
             if !self.news.is_empty() {
                 self.registry.observe(std::mem::take(&mut self.news)).await;
             }
-            let next = self.queue.next().filter(|_| self.has_room());
+            let next = if self.places.is_full() { self.places.next() } else { self.queue.next() };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 published = wakes.recv() => if !self.on_wake(published) { break },
@@ -100,32 +104,32 @@ impl Runner {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.probes.len() < self.config.in_flight_max.max(1)
-    }
-
     /// Starts what is due, as far as there are places.
     fn start_due(&mut self, now: Instant) {
         let count = self.queue.advance(now);
-        while self.has_room() {
+        self.places.advance(now);
+        while !self.places.is_full() {
             let Some((number, due)) = self.queue.pop() else { break };
             if let Some(job) = self.jobs.get_mut(&number).filter(|job| !job.is_running()) {
                 self.metrics.checks.started(now.duration_since(due));
-                let (check, kept, tools) = (job.check.clone(), job.take_kept(now), self.tools.clone());
+                let kept = job.target.as_ref().and_then(|target| self.shelf.borrow(target, number, now));
+                let (check, tools) = (job.check.clone(), self.tools.clone());
                 let task = self.probes.spawn(async move { kinds::probe(&check, kept, &tools).await });
                 self.in_flight.insert(task.id(), number);
+                self.places.start(task.id(), now);
                 job.started(task);
             }
         }
         if count > 0 && self.queue.waiting() > 0 {
             self.metrics.checks.limited("in flight");
         }
-        self.metrics.checks.in_flight.set(self.probes.len() as i64);
+        self.metrics.checks.in_flight.set(self.places.len() as i64);
         self.metrics.checks.waiting.set(self.queue.waiting() as i64);
     }
 
     fn on_end(&mut self, ended: Result<(task::Id, Probed), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.places.end(id);
         let Some(number) = self.in_flight.remove(&id) else { return };
         // A check that went meanwhile: what was found counts no more.
         let Some(job) = self.jobs.get_mut(&number) else { return };
@@ -136,36 +140,72 @@ impl Runner {
                 tracing::warn!(check = %job.check.key(), "a probe could not be made: {}", probed.finding.output);
                 let due = job.give_up(now);
                 self.queue.set(number, due);
+                self.put_back(number, None);
             }
-            Ok((_, mut probed)) => {
-                count(&self.metrics, job, &probed);
-                let was_quick = job.is_quick();
-                let Finished { news, due, drawn } =
-                    job.finish(&probed, now, self.crowd, rand::random::<f64>());
-                self.crowd = self.crowd + usize::from(job.is_quick()) - usize::from(was_quick);
-                match drawn {
-                    Some(Drawn::Crash) => self.metrics.checks.noticed("crash"),
-                    Some(Drawn::Alive) => self.metrics.checks.noticed("alive"),
-                    None => {}
-                }
-                if let Some(stream) = probed.stream.take() {
-                    job.kept = self.shelf.keep(number, stream);
-                }
-                self.news.extend(news);
-                self.queue.set(number, due);
-            }
+            Ok((_, probed)) => self.on_result(number, probed, now),
             Err(error) => {
                 tracing::error!(check = %job.check.key(), "a probe ended without a result: {error}");
                 let due = job.give_up(now);
                 self.queue.set(number, due);
+                self.put_back(number, None);
+            }
+        }
+    }
+
+    fn on_result(&mut self, number: u64, mut probed: Probed, now: Instant) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        count(&self.metrics, job, &probed);
+        let was_quick = job.is_quick();
+        let Finished { news, due, drawn, crashed } =
+            job.finish(&probed, now, self.crowd, rand::random::<f64>());
+        self.crowd = self.crowd + usize::from(job.is_quick()) - usize::from(was_quick);
+        match drawn {
+            Some(Drawn::Crash) => self.metrics.checks.noticed("crash"),
+            Some(Drawn::Alive) => self.metrics.checks.noticed("alive"),
+            None => {}
+        }
+        self.news.extend(news);
+        self.queue.set(number, due);
+        let target = job.target.clone();
+        if let Some((habit, checks)) = target.as_ref().and_then(|target| self.shelf.habit(target)) {
+            match drawn {
+                Some(Drawn::Crash) => habit.crashed(),
+                Some(Drawn::Alive) => habit.learn(),
+                None => habit.forgive(checks),
+            }
+        }
+        self.put_back(number, probed.stream.take());
+        // The connection that would have told the others may have been this probe's. Those that fail know already.
+        if let Some(target) = target.filter(|_| crashed) {
+            let mut others = self.shelf.checks(&target).to_vec();
+            others.retain(|number| self.jobs.get(number).is_some_and(|job| !job.is_failing()));
+            self.look(&others);
+        }
+    }
+
+    /// Gives the connection back that a probe had, or the one that it made.
+    fn put_back(&mut self, number: u64, stream: Option<Stream>) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        let Some(target) = &job.target else { return };
+        let unkept = self.shelf.take_back(target, number, stream);
+        if std::mem::replace(&mut job.unkept, unkept) != unkept {
+            self.metrics.checks.unkept.inc_by(if unkept { 1 } else { -1 });
+        }
+    }
+
+    /// A connection to the target of these checks broke.
+    fn look(&mut self, checks: &[u64]) {
+        let now = Instant::now();
+        for number in checks {
+            if self.jobs.get_mut(number).is_some_and(Job::notice) {
+                self.queue.hasten(*number, now);
             }
         }
     }
 
     fn on_lost(&mut self, lost: &Lost) {
-        let Some(job) = self.jobs.get_mut(&lost.check) else { return };
-        match job.lost(lost) {
-            Notice::Probe => self.queue.hasten(lost.check, Instant::now()),
+        match self.shelf.lost(lost) {
+            Notice::Probe(checks) => self.look(&checks),
             Notice::Habit => self.metrics.checks.noticed("habit"),
             Notice::Stale => {}
         }
@@ -183,6 +223,7 @@ impl Runner {
                 self.in_flight.remove(&probe.id());
                 probe.abort();
                 self.queue.set(number, at);
+                self.put_back(number, None);
             }
             None => self.queue.hasten(number, at),
         }
@@ -194,6 +235,10 @@ impl Runner {
         self.queue.clear(number);
         if let Some(job) = self.jobs.remove(&number) {
             self.crowd -= usize::from(job.is_quick());
+            self.metrics.checks.unkept.dec_by(i64::from(job.unkept));
+            if let Some(target) = &job.target {
+                self.shelf.leave(target, number);
+            }
         }
     }
 }

@@ -27,12 +27,13 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
+    use super::super::tests::tools_with;
     use super::*;
     use crate::tls::authority::Authority;
 
     #[tokio::test]
     async fn a_connection_is_passing_and_closed_at_once() {
-        let tools = Tools { tls: Authority::new().clients() };
+        let tools = tools_with(Authority::new().clients());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (finding, accepted) = tokio::join!(probe(&address, None, &tools), listener.accept());
@@ -47,7 +48,7 @@ mod tests {
     #[tokio::test]
     async fn with_tls_the_handshake_counts() {
         let authority = Authority::new();
-        let tools = Tools { tls: authority.clients() };
+        let tools = tools_with(authority.clients());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         for (name, passes) in [("127.0.0.1", true), ("web.example", false)] {

@@ -14,13 +14,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use super::names::{Files, Names};
+use super::places::SLOW_PARTS;
 use super::probe::Tools;
 use super::runner::Runner;
 use crate::model::{
     Status::{Critical, Passing, Warning},
     Terms, *,
 };
-use crate::registry::{self, Caller, Command, Limits, Registry, Topic};
+use crate::registry::{self, Caller, CheckEntry, Command, Limits, Registry, Topic};
 use crate::store::{self, Embedded, Ephemeral, Log, Store};
 use crate::telemetry::Metrics;
 use crate::tls::Clients;
@@ -87,7 +89,19 @@ impl Room {
 
     /// Waits until a check has a status and an output.
     async fn shows(&self, check: &Check, status: Status, output: &str) {
-        assert_eq!(*self.until(check, status).await, *output, "{}", check.id.as_str());
+        self.sees(check, |entry| entry.status == status && *entry.output == *output).await;
+    }
+
+    /// Waits until a check is as wanted in a way that rings no bell.
+    async fn sees(&self, check: &Check, wanted: impl Fn(&CheckEntry) -> bool) {
+        let seen = tokio::time::timeout(PATIENCE, async {
+            while !self.registry.snapshot().check(&check.key()).is_some_and(|entry| wanted(entry)) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        if seen.await.is_err() {
+            panic!("{:?} is not as wanted", self.registry.snapshot().check(&check.key()));
+        }
     }
 
     /// Waits until a metric has a value.
@@ -147,8 +161,13 @@ fn check(id: &str, instance: &str, kind: CheckKind) -> Check {
 
 /// What probes need, made once.
 pub(super) fn tools() -> &'static Tools {
-    static TOOLS: LazyLock<Tools> = LazyLock::new(|| Tools { tls: Clients::new().unwrap() });
+    static TOOLS: LazyLock<Tools> = LazyLock::new(|| tools_with(Clients::new().unwrap()));
     &TOOLS
+}
+
+/// With settings of TLS of their own.
+pub(super) fn tools_with(tls: Clients) -> Tools {
+    Tools { tls, names: Names::new(100, Files::default(), Arc::new(Metrics::default())) }
 }
 
 /// For tests of the pure parts.
@@ -194,20 +213,17 @@ struct Server {
 #[derive(Default)]
 struct Seen {
     asked: AtomicUsize,
-    at_once: AtomicUsize,
-    at_once_most: AtomicUsize,
 }
 
 impl Server {
     fn start(socket: TcpSocket) -> Self {
-        Self::closing(socket, Duration::MAX, Duration::ZERO)
+        Self::closing(socket, Duration::MAX)
     }
 
-    /// Takes some time for each answer.
-    fn closing(socket: TcpSocket, idle: Duration, takes: Duration) -> Self {
+    fn closing(socket: TcpSocket, idle: Duration) -> Self {
         let listener = socket.listen(64).unwrap();
         let seen = Arc::new(Seen::default());
-        Self { task: tokio::spawn(accept_all(listener, seen.clone(), idle, takes)), seen }
+        Self { task: tokio::spawn(accept_all(listener, seen.clone(), idle)), seen }
     }
 
     fn asked(&self) -> usize {
@@ -220,21 +236,18 @@ impl Server {
     }
 }
 
-async fn accept_all(listener: TcpListener, seen: Arc<Seen>, idle: Duration, takes: Duration) {
+async fn accept_all(listener: TcpListener, seen: Arc<Seen>, idle: Duration) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        connections.spawn(serve(stream, seen.clone(), idle, takes));
+        connections.spawn(serve(stream, seen.clone(), idle));
     }
 }
 
-async fn serve(mut stream: TcpStream, seen: Arc<Seen>, idle: Duration, takes: Duration) {
+async fn serve(mut stream: TcpStream, seen: Arc<Seen>, idle: Duration) {
     let mut octets = [0; 1024];
     while let Ok(Ok(1..)) = tokio::time::timeout(idle, stream.read(&mut octets)).await {
         seen.asked.fetch_add(1, SeqCst);
-        seen.at_once_most.fetch_max(seen.at_once.fetch_add(1, SeqCst) + 1, SeqCst);
-        tokio::time::sleep(takes).await;
-        seen.at_once.fetch_sub(1, SeqCst);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").await.unwrap();
     }
 }
@@ -273,7 +286,7 @@ async fn up_is_seen_when_it_listens_and_a_crash_when_it_happens() {
 async fn a_target_that_closes_idle_connections_is_learnt() {
     let room = Room::start();
     let (socket, address) = reserve();
-    let server = Server::closing(socket, Duration::from_millis(400), Duration::ZERO);
+    let server = Server::closing(socket, Duration::from_millis(400));
     let web = check("web", "web-1", http(address));
     room.register("web-1", vec![web.clone()]).await;
     room.until(&web, Passing).await;
@@ -294,50 +307,158 @@ fn flips(room: &Room) -> usize {
 #[tokio::test]
 async fn beyond_the_places_for_connections_only_the_notice_is_lost() {
     let room = Room::with(Config { kept_max: 1, ..Config::default() });
+    let servers: Vec<_> = (0..3).map(|_| reserve()).map(|(socket, to)| (Server::start(socket), to)).collect();
+    let checks: Vec<_> =
+        servers.iter().zip(0..).map(|((_, to), n)| check(&format!("c{n}"), "web-1", http(*to))).collect();
+    // One after the other, so that the place is the first one's.
+    for n in 0..checks.len() {
+        room.register("web-1", checks[..=n].to_vec()).await;
+        room.until(&checks[n], Passing).await;
+        room.count("unkept", &n.to_string()).await;
+    }
+    room.count("limits_total{kind=\"kept\"}", "2").await;
+    room.count("kept", "1").await;
+    // Those without are not noticed when they go: the one that goes last is, and they pass still.
+    for (server, _) in servers.into_iter().rev() {
+        server.die().await;
+    }
+    room.until(&checks[0], Critical).await;
+    let snapshot = room.registry.snapshot();
+    assert!(checks[1..].iter().all(|check| snapshot.check(&check.key()).unwrap().status == Passing));
+    room.register("web-1", vec![]).await;
+    room.count("unkept", "0").await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn checks_of_one_target_share_a_connection_and_each_is_noticed() {
+    let room = Room::with(Config { kept_max: 1, ..Config::default() });
     let (socket, address) = reserve();
-    let _server = Server::start(socket);
-    let checks: Vec<_> = ["a", "b", "c"].map(|id| check(id, "web-1", http(address))).into();
+    let server = Server::start(socket);
+    let checks: Vec<_> = (0..5).map(|n| check(&format!("c{n}"), "web-1", http(address))).collect();
     room.register("web-1", checks.clone()).await;
     for check in &checks {
         room.until(check, Passing).await;
     }
-    room.count("limits_total{kind=\"kept\"}", "2").await;
     room.count("kept", "1").await;
-    room.register("web-1", vec![]).await;
-    room.count("kept", "0").await;
+    room.count("unkept", "0").await;
+    assert_eq!(server.asked(), 5);
+    server.die().await;
+    for check in &checks {
+        room.until(check, Critical).await;
+    }
+    room.count("notices_total{kind=\"crash\"}", "5").await;
     room.stop().await;
 }
 
 #[tokio::test]
 async fn no_more_probes_than_allowed_are_in_flight() {
-    let room = Room::with(Config { in_flight_max: 3, ..Config::default() });
-    let (socket, address) = reserve();
-    let server = Server::closing(socket, Duration::MAX, Duration::from_millis(20));
-    let checks: Vec<_> = (0..12).map(|n| check(&format!("c{n}"), "web-1", http(address))).collect();
-    room.register("web-1", checks.clone()).await;
-    for check in &checks {
-        room.until(check, Passing).await;
+    let room = Room::with(Config { in_flight_max: 2, ..Config::default() });
+    let most = 2 * (1 + SLOW_PARTS);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = http(silent.local_addr().unwrap());
+    let checks = (0..most + 3)
+        .map(|n| check(&format!("c{n}"), "web-1", url.clone()).with(|terms| terms.timeout = INTERVAL));
+    room.register("web-1", checks.collect()).await;
+    // One for each, held by nobody but the kernel.
+    room.count("in_flight", &most.to_string()).await;
+    room.count("waiting", "3").await;
+    let mut held: Vec<_> = Vec::new();
+    for _ in 0..most {
+        held.push(accept(&silent).await);
     }
-    assert!((2..=3).contains(&server.seen.at_once_most.load(SeqCst)));
     assert!(room.metrics.encode().contains("rollcall_checks_limits_total{kind=\"in flight\"}"));
+    // One ends, and the next begins.
+    held.pop();
+    held.push(accept(&silent).await);
+    room.count("waiting", "2").await;
     room.stop().await;
 }
 
 #[tokio::test]
-async fn a_target_that_never_answers_delays_others_no_longer_than_its_timeout() {
+async fn targets_that_never_answer_do_not_delay_others() {
     let room = Room::with(Config { in_flight_max: 1, ..Config::default() });
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (socket, address) = reserve();
     let _server = Server::start(socket);
-    let timeout = Duration::from_millis(200);
-    let hangs =
-        check("hangs", "web-1", http(silent.local_addr().unwrap())).with(|terms| terms.timeout = timeout);
+    let hang = |n: usize, timeout| {
+        let kind = http(silent.local_addr().unwrap());
+        check(&format!("hangs{n}"), "web-1", kind).with(|terms| terms.timeout = timeout)
+    };
+    let hangs: Vec<_> = (0..SLOW_PARTS).map(|n| hang(n, INTERVAL)).collect();
     let good = check("good", "web-1", http(address));
-    room.register("web-1", vec![hangs.clone(), good.clone()]).await;
+    room.register("web-1", hangs.iter().chain([&good]).cloned().collect()).await;
     room.until(&good, Passing).await;
-    room.count("probes_total{kind=\"http\",outcome=\"timeout\"}", "1").await;
-    let shown = room.registry.snapshot().check(&hangs.key()).unwrap().output.clone();
-    assert!(shown.contains("context deadline exceeded"), "{shown}");
+    room.count("in_flight", &SLOW_PARTS.to_string()).await;
+    // What is bounded by its timeout ends.
+    let ends = hang(0, Duration::from_millis(200));
+    room.register("web-1", vec![ends.clone()]).await;
+    room.sees(&ends, |entry| entry.output.contains("context deadline exceeded")).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_probe_is_told_to_the_other_checks_of_the_target() {
+    let room = Room::start();
+    let (socket, address) = reserve();
+    let listener = socket.listen(8).unwrap();
+    let [one, two, three] = ["one", "two", "three"].map(|id| check(id, id, http(address)));
+    let mut connection = None;
+    for check in [&one, &two] {
+        room.register(check.id.as_str(), vec![check.clone()]).await;
+        if connection.is_none() {
+            connection = Some(accept(&listener).await);
+        }
+        let connection = connection.as_mut().unwrap();
+        assert!(connection.read(&mut [0; 1024]).await.unwrap() > 0);
+        connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        room.until(check, Passing).await;
+        room.count("kept", "1").await;
+    }
+    // Its first probe has the connection that would have told.
+    room.register("three", vec![three.clone()]).await;
+    let mut connection = connection.unwrap();
+    assert!(connection.read(&mut [0; 1024]).await.unwrap() > 0);
+    drop((listener, connection));
+    for check in [&one, &two] {
+        room.until(check, Critical).await;
+    }
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn checks_that_ask_differently_share_a_connection_and_not_their_results() {
+    let room = Room::start();
+    let (socket, address) = reserve();
+    let listener = socket.listen(8).unwrap();
+    let CheckKind::Http { url, method, body, follow_redirects, tls, .. } = http(address) else {
+        unreachable!()
+    };
+    let asking = |id: &str, code: &str| {
+        let header = [("X-Code".to_owned(), vec![code.to_owned()])].into();
+        let (url, method, body, tls) = (url.clone(), method.clone(), body.clone(), tls.clone());
+        check(id, id, CheckKind::Http { url, method, header, body, follow_redirects, tls })
+    };
+    let checks = [asking("a", "200"), asking("b", "503"), asking("c", "429")];
+    let server = tokio::spawn(async move {
+        let mut connection = accept(&listener).await;
+        for _ in 0..3 {
+            let mut octets = [0; 1024];
+            let count = connection.read(&mut octets).await.unwrap();
+            let text = String::from_utf8_lossy(&octets[..count]).to_ascii_lowercase();
+            let code = text.split_once("x-code: ").unwrap().1.get(..3).unwrap().to_owned();
+            let answer = format!("HTTP/1.1 {code} So\r\nContent-Length: 0\r\n\r\n");
+            connection.write_all(answer.as_bytes()).await.unwrap();
+        }
+        // Held, so that its end draws no probe.
+        (listener, connection)
+    });
+    for (check, status) in checks.iter().zip([Passing, Critical, Warning]) {
+        room.register(check.id.as_str(), vec![check.clone()]).await;
+        room.sees(check, |entry| entry.status == status && !entry.output.is_empty()).await;
+        room.count("kept", "1").await;
+    }
+    let _held = server.await.unwrap();
     room.stop().await;
 }
 
@@ -359,6 +480,7 @@ async fn a_check_that_goes_takes_its_connection_along_and_a_new_definition_is_pr
     room.until(&web, Passing).await;
     room.register("web-1", vec![]).await;
     assert_eq!(new.read(&mut [0]).await.unwrap(), 0, "the kept connection is closed");
+    room.count("kept", "0").await;
     room.stop().await;
 }
 
@@ -390,7 +512,7 @@ async fn after_missed_publishes_everything_is_read_again() {
     let mut runner = Runner::new(
         room.registry.clone(),
         Config::default(),
-        Tools { tls: Clients::new().unwrap() },
+        tools_with(Clients::new().unwrap()),
         Arc::new(Metrics::default()),
     );
     let (_held, address) = reserve();
@@ -473,9 +595,8 @@ async fn what_passed_is_served_after_a_restart_until_probes_say_otherwise() {
     assert_eq!(room.registry.snapshot().check(&one.key()).unwrap().status, Passing);
     room.until(&one, Critical).await;
     room.count("probes_total{kind=\"http\",outcome=\"critical\"}", "4").await;
-    let snapshot = room.registry.snapshot();
-    let entry = snapshot.check(&three.key()).unwrap();
-    assert_eq!((entry.status, entry.to_flip), (Passing, 2), "one failure of three");
+    // One failure of three.
+    room.sees(&three, |entry| (entry.status, entry.to_flip) == (Passing, 2)).await;
     room.stop().await;
     store.close();
 }

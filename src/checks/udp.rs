@@ -23,15 +23,18 @@ use crate::model::Status;
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 
 /// Sends once and listens; over within `limit`.
-pub(super) async fn probe(address: &str, limit: Duration, _: &Tools) -> Finding {
+pub(super) async fn probe(address: &str, limit: Duration, with: &Tools) -> Finding {
     let deadline = Instant::now() + limit;
-    let Ok(found) = timeout_at(deadline, connect::lookup("udp", address)).await else {
+    let Ok(found) = timeout_at(deadline, connect::lookup("udp", address, with)).await else {
         return Finding::critical(format!("dial udp: lookup {}: i/o timeout", connect::host(address)));
     };
     let outcome = match found {
         Ok(targets) => exchange(targets[0], deadline).await,
         Err(why) => Err(why),
     };
+    if outcome.is_err() {
+        with.names.forget(connect::host(address));
+    }
     match outcome {
         Ok(()) => Finding::new(Status::Passing, format!("UDP connect {address}: Success")),
         Err(why) => why.into(),
@@ -68,11 +71,12 @@ async fn send(target: SocketAddr) -> io::Result<UdpSocket> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::tools_with;
     use super::*;
     use crate::tls::authority::Authority;
 
     fn tools() -> Tools {
-        Tools { tls: Authority::new().clients() }
+        tools_with(Authority::new().clients())
     }
 
     #[tokio::test]

@@ -263,7 +263,7 @@ pub const KEYS: &[Key] = &[
         "in_flight_max",
         "512",
         AT_START,
-        "Probes at once; those that are due beyond wait.",
+        "Probes at once, and eight times as many that have taken longer than 100 ms; those that are due beyond wait.",
         |c, v| c.checks.in_flight_max = value::count(v)?
     ),
     key!(
@@ -271,8 +271,16 @@ pub const KEYS: &[Key] = &[
         "kept_max",
         "10000",
         AT_START,
-        "Connections kept open between probes. Checks beyond lose only the instant notice of a crash.",
+        "Connections kept open between probes of HTTP checks, one for each target however many checks it has. Checks of targets beyond lose only the instant notice of a crash.",
         |c, v| { c.checks.kept_max = value::count(v)? }
+    ),
+    key!(
+        "checks",
+        "names_max",
+        "10000",
+        AT_START,
+        "Names of targets whose addresses are remembered while their TTL lasts; names beyond are looked up for each probe.",
+        |c, v| { c.checks.names_max = value::count(v)? }
     ),
     key!(
         "forward",

@@ -164,7 +164,12 @@ pub struct ChecksMetrics {
     pub waiting: Gauge,
     /// Connections kept between probes.
     pub kept: Gauge,
-    /// Requests sent again because the kept connection had just been closed.
+    /// Checks that keep none for want of a place.
+    pub unkept: Gauge,
+    /// Names whose addresses are remembered.
+    pub names: Gauge,
+    lookups: Family<Kind, Counter>,
+    /// Probes whose kept connection had just been closed.
     pub retries: Counter,
     lateness: Histogram,
     probes: Family<Probed, Counter>,
@@ -197,6 +202,11 @@ impl ChecksMetrics {
         self.notices.get_or_create(&Kind { kind }).inc();
     }
 
+    /// Counts a name that was looked up; `kind` is from a fixed set.
+    pub fn looked_up(&self, kind: &'static str) {
+        self.lookups.get_or_create(&Kind { kind }).inc();
+    }
+
     /// Counts what met a limit; `kind` is from a fixed set.
     pub fn limited(&self, kind: &'static str) {
         self.limits.get_or_create(&Kind { kind }).inc();
@@ -206,14 +216,19 @@ impl ChecksMetrics {
         r.register("in_flight", "Probes under way", self.in_flight.clone());
         r.register("waiting", "Probes that are due and wait for a place", self.waiting.clone());
         r.register("kept", "Connections kept between probes", self.kept.clone());
-        let help = "Probes sent again because the kept connection had just been closed";
+        let help =
+            "Checks without a kept connection, and so without instant notice of a crash, for want of a place";
+        r.register("unkept", help, self.unkept.clone());
+        r.register("names", "Names of targets whose addresses are remembered", self.names.clone());
+        r.register("lookups", "Names of targets looked up, by outcome", self.lookups.clone());
+        let help = "Probes made on a fresh connection because the kept one had just been closed";
         r.register("retries", help, self.retries.clone());
         let help = "Time from when a probe was due to its start";
         r.register_with_unit("lateness", help, Unit::Seconds, self.lateness.clone());
         r.register("probes", "Probes by kind of check and outcome", self.probes.clone());
         r.register_with_unit("duration", "Time of a probe, by kind", Unit::Seconds, self.seconds.clone());
         r.register("notices", "Kept connections that broke, by what came of it", self.notices.clone());
-        r.register("limits", "Probes and connections that met a limit, by limit", self.limits.clone());
+        r.register("limits", "Probes, connections and names that met a limit, by limit", self.limits.clone());
     }
 }
 
@@ -223,8 +238,11 @@ impl Default for ChecksMetrics {
             in_flight: Gauge::default(),
             waiting: Gauge::default(),
             kept: Gauge::default(),
+            unkept: Gauge::default(),
+            names: Gauge::default(),
+            lookups: Family::default(),
             retries: Counter::default(),
-            lateness: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
+            lateness: Histogram::new([0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0]),
             probes: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 4.0, 9))),
             notices: Family::default(),

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::daemon::Daemon;
 use crate::server::TestServer;
 
 /// A program with a health page, which dies as a killed process does: all its sockets at once.
@@ -301,22 +302,54 @@ async fn what_was_passing_is_served_from_the_first_query_after_a_restart() {
 
 #[tokio::test]
 async fn a_probe_that_hangs_blocks_nobody() {
-    let server = TestServer::with(|config| config.checks.in_flight_max = 2).await;
+    let server = TestServer::with(|config| config.checks.in_flight_max = 1).await;
     // Accepts by the kernel alone: nobody ever answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    for number in 0..6 {
+    for number in 0..12 {
         let check = json!({ "HTTP": url, "Interval": "10m", "Timeout": "1s", "Status": "passing" });
         server.register(json!({ "Name": format!("s{number}"), "Check": check })).await;
     }
-    for number in 0..6 {
+    for number in 0..12 {
         assert_eq!(in_dns(&server, &format!("s{number}")).await, 1);
     }
-    assert!(server.metric("rollcall_checks_in_flight").await <= 2.0);
-    for number in 0..6 {
+    assert!(server.metric("rollcall_checks_in_flight").await <= 9.0);
+    for number in 0..12 {
         let shown = server.until(&format!("s{number}"), are(&["critical"])).await;
         let output = shown[0]["Checks"][0]["Output"].as_str().unwrap();
         assert!(output.contains("Timeout exceeded while awaiting headers"), "{output}");
     }
     assert!(server.metric("rollcall_checks_limits_total{kind=\"in flight\"}").await >= 1.0);
+}
+
+/// The niceness of a process's threads, by their names (proc(5)).
+fn niceness(pid: u32) -> Vec<(String, i32)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let of = |stat: String| {
+        let (head, tail) = stat.rsplit_once(") ").unwrap();
+        let name = head.split_once('(').unwrap().1.to_owned();
+        (name, tail.split(' ').nth(16).unwrap().parse().unwrap())
+    };
+    stats.map(of).collect()
+}
+
+#[test]
+fn dns_goes_before_checks() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &[]);
+    let own = niceness(std::process::id())[0].1;
+    let begun = Instant::now();
+    loop {
+        let threads = niceness(daemon.child.id());
+        let all = |name: &str, wanted| {
+            let mut named = threads.iter().filter(|(of, _)| of.starts_with(name)).peekable();
+            named.peek().is_some() && named.all(|(_, niceness)| *niceness == wanted)
+        };
+        if all("checks", own + 10) && all("dns-udp", own) && all("tokio", own) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{threads:?}");
+        std::thread::yield_now();
+    }
 }

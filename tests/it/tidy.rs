@@ -17,9 +17,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["model", "registry", "select", "dns", "http", "checks", "store"]),
     ("cli", &["config", "model", "store"]),
 ];
-/// Crates that one room keeps to itself.
+/// Crates that one room, or one file of another, keeps to itself.
 const KEPT: &[(&str, &[&str])] = &[
-    ("hickory_", &["dns"]),
+    ("hickory_", &["dns", "checks/names.rs"]),
     ("redb", &["store"]),
     ("axum", &["http"]),
     ("clap", &["cli"]),
@@ -82,8 +82,9 @@ fn rooms_know_only_whom_they_may() {
                     wrong.push(format!("{}: {}", path.display(), line.trim()));
                 }
             }
-            for (krate, rooms) in KEPT {
-                if line.contains(krate) && !rooms.contains(&room.as_str()) {
+            for (krate, places) in KEPT {
+                let may = places.iter().any(|place| *place == room || path == Path::new(place));
+                if line.contains(krate) && !may {
                     wrong.push(format!("{}: {}", path.display(), line.trim()));
                 }
             }

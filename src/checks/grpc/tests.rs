@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::checks::tests::tools_with;
 use crate::tls::authority::Authority;
 
 /// What a server of the tests answers.
@@ -77,7 +78,7 @@ async fn listen() -> (TcpListener, String) {
 
 /// What a probe finds where this is answered: its status, and its output with the address as `h:p`.
 async fn found(answers: Answers) -> (Status, String) {
-    let tools = Tools { tls: Authority::new().clients() };
+    let tools = tools_with(Authority::new().clients());
     let (listener, address) = listen().await;
     let serving = async { serve(listener.accept().await.unwrap().0, answers).await };
     let (finding, _) = tokio::join!(probe(&address, "", None, &tools), serving);
@@ -134,7 +135,7 @@ async fn errors_are_told_in_words() {
 #[tokio::test]
 async fn it_asks_as_grpc_clients_do() {
     let authority = Authority::new();
-    let tools = Tools { tls: authority.clients() };
+    let tools = tools_with(authority.clients());
     let (listener, address) = listen().await;
     let serving = async { serve(listener.accept().await.unwrap().0, Answers::message(&[8, 1])).await };
     let (_, (request, asked)) = tokio::join!(probe(&address, "db", None, &tools), serving);
@@ -158,7 +159,7 @@ async fn it_asks_as_grpc_clients_do() {
 
 #[tokio::test]
 async fn what_is_no_grpc_server_is_critical() {
-    let tools = Tools { tls: Authority::new().clients() };
+    let tools = tools_with(Authority::new().clients());
     let (listener, address) = listen().await;
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -345,3 +345,21 @@ proptest! {
         prop_assert_eq!(finding.status == Status::Passing, good, "{}", finding.output);
     }
 }
+
+#[test]
+fn a_connection_is_for_one_server_and_one_way_to_trust_it() {
+    let tls = |skip_verify, server_name: &str| ProbeTls { skip_verify, server_name: server_name.into() };
+    let plain = tls(false, "");
+    let of = |url: &str, tls: &ProbeTls| super::target(url, tls).unwrap();
+    assert_eq!(of("http://web.test/a", &plain), of("HTTP://us:pw@WEB.test:80/b?c", &tls(true, "x")));
+    let different = [
+        of("http://web.test/", &plain),
+        of("http://web.test:81/", &plain),
+        of("https://web.test/", &plain),
+        of("https://web.test/", &tls(true, "")),
+        of("https://web.test/", &tls(false, "other.test")),
+        of("https://web.test:80/", &plain),
+    ];
+    let set: std::collections::HashSet<_> = different.iter().collect();
+    assert_eq!(set.len(), different.len());
+}

@@ -6,12 +6,13 @@ use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 
 use super::*;
+use crate::checks::tests::tools_with;
 use crate::tls::authority::Authority;
 
 const LONG: Duration = Duration::from_secs(60);
 
 async fn run(args: &[&str], limit: Duration) -> Finding {
-    let tools = Tools { tls: Authority::new().clients() };
+    let tools = tools_with(Authority::new().clients());
     let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
     probe(&args, limit, 4096, &tools).await
 }
