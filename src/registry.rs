@@ -31,6 +31,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -99,7 +100,7 @@ impl Registry {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
         let loaded = store.load()?;
-        let (state, unplaced) = load::load(loaded, &config.own);
+        let (state, unplaced) = gently(|| load::load(loaded, &config.own));
         let (commands, command_queue) = mpsc::channel(config.limits.queue_max);
         let (observations, observation_queue) = mpsc::channel(OBSERVATIONS_WAITING_MAX);
         let shared = Arc::new(Shared {
