@@ -7,6 +7,7 @@ mod api;
 mod backup;
 mod check_config;
 mod register;
+mod restart;
 mod serve;
 mod show;
 
@@ -27,6 +28,8 @@ struct Arguments {
 enum Command {
     /// Run the server
     Serve(serve::Arguments),
+    /// Put a new process in the place of the running server, without a gap
+    Restart(restart::Arguments),
     /// Check a configuration file: every error at once; exit status 1 if there is one
     CheckConfig(check_config::Arguments),
     /// Register a service, or take a new definition for it
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Restart(arguments) => restart::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Register(arguments) => register::register(arguments),
         Command::Deregister(arguments) => register::deregister(&arguments),

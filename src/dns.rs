@@ -31,9 +31,11 @@ pub use listen::{Listeners, bind};
 pub use live::Domains;
 pub use tcp::Limits as TcpLimits;
 
+use crate::gently;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 use encode::{Answer, ExtendedError};
+use fast::Fast;
 use forward::Forwarder;
 use hickory_proto::op::ResponseCode;
 use respond::{Context, Outcome, Pending, Reply, Transport, respond};
@@ -123,12 +125,22 @@ impl State {
     }
 }
 
-/// Serves every listener until the shutdown.
-pub async fn serve(listeners: Listeners, state: Arc<State>) {
+/// Serves every listener until the shutdown. What the call itself does is done before anything is answered.
+pub fn serve(listeners: Listeners, state: Arc<State>) -> impl Future<Output = ()> + Send + 'static {
+    let begin = || -> Vec<Fast> { listeners.udp.iter().map(|_| Fast::new(&state)).collect() };
+    let mut begun = begin();
+    if gently::is_beside_another() {
+        gently::gently(|| begun.iter_mut().for_each(|fast| fast.warm(&state)));
+    }
+    serve_with(listeners, begun, state)
+}
+
+async fn serve_with(listeners: Listeners, begun: Vec<Fast>, state: Arc<State>) {
     let tasks = TaskTracker::new();
-    let shared = udp::Shared { state: state.clone(), runtime: Handle::current() };
-    for socket in listeners.udp {
-        tasks.spawn(udp::serve(socket, shared.clone()));
+    let waiting = TaskTracker::new();
+    let shared = udp::Shared { state: state.clone(), runtime: Handle::current(), waiting: waiting.clone() };
+    for (socket, fast) in listeners.udp.into_iter().zip(begun) {
+        tasks.spawn(udp::serve(socket, fast, shared.clone()));
     }
     let places = Arc::new(tcp::Places::default());
     for listener in listeners.tcp {
@@ -136,7 +148,9 @@ pub async fn serve(listeners: Listeners, state: Arc<State>) {
     }
     tasks.close();
     tasks.wait().await;
-    // What others are asked for is left: its clients ask again.
+    waiting.close();
+    // What others do not answer by then is left: its clients ask again.
+    let _ = tokio::time::timeout(tcp::CLOSE_WITHIN, waiting.wait()).await;
 }
 
 /// A type's name, from a fixed set.

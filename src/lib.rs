@@ -8,6 +8,8 @@ pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod dns;
+pub mod gently;
+pub mod handover;
 pub mod http;
 pub mod model;
 pub mod registry;
@@ -16,7 +18,11 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 
+use std::fs::File;
+use std::io::{self, BufWriter, Seek};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +30,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -31,26 +38,50 @@ use uuid::Uuid;
 use config::{Config, Data};
 use dns::forward::Forwarder;
 use dns::zone::{Source, Zones};
-use registry::{Command, Registry};
+use gently::gently;
+use handover::{Door, Entry, Place, Predecessor, Sockets};
+use model::ServiceName;
+use registry::{Command, Registry, Topic};
 use store::Store;
 use telemetry::Metrics;
 
 /// How long tasks may take to end at a stop before they are left behind.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long a store that another process has just closed may stay in use.
+const FREE_WITHIN: Duration = Duration::from_secs(5);
+const OPEN_AGAIN: Duration = Duration::from_millis(50);
+/// How long our own node may take to be stored before DNS is answered without.
+const SETTLE_WITHIN: Duration = Duration::from_secs(1);
+/// How often a server that could not be replaced tries to take up its work.
+const RESUME_AGAIN: Duration = Duration::from_secs(1);
 
 /// A server that answers.
 pub struct Running {
     /// Where DNS is answered, with real ports; UDP and TCP have the same.
     pub dns: Vec<SocketAddr>,
     pub http: Vec<SocketAddr>,
+    core: Core,
+    http_state: Arc<http::State>,
+    /// Through which changes come: HTTP and the checks.
+    doors: Tasks,
+}
+
+/// What answers DNS.
+struct Core {
     config: Config,
     node_id: Uuid,
     registry: Registry,
     store: Arc<dyn Store>,
     dns_state: Arc<dns::State>,
-    http_state: Arc<http::State>,
-    tasks: TaskTracker,
+    answering: Tasks,
     writer: JoinHandle<()>,
+    /// Other handles on all that is listened on, for a process that comes after us.
+    sockets: Sockets,
+}
+
+/// Tasks that end by one token.
+struct Tasks {
+    all: TaskTracker,
     shutdown: CancellationToken,
 }
 
@@ -67,122 +98,322 @@ pub struct Opened {
 /// Starts a server. When it returns, state is loaded, sockets are bound, and questions are answered. Errs, with nothing
 /// left running, when anything of the configuration cannot be had.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    let opened = open(&config)?;
-    start_on(config, opened).await
+    start_with(config, Sockets::default()).await
 }
 
-/// Opens the store that the configuration names.
-fn open(config: &Config) -> anyhow::Result<Opened> {
-    let metrics = Arc::new(Metrics::default());
+/// The same on sockets that are there already: those that fit the configuration, and those that systemd chose.
+pub async fn start_with(config: Config, sockets: Sockets) -> anyhow::Result<Running> {
+    let opened = open(&config, None, &Arc::default())?;
+    Ok(prepare(config, None, sockets).await?.answer(opened).await?.open_doors())
+}
+
+/// The same on a store that comes from elsewhere, instead of the one that the configuration names.
+pub async fn start_on(config: Config, opened: Opened) -> anyhow::Result<Running> {
+    Ok(prepare(config, None, Sockets::default()).await?.answer(opened).await?.open_doors())
+}
+
+/// Starts a server in place of a running one, on its sockets and with its store.
+pub async fn succeed(config: Config, sockets: Sockets, predecessor: &Predecessor) -> anyhow::Result<Running> {
+    gently::beside_another();
+    let prepared = prepare(config, None, sockets).await?;
+    let state = predecessor.prepared().await?;
+    let opened = open_when_free(&prepared.config, state.as_ref(), &Arc::default()).await?;
+    let answering = prepared.answer(opened).await?;
+    predecessor.ready().await;
+    Ok(answering.open_doors())
+}
+
+/// Opens the store that the configuration names; one that keeps nothing begins with `state`.
+fn open(config: &Config, state: Option<&File>, metrics: &Arc<Metrics>) -> anyhow::Result<Opened> {
     let (log_sender, log) = tokio::sync::mpsc::unbounded_channel();
-    let (store, node_id): (Arc<dyn Store>, Uuid) = match &config.data {
-        Data::Ephemeral => (Arc::new(store::Ephemeral::new(log_sender, SystemTime::now())), Uuid::new_v4()),
-        Data::Dir(dir) => {
+    let (store, node_id): (Arc<dyn Store>, Uuid) = match (&config.data, state) {
+        (Data::Ephemeral, None) => {
+            (Arc::new(store::Ephemeral::new(log_sender, SystemTime::now())), Uuid::new_v4())
+        }
+        (Data::Ephemeral, Some(mut state)) => {
+            state.rewind().context("reading the state of the server before")?;
+            let known = gently(|| store::read_backup(state));
+            let (known, id) = known.context("the state of the server before")?;
+            (Arc::new(store::Ephemeral::after(log_sender, known)), id)
+        }
+        (Data::Dir(dir), _) => {
             let opened = store::Config { data_dir: dir.clone(), cache_bytes: config.cache_octets };
             let store = store::Embedded::open(&opened, log_sender, metrics.clone())?;
             let id = store.node_id();
             (Arc::new(store), id)
         }
     };
-    Ok(Opened { store, log, node_id, metrics })
+    Ok(Opened { store, log, node_id, metrics: metrics.clone() })
 }
 
-/// The same on a store that comes from elsewhere, instead of the one that the configuration names.
-pub async fn start_on(config: Config, opened: Opened) -> anyhow::Result<Running> {
-    let Opened { store, log, node_id, metrics } = opened;
-    let zones = load_zones(&config)?;
-    let node_id = config.node_id.unwrap_or(node_id);
-    let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
-    let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
-    registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
+/// The same of a store that another process has closed, which a reader there may hold for a moment yet.
+async fn open_when_free(
+    config: &Config,
+    state: Option<&File>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Opened> {
+    let deadline = Instant::now() + FREE_WITHIN;
+    loop {
+        match open(config, state, metrics) {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(OPEN_AGAIN).await,
+            outcome => return outcome,
+        }
+    }
+}
 
-    let listeners = dns::bind(&config.dns.listen, config.dns.udp_threads)?;
-    let dns_addresses = listeners.addresses();
+/// All that can be had before the store: zones, sockets, upstreams.
+struct Prepared {
+    config: Config,
+    zones: Arc<Zones>,
+    forwarder: Option<Forwarder>,
+    dns: dns::Listeners,
+    http: Vec<TcpListener>,
+    sockets: Sockets,
+}
+
+/// Takes the sockets that fit the configuration and binds the others. Zones are loaded where they are not there already.
+async fn prepare(
+    mut config: Config,
+    zones: Option<Arc<Zones>>,
+    mut from: Sockets,
+) -> anyhow::Result<Prepared> {
+    let zones = zones.map_or_else(|| gently(|| load_zones(&config)).map(Arc::new), Ok)?;
+    let mut sockets = Sockets::default();
+    let mut dns = dns::Listeners::default();
+    for place in from.places(Door::Dns, &mut config.dns.listen)? {
+        let (asked, bound) = match place {
+            Place::Taken(entry) => {
+                (entry.asked, dns::Listeners::inherited(entry.udp, entry.tcp, config.dns.udp_threads)?)
+            }
+            Place::Free(address) => (Some(address), dns::bind(&[address], config.dns.udp_threads)?),
+        };
+        let (udp, tcp) = bound.try_clone()?;
+        sockets.entries.push(Entry { door: Door::Dns, asked, udp, tcp });
+        dns.add(bound);
+    }
+    let mut http = Vec::new();
+    for place in from.places(Door::Http, &mut config.http.listen)? {
+        let (asked, listeners) = match place {
+            Place::Taken(entry) => {
+                (entry.asked, entry.tcp.into_iter().map(from_std).collect::<io::Result<_>>()?)
+            }
+            Place::Free(address) => (Some(address), vec![listen_http(address).await?]),
+        };
+        let tcp = listeners.iter().map(to_std).collect::<io::Result<_>>()?;
+        sockets.entries.push(Entry { door: Door::Http, asked, udp: Vec::new(), tcp });
+        http.extend(listeners);
+    }
     let forwarder =
-        config.forward.as_ref().map(|forward| Forwarder::new(forward, &dns_addresses)).transpose()?;
-    let mut http_listeners = Vec::new();
-    for address in &config.http.listen {
-        http_listeners.push(listen_http(*address).await?);
-    }
-    let http_addresses = http_listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        config.forward.as_ref().map(|forward| Forwarder::new(forward, &dns.addresses())).transpose()?;
+    Ok(Prepared { config, zones, forwarder, dns, http, sockets })
+}
 
-    let shutdown = CancellationToken::new();
-    let dns_state = Arc::new(dns::State {
-        registry: registry.clone(),
-        settings: ArcSwap::from_pointee(config.dns_settings()),
-        zones: ArcSwap::from_pointee(zones),
-        forwarder,
-        metrics: metrics.clone(),
-        shutdown: shutdown.clone(),
-    });
-    let http_state = Arc::new(http::State {
-        registry: registry.clone(),
-        config: ArcSwap::from_pointee(config.http_config(node_id)),
-        metrics: metrics.clone(),
-        shutdown: shutdown.clone(),
-    });
-    let tasks = TaskTracker::new();
-    tasks.spawn(checks::run(registry.clone(), config.checks.clone(), metrics, shutdown.clone())?);
-    tasks.spawn(dns::serve(listeners, dns_state.clone()));
-    for listener in http_listeners {
-        tasks.spawn(http::serve(listener, http_state.clone()));
+fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Another handle.
+fn to_std(listener: &TcpListener) -> io::Result<std::net::TcpListener> {
+    Ok(listener.as_fd().try_clone_to_owned()?.into())
+}
+
+impl Prepared {
+    /// Loads the registry, and answers DNS. The doors are still shut.
+    async fn answer(self, opened: Opened) -> anyhow::Result<Answering> {
+        let Self { config, zones, forwarder, dns, http, sockets } = self;
+        let Opened { store, log, node_id, metrics } = opened;
+        let node_id = config.node_id.unwrap_or(node_id);
+        let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
+        let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
+        registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
+        if gently::is_beside_another() {
+            settle(&registry).await;
+        }
+
+        let doors = Tasks::new();
+        let checks =
+            checks::run(registry.clone(), config.checks.clone(), metrics.clone(), doors.shutdown.clone())?;
+        let http_state = Arc::new(http::State {
+            registry: registry.clone(),
+            config: ArcSwap::from_pointee(config.http_config(node_id)),
+            metrics: metrics.clone(),
+            shutdown: doors.shutdown.clone(),
+        });
+        let answering = Tasks::new();
+        let dns_state = Arc::new(dns::State {
+            registry: registry.clone(),
+            settings: ArcSwap::from_pointee(config.dns_settings()),
+            zones: ArcSwap::from(zones),
+            forwarder,
+            metrics,
+            shutdown: answering.shutdown.clone(),
+        });
+        let dns_addresses = dns.addresses();
+        answering.all.spawn(dns::serve(dns, dns_state.clone()));
+        let core = Core { config, node_id, registry, store, dns_state, answering, writer, sockets };
+        Ok(Answering { core, dns: dns_addresses, http, http_state, checks: Box::pin(checks), doors })
     }
-    tasks.close();
-    Ok(Running {
-        dns: dns_addresses,
-        http: http_addresses,
-        config,
-        node_id,
-        registry,
-        store,
-        dns_state,
-        http_state,
-        tasks,
-        writer,
-        shutdown,
-    })
+}
+
+/// Waits for the one change that a start makes, our own node, which touches all that is on it: what is derived from those
+/// before would be of no use.
+async fn settle(registry: &Registry) {
+    let Ok(nobody) = ServiceName::parse("nobody") else { return };
+    let begun = registry.snapshot().index_of(&Topic::Service(nobody));
+    // A store that does not take it does not keep us from answering.
+    let _ = registry.wait(&Topic::Nodes, begun, SETTLE_WITHIN).await;
+}
+
+/// A server that answers DNS, with its doors still shut.
+struct Answering {
+    core: Core,
+    dns: Vec<SocketAddr>,
+    http: Vec<TcpListener>,
+    http_state: Arc<http::State>,
+    checks: Pin<Box<dyn Future<Output = ()> + Send>>,
+    doors: Tasks,
+}
+
+impl Answering {
+    fn open_doors(self) -> Running {
+        let Self { core, dns, http: listeners, http_state, checks, doors } = self;
+        let http = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        doors.all.spawn(checks);
+        for listener in listeners {
+            doors.all.spawn(http::serve(listener, http_state.clone()));
+        }
+        Running { dns, http, core, http_state, doors }
+    }
 }
 
 impl Running {
     /// Takes a new configuration, all or nothing. Returns the keys that differ but wait for the next start.
     pub async fn reload(&mut self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
-        let waiting = config.keep_started(&self.config);
+        let core = &mut self.core;
+        let given = |door| core.sockets.entries.iter().any(|e| e.door == door && e.asked.is_none());
+        if given(Door::Dns) {
+            config.dns.listen = core.config.dns.listen.clone();
+        }
+        if given(Door::Http) {
+            config.http.listen = core.config.http.listen.clone();
+        }
+        let waiting = config.keep_started(&core.config);
         let (zones, config) = tokio::task::spawn_blocking(move || (load_zones(&config), config)).await?;
         let zones = zones?;
-        self.registry.set_limits(config.limits.clone());
-        if let Err(refused) = self.registry.submit(file_definitions(&config)).await {
-            self.registry.set_limits(self.config.limits.clone());
+        core.registry.set_limits(config.limits.clone());
+        if let Err(refused) = core.registry.submit(file_definitions(&config)).await {
+            core.registry.set_limits(core.config.limits.clone());
             return Err(refused).context("definitions of the configuration file");
         }
-        self.dns_state.zones.store(Arc::new(zones));
-        self.dns_state.settings.store(Arc::new(config.dns_settings()));
-        self.http_state.config.store(Arc::new(config.http_config(self.node_id)));
-        self.config = config;
+        core.dns_state.zones.store(Arc::new(zones));
+        core.dns_state.settings.store(Arc::new(config.dns_settings()));
+        self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
+        core.config = config;
         Ok(waiting)
     }
 
     /// The registry, for callers in this process.
     pub fn registry(&self) -> &Registry {
-        &self.registry
+        &self.core.registry
+    }
+
+    /// Where definitions are kept.
+    pub fn data(&self) -> &Data {
+        &self.core.config.data
+    }
+
+    /// Other handles on all that is listened on.
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        self.core.sockets.try_clone()
+    }
+
+    /// Takes no more changes: requests under way are answered, probes taken back, and what was acknowledged is on disk and
+    /// the store closed when it returns. Connections that come wait in their queue; DNS is answered on.
+    pub async fn close_doors(self) -> Closed {
+        let Self { mut core, doors, .. } = self;
+        doors.end().await;
+        core.registry.close();
+        if tokio::time::timeout(STOP_WITHIN, &mut core.writer).await.is_err() {
+            tracing::warn!("changes were still waiting for the disk after {STOP_WITHIN:?} and are given up");
+            core.writer.abort();
+        }
+        let store = core.store.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+            tracing::error!("closing the store: {error}");
+        }
+        Closed { core }
     }
 
     /// Ends: no more is accepted, what is under way is answered, and what was acknowledged is on disk when it returns.
+    pub async fn stop(mut self) {
+        // What comes from now on is refused at once.
+        self.core.sockets = Sockets::default();
+        self.close_doors().await.stop().await;
+    }
+}
+
+/// A server that answers DNS from what it knew when its doors were closed.
+pub struct Closed {
+    core: Core,
+}
+
+impl Closed {
+    /// What a server that keeps nothing has in memory, for one that comes after it; `None` where a store has it.
+    pub fn state(&self) -> anyhow::Result<Option<File>> {
+        if self.core.config.data != Data::Ephemeral {
+            return Ok(None);
+        }
+        let mut file = BufWriter::new(handover::scratch()?);
+        store::write_backup(&self.core.registry.snapshot().stored(), self.core.node_id, &mut file)?;
+        Ok(Some(file.into_inner().context("keeping the state")?))
+    }
+
+    /// Takes up its work again, with the store as it is by now. Until that succeeds, DNS is answered as before. `None` when
+    /// it was stopped meanwhile, and then has ended.
+    pub async fn open_again(self, state: Option<&File>, stopped: &CancellationToken) -> Option<Running> {
+        while !stopped.is_cancelled() {
+            match self.reopened(state).await {
+                Ok(answering) => {
+                    self.core.answering.end().await;
+                    return Some(answering.open_doors());
+                }
+                Err(error) => tracing::error!("no changes are taken: {error:#}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RESUME_AGAIN) => {}
+                () = stopped.cancelled() => {}
+            }
+        }
+        self.stop().await;
+        None
+    }
+
+    async fn reopened(&self, state: Option<&File>) -> anyhow::Result<Answering> {
+        let Core { config, dns_state, sockets, .. } = &self.core;
+        gently::beside_another();
+        let zones = Some(dns_state.zones.load_full());
+        let prepared = prepare(config.clone(), zones, sockets.try_clone()?).await?;
+        let opened = open_when_free(config, state, &dns_state.metrics).await?;
+        prepared.answer(opened).await
+    }
+
+    /// Stops answering.
     pub async fn stop(self) {
+        self.core.answering.end().await;
+    }
+}
+
+impl Tasks {
+    fn new() -> Self {
+        Self { all: TaskTracker::new(), shutdown: CancellationToken::new() }
+    }
+
+    async fn end(&self) {
         self.shutdown.cancel();
-        let ended = tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await;
-        if ended.is_err() {
+        self.all.close();
+        if tokio::time::timeout(STOP_WITHIN, self.all.wait()).await.is_err() {
             tracing::warn!("connections were still open after {STOP_WITHIN:?} and are cut");
-        }
-        let Self { registry, store, dns_state, http_state, writer, .. } = self;
-        // The writer ends with the last handle, or is ended where something held on to one.
-        drop((registry, dns_state, http_state));
-        let abort = writer.abort_handle();
-        if tokio::time::timeout(STOP_WITHIN, writer).await.is_err() {
-            abort.abort();
-        }
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        if let Err(error) = closed {
-            tracing::error!("closing the store: {error}");
         }
     }
 }

@@ -14,6 +14,7 @@ mod load;
 mod plan;
 #[cfg(test)]
 mod properties;
+mod resume;
 pub mod snapshot;
 #[cfg(test)]
 mod under_way;
@@ -28,7 +29,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -63,6 +66,7 @@ struct Shared {
     wakes: broadcast::Sender<Arc<Published>>,
     commands: mpsc::Sender<Request>,
     observations: mpsc::Sender<Vec<Observation>>,
+    closing: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
@@ -88,7 +92,7 @@ const WAKES_BEHIND_MAX: usize = 4096;
 
 impl Registry {
     /// Loads what the store holds, starts the writer, and returns when the first snapshot can be read.
-    /// The writer ends when the last handle is dropped.
+    /// The writer ends when the last handle is dropped, or after [`Registry::close`].
     pub fn start(
         store: Arc<dyn Store>,
         log: Log,
@@ -96,7 +100,7 @@ impl Registry {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
         let loaded = store.load()?;
-        let state = load::load(loaded, &config.own);
+        let (state, unplaced) = gently(|| load::load(loaded, &config.own));
         let (commands, command_queue) = mpsc::channel(config.limits.queue_max);
         let (observations, observation_queue) = mpsc::channel(OBSERVATIONS_WAITING_MAX);
         let shared = Arc::new(Shared {
@@ -108,10 +112,11 @@ impl Registry {
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             commands,
             observations,
+            closing: CancellationToken::new(),
             metrics,
         });
         let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
-        let writer = writer::Writer::new(&shared, state, config.own, queues);
+        let writer = writer::Writer::new(&shared, state, unplaced, config.own, queues);
         let task = tokio::spawn(writer.run());
         Ok((Self { shared }, task))
     }
@@ -135,13 +140,21 @@ impl Registry {
     /// Carries out a command. When it returns `Ok`, what it defines is durable and published.
     pub async fn submit(&self, command: Command) -> Result<(), Refused> {
         let (reply, outcome) = oneshot::channel();
-        let sent = self.shared.commands.try_send(Request { command, reply });
-        if let Err(mpsc::error::TrySendError::Full(_)) = sent {
-            self.shared.count_limit("queue");
-            let max = self.shared.commands.max_capacity();
-            return Err(Refused::Busy { max });
+        let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
+        match self.shared.commands.try_send(Request { command, reply }) {
+            Ok(()) => outcome.await.unwrap_or_else(|_| ended()),
+            Err(mpsc::error::TrySendError::Closed(_)) => ended(),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.shared.count_limit("queue");
+                Err(Refused::Busy { max: self.shared.commands.max_capacity() })
+            }
         }
-        outcome.await.unwrap_or_else(|_| Err(Refused::Unavailable("the server is stopping".into())))
+    }
+
+    /// Ends the writer: commands from now on are refused, those before are carried out and answered. The last snapshot
+    /// stays.
+    pub fn close(&self) {
+        self.shared.closing.cancel();
     }
 
     /// Reports what probes found. Applied at once, whatever the disk does; waits only when more than

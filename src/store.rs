@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{CheckKey, Definition, Observation, Record};
 
-pub use backup::restore;
+pub use backup::{read as read_backup, restore, write as write_backup};
 pub use embedded::{Embedded, Opener};
 pub use ephemeral::Ephemeral;
 pub use file::Config;

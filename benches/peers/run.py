@@ -21,6 +21,7 @@ import checks
 import churn
 import lost
 import million
+import restart
 import static
 from measure import build, say
 from servers import ROLLCALL, end_all
@@ -33,6 +34,7 @@ PARTS = {
     "million": million.run,  # 5
     "checks": checks.run,    # 8
     "lost": lost.run,        # 9
+    "restart": restart.run,  # 10
 }
 
 

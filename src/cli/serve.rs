@@ -1,18 +1,24 @@
 //! `rollcall serve`: flags over the environment over files, then the server until a signal ends it.
 //!
 //! What it listens on is printed on standard output, and `ready` when questions are answered; logs go to
-//! standard error. SIGHUP reloads, SIGTERM and SIGINT stop.
+//! standard error. SIGHUP reloads, SIGTERM and SIGINT stop; a request on the control socket starts a successor.
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
+use super::restart::{self, Outcome};
 use super::say;
 use crate::Running;
 use crate::config::{Config, ConfigError, Data};
+use crate::handover::control::{self, Connection, Control};
+use crate::handover::{Inheritance, Predecessor, Program, Sockets, systemd};
 use crate::model::NodeName;
 use crate::telemetry::logs::{self, Format, Logs};
 
@@ -46,7 +52,13 @@ pub(super) struct Arguments {
     /// human, json, or auto: human on a terminal, else JSON [default: auto]
     #[arg(long, value_name = "FORM", env = "ROLLCALL_LOG_FORMAT", value_parser = Format::parse)]
     log_format: Option<Format>,
+    /// Take over from the server that started this process: for its use
+    #[arg(long, hide = true)]
+    take_over: bool,
 }
+
+/// Tells a successor that it is one: [`Arguments::take_over`].
+const TAKE_OVER: &str = "--take-over";
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
@@ -87,14 +99,29 @@ impl Arguments {
 
 /// Runs the server to its end.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = match arguments.config() {
-        Ok(config) => config,
-        Err(errors) => bail!("the configuration is not valid\n{}", lines(&errors)),
-    };
-    let logs = logs::init(&config.log).context("starting the logs")?;
-    raise_open_files();
+    let program = Program::of_this_process(TAKE_OVER);
+    // While there is no other thread: it takes variables out of the environment.
+    let given = systemd::sockets()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(arguments, config, &logs))
+    let predecessor = {
+        let _inside = runtime.enter();
+        arguments.take_over.then(Predecessor::on_stdin).transpose()?
+    };
+    let config =
+        arguments.config().map_err(|errors| anyhow!("the configuration is not valid\n{}", lines(&errors)));
+    let started = config.and_then(|config| {
+        let logs = logs::init(&config.log).context("starting the logs")?;
+        raise_open_files();
+        Ok((config, logs))
+    });
+    let ended = started.and_then(|(config, logs)| {
+        let start = Start { arguments, program, logs, given };
+        runtime.block_on(start.serve(config, predecessor.as_ref()))
+    });
+    if let (Err(error), Some(predecessor)) = (&ended, &predecessor) {
+        predecessor.give_up(format!("{error:#}"));
+    }
+    ended
 }
 
 /// Connections and probes need open files; the soft limit is often far below what the machine allows.
@@ -108,32 +135,162 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(arguments: &Arguments, config: Config, logs: &Logs) -> anyhow::Result<()> {
-    // Before anything else, so that a signal during the start is not lost.
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let kept = match &config.data {
-        Data::Dir(dir) => format!("definitions in {}", dir.display()),
-        Data::Ephemeral => "keeping nothing".to_owned(),
-    };
-    say(format_args!("rollcall {}, node {}, {kept}", env!("CARGO_PKG_VERSION"), config.node_name))?;
-    let mut running = tokio::select! {
-        started = crate::start(config) => started?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-    };
-    announce(&running)?;
-    loop {
+/// What the server is run with beside its configuration.
+struct Start<'a> {
+    arguments: &'a Arguments,
+    program: Program,
+    logs: Logs,
+    /// From systemd.
+    given: Sockets,
+}
+
+impl Start<'_> {
+    async fn serve(self, config: Config, predecessor: Option<&Predecessor>) -> anyhow::Result<()> {
+        // Before anything else, so that a signal during the start is not lost.
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut stops = Stops::new()?;
+        let kept = match &config.data {
+            Data::Dir(dir) => format!("definitions in {}", dir.display()),
+            Data::Ephemeral => "keeping nothing".to_owned(),
+        };
+        // Whoever started the server before us may have closed what it prints on.
+        let printed = |said: anyhow::Result<()>| if predecessor.is_none() { said } else { Ok(()) };
+        let (version, node) = (env!("CARGO_PKG_VERSION"), &config.node_name);
+        printed(say(format_args!("rollcall {version}, node {node}, {kept}")))?;
+        let Self { arguments, program, logs, given } = self;
+        let (mut running, control) = tokio::select! {
+            started = start(config, given, predecessor) => started?,
+            () = stops.next() => return Ok(()),
+        };
+        printed(announce(&running))?;
+        systemd::notify("READY=1");
+        loop {
+            let asked = tokio::select! {
+                _ = hangup.recv() => {
+                    reload(arguments, &mut running, &logs).await;
+                    continue;
+                }
+                () = stops.next() => break,
+                asked = accept(control.as_ref()) => asked,
+            };
+            let Some(listening) = &control else { break };
+            let abandon = CancellationToken::new();
+            let handing = restart::hand_over(running, asked, listening, &program, abandon.clone());
+            let (outcome, stop) = unless_stopped(Box::pin(handing), &mut stops, &abandon).await;
+            match outcome {
+                Outcome::Kept(kept) => running = *kept,
+                Outcome::Replaced(pid) if stop => return pass_on(pid, nix::sys::signal::Signal::SIGTERM),
+                Outcome::Replaced(pid) if has_come(&mut hangup).await => {
+                    return pass_on(pid, nix::sys::signal::Signal::SIGHUP);
+                }
+                Outcome::Replaced(_) => return Ok(()),
+                Outcome::Stopped => {
+                    listening.remove();
+                    return Ok(());
+                }
+            }
+            if stop {
+                break;
+            }
+        }
+        tracing::info!("stopping");
+        systemd::notify("STOPPING=1");
+        if let Some(control) = &control {
+            control.remove();
+        }
+        running.stop().await;
+        Ok(())
+    }
+}
+
+/// Signals that end the server.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = hangup.recv() => reload(arguments, &mut running, logs).await,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
-    tracing::info!("stopping");
-    running.stop().await;
-    Ok(())
+}
+
+/// A server, alone or in place of the one before it, and its control socket, if it can have one.
+async fn start(
+    config: Config,
+    given: Sockets,
+    predecessor: Option<&Predecessor>,
+) -> anyhow::Result<(Running, Option<Control>)> {
+    let Some(predecessor) = predecessor else {
+        let running = crate::start_with(config, given).await?;
+        let path = control_place(&running);
+        let control = path.and_then(Control::bind);
+        let control =
+            control.inspect_err(|e| tracing::warn!("no control socket, `restart` will not work: {e}"));
+        return Ok((running, control.ok()));
+    };
+    let Inheritance { mut sockets, data } = predecessor.sockets().await?;
+    if restart::dir(&config.data) != data.as_deref() {
+        let place = |dir: Option<&Path>| dir.map_or("nowhere".to_owned(), |dir| dir.display().to_string());
+        bail!(
+            "definitions are to be kept in {}, the running server keeps them in {}: stop it and start anew",
+            place(restart::dir(&config.data)),
+            place(data.as_deref())
+        );
+    }
+    let listener = sockets.control.take();
+    let running = crate::succeed(config, sockets, predecessor).await?;
+    let control =
+        listener.and_then(|listener| Control::inherited(listener, control_place(&running).ok()?).ok());
+    Ok((running, control))
+}
+
+fn control_place(running: &Running) -> io::Result<PathBuf> {
+    let port = running.http.first().map_or(0, SocketAddr::port);
+    control::place(restart::dir(running.data()), port)
+}
+
+/// The next request on the control socket; none ever, where there is no socket.
+async fn accept(control: Option<&Control>) -> Connection {
+    match control {
+        Some(control) => control.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets it come to its end, at once if a signal says to stop; and whether one did.
+async fn unless_stopped<T>(
+    mut handing: Pin<Box<impl Future<Output = T>>>,
+    stops: &mut Stops,
+    abandon: &CancellationToken,
+) -> (T, bool) {
+    tokio::select! {
+        outcome = &mut handing => return (outcome, false),
+        () = stops.next() => abandon.cancel(),
+    }
+    (handing.await, true)
+}
+
+/// Whether a signal has come that was not looked at yet.
+async fn has_come(signal: &mut Signal) -> bool {
+    tokio::select! {
+        biased;
+        _ = signal.recv() => true,
+        () = std::future::ready(()) => false,
+    }
+}
+
+/// A signal that came too late for us is our successor's.
+fn pass_on(pid: u32, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+    Ok(nix::sys::signal::kill(pid, signal)?)
 }
 
 fn announce(running: &Running) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ mod tally;
 mod template;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::hint::black_box;
 use std::net::IpAddr;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::State;
@@ -43,6 +44,11 @@ impl Default for Limits {
 
 /// Answers that wait to be written; the reader waits when it is full.
 const ANSWERS_WAITING_MAX: usize = 32;
+/// At the shutdown, how long a connection may be silent before it is closed: what its client sent before it could know is
+/// answered.
+const LAST_QUERIES: Duration = Duration::from_millis(100);
+/// At the shutdown, how long a connection that is never silent is served.
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// The pause after an accept that failed (too many open files).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -108,7 +114,7 @@ pub(super) async fn serve(listener: TcpListener, places: Arc<Places>, state: Arc
             let _ = stream.set_nodelay(true);
             let (read, write) = stream.into_split();
             tokio::select! {
-                () = state.shutdown.cancelled() => {}
+                () = after(&state.shutdown, CLOSE_WITHIN) => {}
                 () = converse(read, write, client, &limits, &state) => {}
             }
             state.metrics.dns.tcp_connections.dec();
@@ -117,6 +123,12 @@ pub(super) async fn serve(listener: TcpListener, places: Arc<Places>, state: Arc
     }
     tasks.close();
     tasks.wait().await;
+}
+
+/// Returns some time after the shutdown.
+async fn after(shutdown: &CancellationToken, time: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(time).await;
 }
 
 /// One connection: reads queries and answers each as soon as it can, in whatever order (RFC 7766 section 6.2.1.1).
@@ -129,7 +141,7 @@ where
     let writing = tokio::spawn(write_all(write, queue, limits.transfer));
     let places = Arc::new(Semaphore::new(limits.in_flight_max));
     loop {
-        let query = match next(&mut read, limits).await {
+        let query = match next(&mut read, limits, &state.shutdown).await {
             Ok(Some(query)) => query,
             Ok(None) => break,
             Err(error) => {
@@ -170,11 +182,19 @@ where
     let _ = writing.await;
 }
 
-/// The next query; `None` when the client has closed.
-async fn next(read: &mut (impl AsyncRead + Unpin), limits: &Limits) -> io::Result<Option<Vec<u8>>> {
+/// The next query; `None` when the client has closed, or we are about to.
+async fn next(
+    read: &mut (impl AsyncRead + Unpin),
+    limits: &Limits,
+    shutdown: &CancellationToken,
+) -> io::Result<Option<Vec<u8>>> {
     let mut first = [0u8];
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    if timeout(limits.idle, read.read(&mut first)).await.map_err(late)?? == 0 {
+    let begun = tokio::select! {
+        begun = timeout(limits.idle, read.read(&mut first)) => begun.map_err(late)??,
+        () = after(shutdown, LAST_QUERIES) => 0,
+    };
+    if begun == 0 {
         return Ok(None);
     }
     // From here on the whole message has to come in one go, however slowly its octets drip.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use nix::sys::socket::{SockaddrIn, SockaddrIn6};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use super::State;
 use super::fast::{Fast, Tally};
@@ -28,13 +29,15 @@ pub(super) struct Shared {
     pub(super) state: Arc<State>,
     /// Where answers wait for others.
     pub(super) runtime: Handle,
+    /// Those that wait.
+    pub(super) waiting: TaskTracker,
 }
 
 /// Answers on one socket until the shutdown, in a thread of its own; the future ends with it.
-pub(super) async fn serve(socket: UdpSocket, shared: Shared) {
+pub(super) async fn serve(socket: UdpSocket, fast: Fast, shared: Shared) {
     let (ended, end) = oneshot::channel::<()>();
     let thread = std::thread::Builder::new().name("dns-udp".into()).spawn(move || {
-        on_thread(socket, &shared);
+        on_thread(socket, fast, &shared);
         drop(ended);
     });
     match thread {
@@ -44,18 +47,18 @@ pub(super) async fn serve(socket: UdpSocket, shared: Shared) {
     }
 }
 
-fn on_thread(socket: UdpSocket, shared: &Shared) {
+fn on_thread(socket: UdpSocket, fast: Fast, shared: &Shared) {
     let socket = Arc::new(socket);
     match socket.local_addr() {
-        Ok(address) if address.is_ipv4() => run::<SockaddrIn>(&socket, shared),
-        Ok(_) => run::<SockaddrIn6>(&socket, shared),
+        Ok(address) if address.is_ipv4() => run::<SockaddrIn>(&socket, fast, shared),
+        Ok(_) => run::<SockaddrIn6>(&socket, fast, shared),
         Err(error) => tracing::error!("a UDP socket has no address: {error}"),
     }
 }
 
-fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, shared: &Shared) {
+fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, mut fast: Fast, shared: &Shared) {
     let state = &shared.state;
-    let (mut batch, mut fast, mut tally) = (Batch::<S>::new(socket), Fast::new(state), Tally::default());
+    let (mut batch, mut tally) = (Batch::<S>::new(socket), Tally::default());
     let mut answers: [Vec<u8>; BATCH] = std::array::from_fn(|_| Vec::with_capacity(ANSWER_OCTETS));
     while !state.shutdown.is_cancelled() {
         match batch.receive() {
@@ -126,7 +129,7 @@ fn wait<S: Family + Send + 'static>(
             state.metrics.dns.dropped("send error");
         }
     };
-    shared.runtime.spawn(answer);
+    shared.waiting.spawn_on(answer, &shared.runtime);
 }
 
 fn is_never_answered(port: u16) -> bool {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +24,9 @@ use super::{Config, State};
 
 /// How long open requests get to end at a shutdown.
 const GRACE: Duration = Duration::from_secs(2);
+/// At the shutdown, how long a kept connection may be silent before it is closed: a request that its client sent before it
+/// could know is answered, and the answer says that it is the last one (RFC 9112 section 9.6).
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// The pause after an accept that failed (too many open files).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -128,7 +131,11 @@ async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config
         let mut routes = routes.clone();
         async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
+            let mut answer = answer.unwrap_or_else(|never| match never {});
+            if state.shutdown.is_cancelled() {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()
@@ -137,9 +144,13 @@ async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config
         .max_headers(100)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let last = async {
+        state.shutdown.cancelled().await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = state.shutdown.cancelled() => {
+        () = last => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

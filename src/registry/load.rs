@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use imbl::OrdMap;
 
 use super::apply::{instance_addresses, node_addresses};
+use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
 use crate::model::{Check, Instance, Maintenance, Node, NodeName, Record, ServiceName};
 use crate::store::{Loaded, Stored, StoredStatus};
@@ -31,8 +32,8 @@ struct Gathering {
     current: usize,
 }
 
-/// The state, with our own node in it.
-pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
+/// The state, with our own node in it; and what of it is on definitions that are not there.
+pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
     let index = loaded.index.max(1);
     let mut gathering = Gathering { nodes: Vec::new(), places: HashMap::new(), current: 0 };
     gathering.node(Arc::new(own.clone()), index, index);
@@ -50,9 +51,14 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> Snapshot {
         }
     }
     gathering.sort();
-    maintained.into_iter().for_each(|maintenance| gathering.maintain(maintenance));
-    loaded.statuses.into_iter().for_each(|status| gathering.status(status, index));
-    build(gathering.nodes, index)
+    let mut unplaced = Unplaced::default();
+    unplaced.maintenances.extend(maintained.into_iter().filter_map(|word| gathering.maintain(word)));
+    for status in loaded.statuses {
+        if let Some(StoredStatus { check, status, output }) = gathering.status(status, index) {
+            unplaced.statuses.insert(check, (status, output));
+        }
+    }
+    (build(gathering.nodes, index), unplaced)
 }
 
 impl Gathering {
@@ -101,30 +107,33 @@ impl Gathering {
             self.nodes.iter().zip(0..).map(|(node, at)| (node.entry.node.name.clone(), at)).collect();
     }
 
-    fn maintain(&mut self, Maintenance { node, instance, reason }: Maintenance) {
-        let Some(node) = self.of(&node) else { return };
-        match instance {
-            None => node.entry.maintenance = Some(reason),
-            Some(id) => {
-                if let Some(entry) = node.find_instance(id.as_str()) {
-                    entry.maintenance = Some(reason);
-                }
-            }
+    /// Gives back a word on an instance that is not there.
+    fn maintain(&mut self, word: Maintenance) -> Option<Maintenance> {
+        let node = self.of(&word.node)?;
+        match &word.instance {
+            None => node.entry.maintenance = Some(word.reason),
+            Some(id) => match node.find_instance(id.as_str()) {
+                Some(entry) => entry.maintenance = Some(word.reason),
+                None => return Some(word),
+            },
         }
+        None
     }
 
-    /// When a status flipped was not stored: the mark is not below that.
-    fn status(&mut self, StoredStatus { check, status, output }: StoredStatus, mark: u64) {
-        let Some(node) = self.of(&check.node) else { return };
+    /// When a status flipped was not stored: the mark is not below that. Gives back one of a check that is not there.
+    fn status(&mut self, stored: StoredStatus, mark: u64) -> Option<StoredStatus> {
+        let Some(node) = self.of(&stored.check.node) else { return Some(stored) };
         let id = |entry: &CheckEntry| entry.check.id.clone();
-        let Some(at) = find(&node.checks, &mut node.next_check, |entry| id(entry).cmp(&check.id)) else {
-            return;
+        let Some(at) = find(&node.checks, &mut node.next_check, |entry| id(entry).cmp(&stored.check.id))
+        else {
+            return Some(stored);
         };
         let entry = &mut node.checks[at];
-        if entry.status != status {
+        if entry.status != stored.status {
             entry.modify_index = mark;
         }
-        (entry.status, entry.output) = (status, output);
+        (entry.status, entry.output) = (stored.status, stored.output);
+        None
     }
 }
 

@@ -234,6 +234,29 @@ async fn the_long_dead_are_deregistered_to_the_second_though_the_disk_refuses_fi
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_closed_registry_finishes_what_it_took_and_refuses_the_rest() {
+    let limits = Limits { commits_waiting_max: 1, ..Limits::default() };
+    let (registry, held, writer) = start_writer(limits).await;
+    // One is under way, one waits for its place.
+    let under_way = submit(&registry, register("a", MINUTE, None));
+    let first = held.next().await;
+    let waiting = submit(&registry, register("b", MINUTE, None));
+    tokio::task::yield_now().await;
+    registry.close();
+    tokio::task::yield_now().await;
+    let late = registry.submit(register("c", MINUTE, None)).await;
+    assert!(matches!(late, Err(Refused::Unavailable(_))), "{late:?}");
+    assert!(!writer.is_finished() && !under_way.is_finished());
+    held.commit(first);
+    let second = held.next().await;
+    held.commit(second);
+    assert!(under_way.await.unwrap().is_ok() && waiting.await.unwrap().is_ok());
+    writer.await.unwrap();
+    let snapshot = registry.snapshot();
+    assert_eq!(snapshot.service("web").unwrap().instances.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn limits_on_watchers_and_the_queue_are_refusals() {
     let (registry, held) =
         start(Limits { watchers_max: 1, queue_max: 1, commits_waiting_max: 1, ..Limits::default() }).await;

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::plan::{Plan, Planner};
+use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, Snapshot};
 use super::{Published, Request, Shared};
 use crate::model::{
@@ -57,8 +59,11 @@ pub(super) struct Writer {
     ahead: Option<Snapshot>,
     under_way: HashMap<u64, UnderWay>,
     tickets: u64,
+    /// What is known of the file's definitions, until they come.
+    unplaced: Option<Unplaced>,
     deadlines: Deadlines,
     round: Round,
+    closing: CancellationToken,
 }
 
 /// What this round did so far.
@@ -73,7 +78,13 @@ struct Round {
 }
 
 impl Writer {
-    pub(super) fn new(shared: &Arc<Shared>, state: Snapshot, own: Node, queues: Queues) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        state: Snapshot,
+        unplaced: Unplaced,
+        own: Node,
+        queues: Queues,
+    ) -> Self {
         let mut writer = Self {
             shared: Arc::downgrade(shared),
             own: own.name.clone(),
@@ -82,8 +93,10 @@ impl Writer {
             ahead: None,
             under_way: HashMap::new(),
             tickets: 0,
+            unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
             round: Round::default(),
+            closing: shared.closing.clone(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
         let loaded = writer.state.clone();
@@ -100,6 +113,8 @@ impl Writer {
     }
 
     pub(super) async fn run(mut self) {
+        // No more commands come, and none waits.
+        let mut ended = false;
         loop {
             let next = self.deadlines.next();
             // The last handle may have gone in the middle of a round.
@@ -109,15 +124,21 @@ impl Writer {
                 Some(entry) = self.queues.log.recv() => self.on_log(entry),
                 Some(seen) = self.queues.observations.recv() => self.on_observations(seen),
                 () = sleep_until(next) => {}
-                request = self.queues.commands.recv(), if room => match request {
+                () = self.closing.cancelled(), if !self.queues.commands.is_closed() => {
+                    self.queues.commands.close();
+                }
+                request = self.queues.commands.recv(), if room && !ended => match request {
                     Some(request) => self.on_request(request),
-                    None => return,
+                    None => ended = true,
                 },
             }
             self.take_waiting();
             self.pass_deadlines();
             let Some(shared) = self.shared.upgrade() else { return };
             self.publish(&shared);
+            if ended && self.under_way.is_empty() {
+                return;
+            }
         }
     }
 
@@ -155,22 +176,38 @@ impl Writer {
                 }
                 self.round.replies.push((reply, Err(refused)));
             }
-            Ok(plan) if plan.definitions.is_empty() => {
-                self.finish(plan);
+            Ok(plan) if plan.volatile => {
+                self.on_file(plan);
                 self.round.replies.push((reply, Ok(())));
             }
-            Ok(plan) if plan.volatile => {
-                let index = self.next_index();
-                let definitions: Arc<[Definition]> = plan.definitions.as_slice().into();
-                if let Some(ahead) = &mut self.ahead {
-                    definitions.iter().for_each(|d| ahead.define(index, d, &mut Effects::default()));
-                }
-                self.apply(index, &definitions);
+            Ok(plan) if plan.definitions.is_empty() => {
                 self.finish(plan);
                 self.round.replies.push((reply, Ok(())));
             }
             Ok(plan) => self.propose(&shared, plan, Some(reply), None),
         }
+    }
+
+    /// The configuration file's definitions: applied, and not stored. To the first ones comes what an earlier process
+    /// left.
+    fn on_file(&mut self, mut plan: Plan) {
+        let left = self.unplaced.take().unwrap_or_default();
+        let (words, seen) = left.place(&plan.definitions);
+        plan.definitions.extend(words);
+        if !plan.definitions.is_empty() {
+            let index = self.next_index();
+            if let Some(ahead) = &mut self.ahead {
+                plan.definitions.iter().for_each(|d| ahead.define(index, d, &mut Effects::default()));
+            }
+            self.apply(index, &plan.definitions);
+            for seen in seen {
+                self.state.observe(index, &seen, &mut self.round.effects);
+                if let Some(entry) = self.state.check(&seen.check).cloned() {
+                    self.arm(&entry, false);
+                }
+            }
+        }
+        self.finish(plan);
     }
 
     fn plan(&self, shared: &Shared, command: Command) -> Result<Plan, Refused> {

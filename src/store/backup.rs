@@ -46,7 +46,7 @@ impl Lines<'_> {
 }
 
 /// Writes a backup.
-pub(super) fn write(loaded: &Loaded, node_id: Uuid, to: &mut dyn Write) -> Result<(), StoreError> {
+pub fn write(loaded: &Loaded, node_id: Uuid, to: &mut dyn Write) -> Result<(), StoreError> {
     let mut lines = Lines { to, digest: digest::Context::new(&digest::SHA256), count: 0 };
     lines.write(&Line::Backup { v: VERSION, index: loaded.index, node_id })?;
     for Stored { record, create_index, modify_index } in loaded.records.iter().cloned() {
@@ -93,7 +93,7 @@ pub fn restore(config: &Config, from: &Path, replace: bool) -> Result<usize, Sto
 }
 
 /// Reads and checks a backup.
-fn read(from: impl Read) -> Result<(Loaded, Uuid), StoreError> {
+pub fn read(from: impl Read) -> Result<(Loaded, Uuid), StoreError> {
     let mut reader = BufReader::new(from);
     let mut digest = digest::Context::new(&digest::SHA256);
     let (mut loaded, mut node_id, mut count, mut bytes) = (Loaded::default(), None, 0u64, Vec::new());

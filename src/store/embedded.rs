@@ -23,6 +23,7 @@ use super::file::Config;
 use super::format::{COMMITTED, FORMAT, HIGH_WATER, META, RECORDS, STATUSES};
 use super::read::All;
 use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, Stored, backup, file, format, read};
+use crate::gently::gently;
 use crate::model::{CheckKey, Definition, Key, Observation, Status};
 use crate::telemetry::Metrics;
 
@@ -69,7 +70,7 @@ impl Embedded {
     /// The same on a database that comes from elsewhere.
     pub fn open_with(open: Opener, log: LogSender, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let database = Arc::new(open()?);
-        let All { loaded, node_id, high_water, committed } = read::all(&database)?;
+        let All { loaded, node_id, high_water, committed } = gently(|| read::all(&database))?;
         raise_format(&database)?;
         metrics.store.writable.set(1);
         let shared =

@@ -15,6 +15,7 @@ const PER_SECOND: u64 = 256;
 pub struct Ephemeral {
     log: LogSender,
     index: Mutex<u64>,
+    begun: Mutex<Loaded>,
 }
 
 impl Ephemeral {
@@ -23,13 +24,19 @@ impl Ephemeral {
     pub fn new(log: LogSender, now: SystemTime) -> Self {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let parts = u64::from(since.subsec_nanos()) * PER_SECOND / 1_000_000_000;
-        Self { log, index: Mutex::new(since.as_secs() * PER_SECOND + parts) }
+        let index = since.as_secs() * PER_SECOND + parts;
+        Self { log, index: Mutex::new(index), begun: Mutex::new(Loaded { index, ..Loaded::default() }) }
+    }
+
+    /// One that begins with what another process knew.
+    pub fn after(log: LogSender, known: Loaded) -> Self {
+        Self { log, index: Mutex::new(known.index), begun: Mutex::new(known) }
     }
 }
 
 impl Store for Ephemeral {
     fn load(&self) -> Result<Loaded, StoreError> {
-        Ok(Loaded { index: *self.index.lock(), ..Loaded::default() })
+        Ok(std::mem::take(&mut *self.begun.lock()))
     }
 
     fn propose(&self, Proposal { ticket, definitions, after }: Proposal) {

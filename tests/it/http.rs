@@ -1,8 +1,10 @@
 //! The agent API for services, as Consul's clients know it: shapes, statuses, texts, headers.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::server::{TestServer, request};
+use crate::server::{TestServer, read_answer, request};
 
 const REGISTER: &str = "/v1/agent/service/register";
 
@@ -487,4 +489,28 @@ async fn enterprise_scopes_and_other_datacenters_are_refused() {
         (&config["NodeName"], &config["Datacenter"], &config["Server"]),
         (&json!("n1"), &json!("dc1"), &json!(true))
     );
+}
+
+#[tokio::test]
+async fn a_request_on_a_kept_connection_is_answered_at_the_end_and_told_that_it_is_the_last() {
+    let server = TestServer::start().await;
+    let mut kept = TcpStream::connect(server.http()).await.unwrap();
+    let body = r#"{ "Name": "web", "Port": 1 }"#;
+    let length = body.len();
+    let asked = format!(
+        "PUT /v1/agent/service/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let mut answers = Vec::new();
+    kept.write_all(asked.as_bytes()).await.unwrap();
+    answers.push(read_answer(&mut kept).await);
+    let stopping = server.running.stop();
+    let asking = async {
+        kept.write_all(asked.as_bytes()).await.unwrap();
+        answers.push(read_answer(&mut kept).await);
+        kept.read(&mut [0; 1]).await.unwrap()
+    };
+    let ((), after) = tokio::join!(stopping, asking);
+    assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200")), "{answers:?}");
+    let last = answers.iter().map(|answer| answer.to_ascii_lowercase().contains("connection: close"));
+    assert_eq!((last.collect::<Vec<_>>(), after), (vec![false, true], 0));
 }

@@ -20,6 +20,7 @@ mod limits;
 mod old_format;
 mod order;
 mod readme;
+mod restart;
 mod rfc;
 mod server;
 mod store;

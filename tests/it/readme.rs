@@ -35,6 +35,7 @@ const NOT_RUN: &[&str] = &[
     "sudo install -D -m 644 dist/rollcall.toml /etc/rollcall/rollcall.toml",
     "sudo install -m 644 dist/rollcall.service /etc/systemd/system/",
     "sudo systemctl enable --now rollcall",
+    "sudo rollcall restart --data-dir /var/lib/rollcall",
     "cargo build --release",
     "sudo apt-get install knot nsd",
     "python3 benches/peers/run.py",
