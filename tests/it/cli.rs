@@ -338,11 +338,10 @@ fn the_version_is_printed_and_what_is_unknown_ends_with_status_2() {
 
 #[test]
 fn no_server_there_is_said_in_words() {
-    // A port that is reserved and does not listen.
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let listener = std::net::TcpListener::bind(socket.local_addr().unwrap()).unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    // A port that is taken, where nobody listens.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
     for words in [
         &["services"][..],
         &["instances", "web"],

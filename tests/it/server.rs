@@ -256,11 +256,17 @@ pub async fn exchange(server: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
         after = query("internal.", RecordType::SOA);
     }
     socket.send(&after.to_vec().unwrap()).await.unwrap();
-    let mut buffer = vec![0; 65_535];
-    let length =
-        tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("no answer at all").unwrap();
-    buffer.truncate(length);
-    (buffer[..2] != after.metadata.id.to_be_bytes()).then_some(buffer)
+    // Both are waited for: what is on its way when a socket closes reaches whoever has its port next.
+    let mut found = None;
+    loop {
+        let mut buffer = vec![0; 65_535];
+        let received = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await;
+        buffer.truncate(received.expect("no answer at all").unwrap());
+        if buffer[..2] == after.metadata.id.to_be_bytes() {
+            return found;
+        }
+        found = Some(buffer);
+    }
 }
 
 /// The answer to a message over TCP, on a connection of its own.
