@@ -105,7 +105,8 @@ fn main() {
     drop(program);
     disk.run(dir.path(), options.fsyncs);
     report["fsync"] = disk.report();
-    let per = |name: &str| durable["rate"].as_f64().unwrap() / report["fsync"][name]["rate"].as_f64().unwrap();
+    let per =
+        |name: &str| durable["rate"].as_f64().unwrap() / report["fsync"][name]["rate"].as_f64().unwrap();
     let per = json!({ "append_fsync": per("append_fsync"), "append_fdatasync": per("append_fdatasync"),
         "overwrite_fdatasync": per("overwrite_fdatasync") });
     report["durable"] = durable;

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::model::{CheckKey, Definition, Observation, Record};
 
 pub use backup::{read as read_backup, restore, write as write_backup};
-pub use embedded::{Embedded, Opener};
+pub use embedded::{Embedded, JournalFile, Opener};
 pub use ephemeral::Ephemeral;
 pub use file::Config;
 

@@ -18,7 +18,16 @@ impl Program {
     pub(crate) fn start(program: &Path, dir: &Path) -> Self {
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let mut command = Command::new(program);
-        command.args(["serve", "--dns", "127.0.0.1:0", "--http", "127.0.0.1:0", "--node", "n1", "--data-dir"]);
+        command.args([
+            "serve",
+            "--dns",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--node",
+            "n1",
+            "--data-dir",
+        ]);
         command.arg(dir.join("data")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let (mut http, mut dns) = (None, None);

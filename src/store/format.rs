@@ -19,11 +19,12 @@ pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("
 pub(super) const STATUSES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("statuses");
 pub(super) const META: TableDefinition<&str, u128> = TableDefinition::new("meta");
 /// Keys of META: the highest index that may have been published, the index of the last commit, the node's
-/// UUID, and the version of the file.
+/// UUID, the version of the file, and what tells our journal from another database's.
 pub(super) const HIGH_WATER: &str = "high_water";
 pub(super) const COMMITTED: &str = "committed";
 pub(super) const NODE_ID: &str = "node_id";
 pub(super) const FORMAT: &str = "format";
+pub(super) const JOURNAL: &str = "journal";
 
 /// The version of values that is written, and the highest that is read.
 pub(super) const VERSION: u32 = 2;

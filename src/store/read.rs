@@ -21,9 +21,6 @@ const PARTS: usize = 8;
 pub(super) struct All {
     pub(super) loaded: Loaded,
     pub(super) node_id: Uuid,
-    pub(super) high_water: u64,
-    /// The index of the last commit.
-    pub(super) committed: u64,
 }
 
 /// Reads everything.
@@ -33,7 +30,15 @@ pub(super) fn all(database: &Database) -> Result<All, StoreError> {
     let number = |key: &str| -> Result<u128, StoreError> {
         Ok(meta.get(key).map_err(|e| broken(e.into()))?.map_or(0, |value| value.value()))
     };
-    let format = number(FORMAT)?;
+    check_format(number(FORMAT)?)?;
+    let (high_water, committed) = (number(HIGH_WATER)? as u64, number(COMMITTED)? as u64);
+    let (records, statuses) = contents(&transaction)?;
+    let loaded = Loaded { records, statuses, index: high_water.max(committed) };
+    Ok(All { loaded, node_id: Uuid::from_u128(number(NODE_ID)?) })
+}
+
+/// Errs when the file was written by a newer version.
+pub(super) fn check_format(format: u128) -> Result<(), StoreError> {
     if format > u128::from(format::VERSION) {
         return Err(StoreError::new(format!(
             "the registry is in format {format}, this rollcall reads up to {}; start the version that wrote it, or \
@@ -41,10 +46,7 @@ pub(super) fn all(database: &Database) -> Result<All, StoreError> {
             format::VERSION
         )));
     }
-    let (high_water, committed) = (number(HIGH_WATER)? as u64, number(COMMITTED)? as u64);
-    let (records, statuses) = contents(&transaction)?;
-    let loaded = Loaded { records, statuses, index: high_water.max(committed) };
-    Ok(All { loaded, node_id: Uuid::from_u128(number(NODE_ID)?), high_water, committed })
+    Ok(())
 }
 
 type Contents = (Vec<Stored>, Vec<StoredStatus>);

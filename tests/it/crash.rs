@@ -126,12 +126,11 @@ fn fresh_disk() -> Disk {
     let config = Config { data_dir: dir.path().to_owned(), cache_bytes: 1 << 20 };
     let (log, _entries) = unbounded_channel();
     Embedded::open(&config, log, Arc::new(Metrics::default())).unwrap().close();
-    Disk::with(std::fs::read(dir.path().join("registry.redb")).unwrap())
+    Disk::with([std::fs::read(dir.path().join("registry.redb")).unwrap(), Vec::new()])
 }
 
 fn open(disk: &Disk) -> (Embedded, Log) {
-    let (log, entries) = unbounded_channel();
-    (Embedded::open_with(disk.opener(), log, Arc::new(Metrics::default())).unwrap(), entries)
+    disk.store(Arc::new(Metrics::default())).unwrap()
 }
 
 /// An instance with its check: two records that are only there together.
@@ -202,9 +201,8 @@ fn live(disk: &Disk, before: &BTreeMap<u64, u16>, chance: &mut StdRng) -> Life {
 
 /// What is there after the power went: errs with what is lost or half there.
 fn compare(disk: &Disk, life: &Life) -> Result<BTreeMap<u64, u16>, String> {
-    let (log, _entries) = unbounded_channel();
-    let store = Embedded::open_with(disk.opener(), log, Arc::new(Metrics::default()));
-    let store = store.map_err(|e| format!("it cannot be opened: {e}"))?;
+    let store = disk.store(Arc::new(Metrics::default()));
+    let (store, _entries) = store.map_err(|e| format!("it cannot be opened: {e}"))?;
     let loaded = store.load().map_err(|e| e.to_string())?;
     if loaded.index < life.index {
         return Err(format!("the index went from {} to {}", life.index, loaded.index));
