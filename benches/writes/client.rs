@@ -22,22 +22,40 @@ pub(crate) fn connect(server: SocketAddr) -> TcpStream {
 
 /// Reads one answer, which must be 200; its body.
 pub(crate) fn answer(stream: &mut TcpStream) -> Vec<u8> {
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 16_384]);
+    let mut bytes = Vec::new();
+    read(stream, &mut bytes);
+    let head = head(&bytes).expect("a head");
+    bytes.split_off(head)
+}
+
+/// Reads one answer, which must be 200, in place of what is in the buffer.
+fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) {
+    bytes.clear();
     loop {
-        let head = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-        if let Some(head) = head {
-            let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-            assert!(text.starts_with("http/1.1 200 "), "{}", String::from_utf8_lossy(&bytes));
-            let length = text.split_once("content-length: ").expect("a length").1;
-            let end = head + length.split("\r\n").next().unwrap().parse::<usize>().unwrap();
-            if bytes.len() >= end {
-                return bytes[head..end].to_vec();
-            }
-        }
-        let count = stream.read(&mut chunk).unwrap();
+        let had = bytes.len();
+        bytes.resize(had + 2048, 0);
+        let count = stream.read(&mut bytes[had..]).unwrap();
         assert!(count > 0, "the server closed the connection");
-        bytes.extend_from_slice(&chunk[..count]);
+        bytes.truncate(had + count);
+        let Some(head) = head(bytes) else { continue };
+        assert!(bytes.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(bytes));
+        if bytes.len() >= head + length(&bytes[..head]) {
+            return;
+        }
     }
+}
+
+/// Octets up to the empty line and with it.
+fn head(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// What `Content-Length` says.
+fn length(head: &[u8]) -> usize {
+    let name = b"\ncontent-length: ";
+    let at = head.windows(name.len()).position(|part| part.eq_ignore_ascii_case(name)).expect("a length");
+    let digits = head[at + name.len()..].iter().take_while(|octet| octet.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
 }
 
 /// Several connections, each with one request under way.
@@ -46,6 +64,7 @@ pub(crate) struct Loop {
     epoll: Epoll,
     /// Of every answer, in microseconds.
     took: Vec<f64>,
+    answer: Vec<u8>,
 }
 
 impl Loop {
@@ -55,11 +74,11 @@ impl Loop {
         for (number, (stream, _)) in connections.iter().enumerate() {
             epoll.add(stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64)).unwrap();
         }
-        Self { connections, epoll, took: Vec::new() }
+        Self { connections, epoll, took: Vec::new(), answer: Vec::new() }
     }
 
     /// Sends all requests, the next on each connection as soon as it has its answer; returns their number.
-    pub(crate) fn run(&mut self, mut requests: impl Iterator<Item = Vec<u8>>) -> usize {
+    pub(crate) fn run<R: AsRef<[u8]>>(&mut self, mut requests: impl Iterator<Item = R>) -> usize {
         let (mut sent, mut done) = (0, 0);
         for connection in &mut self.connections {
             sent += usize::from(send(connection, &mut requests));
@@ -69,7 +88,7 @@ impl Loop {
             let count = self.epoll.wait(&mut events, EpollTimeout::NONE).unwrap();
             for event in &events[..count] {
                 let connection = &mut self.connections[event.data() as usize];
-                answer(&mut connection.0);
+                read(&mut connection.0, &mut self.answer);
                 self.took.push(connection.1.elapsed().as_secs_f64() * 1e6);
                 done += 1;
                 sent += usize::from(send(connection, &mut requests));
@@ -83,9 +102,12 @@ impl Loop {
     }
 }
 
-fn send(connection: &mut (TcpStream, Instant), requests: &mut impl Iterator<Item = Vec<u8>>) -> bool {
+fn send<R: AsRef<[u8]>>(
+    connection: &mut (TcpStream, Instant),
+    requests: &mut impl Iterator<Item = R>,
+) -> bool {
     let Some(request) = requests.next() else { return false };
     connection.1 = Instant::now();
-    connection.0.write_all(&request).unwrap();
+    connection.0.write_all(request.as_ref()).unwrap();
     true
 }

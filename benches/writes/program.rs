@@ -16,6 +16,7 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it on free ports of loopback; its log goes to a file.
     pub(crate) fn start(program: &Path, dir: &Path) -> Self {
+        std::fs::create_dir(dir).unwrap();
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let mut command = Command::new(program);
         command.args([

@@ -1,13 +1,13 @@
 //! From a request over HTTP to the DNS answer that shows it, one at a time.
 
 use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::client;
 use crate::program::Program;
-use crate::{client, disk};
 
 /// Asks for the A records of one name.
 struct Asker {
@@ -42,40 +42,59 @@ impl Asker {
     }
 }
 
-/// New services, each until DNS answers with it.
-pub(crate) fn registrations(program: &Program, rounds: usize) -> Value {
-    let mut stream = client::connect(program.http);
-    let (mut visible, mut answered) = (Vec::new(), Vec::new());
-    for i in 0..rounds {
-        let name = format!("seen-{i}");
-        let body = json!({ "Name": name, "Address": "10.9.9.9", "Port": 80, "Tags": ["v1"], "Meta": { "a": "b", "c": "d" },
-            "Check": { "TTL": "1h", "Status": "passing" } });
-        let request = client::put("/v1/agent/service/register", &body.to_string());
-        let mut asker = Asker::new(program.dns, &format!("{name}.service.internal"));
-        assert_eq!(asker.answers(), 0);
-        let begun = Instant::now();
-        stream.write_all(&request).unwrap();
-        while asker.answers() == 0 {}
-        visible.push(begun.elapsed().as_secs_f64() * 1e6);
-        client::answer(&mut stream);
-        answered.push(begun.elapsed().as_secs_f64() * 1e6);
-    }
-    json!({ "dns": disk::summary(&visible), "http": disk::summary(&answered) })
+/// One server, and the times in microseconds from a write to what shows it.
+pub(crate) struct Visible {
+    http: TcpStream,
+    dns: SocketAddr,
+    /// New services so far.
+    made: usize,
+    asker: Asker,
+    there: bool,
+    /// From a registration to DNS, and to its answer.
+    pub(crate) visible: Vec<f64>,
+    pub(crate) answered: Vec<f64>,
+    /// From a TTL update that flips to DNS.
+    pub(crate) flipped: Vec<f64>,
 }
 
-/// One check out of its service and in again.
-pub(crate) fn flips(program: &Program, rounds: usize) -> Value {
-    let mut stream = client::connect(program.http);
-    let mut asker = Asker::new(program.dns, "seen-0.service.internal");
-    let mut visible = Vec::new();
-    for i in 0..rounds {
-        let (word, wanted) = if i % 2 == 0 { ("fail", 0) } else { ("pass", 1) };
-        let request = client::put(&format!("/v1/agent/check/{word}/service:seen-0"), "");
-        let begun = Instant::now();
-        stream.write_all(&request).unwrap();
-        while asker.answers() != wanted {}
-        visible.push(begun.elapsed().as_secs_f64() * 1e6);
-        client::answer(&mut stream);
+impl Visible {
+    pub(crate) fn new(program: &Program) -> Self {
+        let (http, dns) = (client::connect(program.http), program.dns);
+        let asker = Asker::new(dns, "seen-0.service.internal");
+        let [visible, answered, flipped] = [const { Vec::new() }; 3];
+        Self { http, dns, made: 0, asker, there: true, visible, answered, flipped }
     }
-    json!({ "dns": disk::summary(&visible) })
+
+    /// New services, each until DNS answers with it.
+    pub(crate) fn registrations(&mut self, count: usize) {
+        for _ in 0..count {
+            let name = format!("seen-{}", self.made);
+            self.made += 1;
+            let body = json!({ "Name": name, "Address": "10.9.9.9", "Port": 80, "Tags": ["v1"],
+                "Meta": { "a": "b", "c": "d" }, "Check": { "TTL": "1h", "Status": "passing" } });
+            let request = client::put("/v1/agent/service/register", &body.to_string());
+            let mut asker = Asker::new(self.dns, &format!("{name}.service.internal"));
+            assert_eq!(asker.answers(), 0);
+            let begun = Instant::now();
+            self.http.write_all(&request).unwrap();
+            while asker.answers() == 0 {}
+            self.visible.push(begun.elapsed().as_secs_f64() * 1e6);
+            client::answer(&mut self.http);
+            self.answered.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+
+    /// The check of the first of them out of its service and in again.
+    pub(crate) fn flips(&mut self, count: usize) {
+        for _ in 0..count {
+            self.there = !self.there;
+            let word = if self.there { "pass" } else { "fail" };
+            let request = client::put(&format!("/v1/agent/check/{word}/service:seen-0"), "");
+            let begun = Instant::now();
+            self.http.write_all(&request).unwrap();
+            while self.asker.answers() != u16::from(self.there) {}
+            self.flipped.push(begun.elapsed().as_secs_f64() * 1e6);
+            client::answer(&mut self.http);
+        }
+    }
 }
