@@ -72,6 +72,8 @@ struct Round {
     effects: Effects,
     changes: Vec<Change>,
     kicks: Vec<CheckKey>,
+    /// What goes to the store.
+    proposals: Vec<Proposal>,
     /// Flips for the store to write behind.
     flips: Vec<Observation>,
     replies: Vec<(Reply, Result<(), Refused>)>,
@@ -107,7 +109,7 @@ impl Writer {
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
-        writer.propose(shared, Plan { definitions: vec![own], ..Plan::default() }, None, None);
+        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None);
         writer.publish(shared);
         writer
     }
@@ -121,7 +123,7 @@ impl Writer {
             let Some(room) = self.room() else { return };
             tokio::select! {
                 biased;
-                Some(entry) = self.queues.log.recv() => self.on_log(entry),
+                Some(entries) = self.queues.log.recv() => self.on_log(entries),
                 Some(seen) = self.queues.observations.recv() => self.on_observations(seen),
                 () = sleep_until(next) => {}
                 () = self.closing.cancelled(), if !self.queues.commands.is_closed() => {
@@ -151,8 +153,8 @@ impl Writer {
     /// Takes what waits besides what woke us, so that one publish shows it all.
     fn take_waiting(&mut self) {
         for _ in 0..ROUND_MAX {
-            let Ok(entry) = self.queues.log.try_recv() else { break };
-            self.on_log(entry);
+            let Ok(entries) = self.queues.log.try_recv() else { break };
+            self.on_log(entries);
         }
         for _ in 0..ROUND_MAX {
             let Ok(seen) = self.queues.observations.try_recv() else { break };
@@ -184,7 +186,7 @@ impl Writer {
                 self.finish(plan);
                 self.round.replies.push((reply, Ok(())));
             }
-            Ok(plan) => self.propose(&shared, plan, Some(reply), None),
+            Ok(plan) => self.propose(plan, Some(reply), None),
         }
     }
 
@@ -217,17 +219,22 @@ impl Writer {
         Planner { state, limits: &limits, own: &self.own }.plan(command)
     }
 
-    fn propose(&mut self, shared: &Shared, mut plan: Plan, reply: Option<Reply>, reaping: Option<CheckKey>) {
+    /// What is proposed goes to the store at the end of the round, together.
+    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<CheckKey>) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
         self.tickets += 1;
         let ticket = self.tickets;
         self.ahead.add(&self.state, ticket, &definitions);
         let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
         self.under_way.insert(ticket, UnderWay { definitions, plan, reply, reaping });
-        shared.store.propose(proposal);
+        self.round.proposals.push(proposal);
     }
 
-    fn on_log(&mut self, entry: LogEntry) {
+    fn on_log(&mut self, entries: Vec<LogEntry>) {
+        entries.into_iter().for_each(|entry| self.on_outcome(entry));
+    }
+
+    fn on_outcome(&mut self, entry: LogEntry) {
         match entry {
             LogEntry::Committed { ticket, index, definitions } => {
                 let index = index.max(self.next_index());
@@ -373,12 +380,15 @@ impl Writer {
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);
-        self.propose(&shared, plan, None, Some(key));
+        self.propose(plan, None, Some(key));
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
     fn publish(&mut self, shared: &Shared) {
         let round = std::mem::take(&mut self.round);
+        if !round.proposals.is_empty() {
+            shared.store.propose(round.proposals);
+        }
         if round.effects.changed {
             if round.effects.visible {
                 self.state.serial = self.state.index as u32;

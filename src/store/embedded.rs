@@ -12,6 +12,7 @@
 
 mod base;
 mod journal;
+mod overlay;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use uuid::Uuid;
 
 use self::base::Base;
 use self::journal::Journal;
+pub(super) use self::journal::path as journal_path;
 use super::file::Config;
 use super::read::All;
-use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, backup, file, read};
+use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, backup, file};
 use crate::gently::gently;
 use crate::model::{Definition, Observation};
 use crate::telemetry::Metrics;
@@ -43,7 +45,7 @@ type Entry = (u64, Arc<[Definition]>);
 
 /// A store in files.
 pub struct Embedded {
-    queue: Mutex<Option<Sender<Proposal>>>,
+    queue: Mutex<Option<Sender<Vec<Proposal>>>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     loaded: Mutex<Option<Loaded>>,
     base: Arc<Base>,
@@ -87,11 +89,13 @@ impl Embedded {
         let id = if kept.journal == 0 { Uuid::new_v4().as_u128() } else { kept.journal };
         let (journal, entries) = Journal::open(journal, journal_octets, id, kept.committed)?;
         let base = Base::new(open, database, base::Numbers { journal: id, ..kept }, log, metrics);
-        base.replay(entries)?;
-        let All { loaded, node_id, .. } = gently(|| read::all(&*base.database()?))?;
+        base.replay(&entries);
+        let All { loaded, node_id, .. } = gently(|| base.read())?;
         let next = loaded.index;
-        // Until the database knows the journal's id, it takes everything itself.
-        let broken = base.reserve(next).is_err();
+        // Until the database knows the journal's id and has what is in it, it takes everything itself.
+        let reserved = base.reserve(next);
+        let broken = reserved.is_err();
+        base.set_writable(reserved);
         let base = Arc::new(base);
         let (queue, proposals) = channel();
         let thread = Thread { base: base.clone(), journal, broken, next };
@@ -129,10 +133,10 @@ impl Store for Embedded {
         loaded.ok_or_else(|| StoreError::new("the store was loaded already"))
     }
 
-    fn propose(&self, proposal: Proposal) {
+    fn propose(&self, proposals: Vec<Proposal>) {
         if let Some(queue) = &*self.queue.lock() {
             // Fails only when the thread has ended, and then everything has.
-            let _ = queue.send(proposal);
+            let _ = queue.send(proposals);
         }
     }
 
@@ -141,9 +145,9 @@ impl Store for Embedded {
     }
 
     fn backup(&self, to: &mut dyn Write) -> Result<(), StoreError> {
-        // What is in the journal alone is part of it.
-        self.base.commit(&[])?;
-        let All { loaded, node_id, .. } = read::all(&*self.base.database()?)?;
+        // The statuses that wait are part of it, where they can be written.
+        let _ = self.base.commit(&[]);
+        let All { loaded, node_id, .. } = self.base.read()?;
         backup::write(&loaded, node_id, to)
     }
 
@@ -177,9 +181,10 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self, queue: &Receiver<Proposal>) {
-        while let Ok(first) = queue.recv() {
-            self.work_off(std::iter::once(first).chain(queue.try_iter()).collect());
+    fn run(mut self, queue: &Receiver<Vec<Proposal>>) {
+        while let Ok(mut waiting) = queue.recv() {
+            queue.try_iter().for_each(|mut more| waiting.append(&mut more));
+            self.work_off(waiting);
         }
         self.base.end();
     }
@@ -200,14 +205,15 @@ impl Thread {
             self.base.metrics.store.commits.inc();
         }
         self.base.set_writable(outcome.clone());
-        for ((index, definitions), Proposal { ticket, .. }) in entries.into_iter().zip(proposals) {
-            let entry = match &outcome {
-                Ok(()) => LogEntry::Committed { ticket: Some(ticket), index, definitions },
-                Err(error) => LogEntry::Refused { ticket, error: error.clone() },
-            };
-            // Fails only when the registry has ended.
-            let _ = self.base.log.send(entry);
-        }
+        let outcomes =
+            entries.into_iter().zip(proposals).map(|((index, definitions), Proposal { ticket, .. })| {
+                match &outcome {
+                    Ok(()) => LogEntry::Committed { ticket: Some(ticket), index, definitions },
+                    Err(error) => LogEntry::Refused { ticket, error: error.clone() },
+                }
+            });
+        // Fails only when the registry has ended.
+        let _ = self.base.log.send(outcomes.collect());
     }
 
     fn keep(&mut self, entries: &[Entry], committed: u64) -> Result<(), StoreError> {

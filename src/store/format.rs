@@ -3,7 +3,7 @@
 //! What is written is version 2 ([`compact`]): its octet comes first. Version 1 is read for ever: JSON,
 //! `{"v":1,"create_index":…,"modify_index":…,"record":{…}}`, in which a field that is not known is ignored. Whatever
 //! changes a meaning or, in version 2, the fields, raises the version, and a higher one than ours is an error, never a
-//! guess. The version of the file ([`FORMAT`]) is the highest of the values that may be in it.
+//! guess. The version of the file ([`FORMAT`]) is above that of its values since a journal stands beside it.
 
 use redb::TableDefinition;
 use serde::Deserialize;
@@ -28,6 +28,8 @@ pub(super) const JOURNAL: &str = "journal";
 
 /// The version of values that is written, and the highest that is read.
 pub(super) const VERSION: u32 = 2;
+/// The version of the file: 3 since its last changes may be in a journal alone, which an older rollcall would pass over.
+pub(super) const FILE: u32 = 3;
 /// The first octet of a value of version 1.
 const JSON: u8 = b'{';
 

@@ -21,6 +21,8 @@ const PARTS: usize = 8;
 pub(super) struct All {
     pub(super) loaded: Loaded,
     pub(super) node_id: Uuid,
+    /// The index up to which the database has everything.
+    pub(super) committed: u64,
 }
 
 /// Reads everything.
@@ -34,16 +36,16 @@ pub(super) fn all(database: &Database) -> Result<All, StoreError> {
     let (high_water, committed) = (number(HIGH_WATER)? as u64, number(COMMITTED)? as u64);
     let (records, statuses) = contents(&transaction)?;
     let loaded = Loaded { records, statuses, index: high_water.max(committed) };
-    Ok(All { loaded, node_id: Uuid::from_u128(number(NODE_ID)?) })
+    Ok(All { loaded, node_id: Uuid::from_u128(number(NODE_ID)?), committed })
 }
 
 /// Errs when the file was written by a newer version.
 pub(super) fn check_format(format: u128) -> Result<(), StoreError> {
-    if format > u128::from(format::VERSION) {
+    if format > u128::from(format::FILE) {
         return Err(StoreError::new(format!(
             "the registry is in format {format}, this rollcall reads up to {}; start the version that wrote it, or \
              restore a backup made by this one",
-            format::VERSION
+            format::FILE
         )));
     }
     Ok(())

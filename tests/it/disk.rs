@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, StorageBackend};
-use rollcall::store::{Embedded, JournalFile, Log, Opener, StoreError};
+use rollcall::store::{Config, Embedded, JournalFile, Log, Opener, Store, StoreError};
 use rollcall::telemetry::Metrics;
 
 /// The disk; clones are the same disk.
@@ -46,6 +46,8 @@ struct Inner {
     lies: bool,
     /// Syncs take until this ends, as on a disk that hangs.
     hangs: bool,
+    /// Somebody waits for a sync that hangs.
+    held: bool,
 }
 
 /// While it lives, the disk hangs.
@@ -86,6 +88,15 @@ impl Disk {
         Self { inner: Arc::new(Mutex::new(inner)), released: Arc::default() }
     }
 
+    /// A disk with a new registry on it.
+    pub fn fresh() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: dir.path().to_owned(), cache_bytes: 1 << 20 };
+        let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
+        Embedded::open(&config, log, Arc::new(Metrics::default())).unwrap().close();
+        Self::with([std::fs::read(dir.path().join("registry.redb")).unwrap(), Vec::new()])
+    }
+
     /// Lets the power go after so many changes from now.
     pub fn die_after(&self, changes: usize) {
         self.inner.lock().left = Some(changes);
@@ -105,6 +116,14 @@ impl Disk {
     pub fn hang(&self) -> Hanging {
         self.inner.lock().hangs = true;
         Hanging(self.clone())
+    }
+
+    /// Waits until a sync hangs.
+    pub fn until_held(&self) {
+        let mut inner = self.inner.lock();
+        while !inner.held {
+            self.released.wait(&mut inner);
+        }
     }
 
     pub fn is_dead(&self) -> bool {
@@ -198,6 +217,8 @@ impl StorageBackend for OnDisk {
     fn sync_data(&self) -> Result<(), io::Error> {
         let mut inner = self.disk.inner.lock();
         while inner.hangs {
+            inner.held = true;
+            self.disk.released.notify_all();
             self.disk.released.wait(&mut inner);
         }
         inner.alive()?;

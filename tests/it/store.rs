@@ -194,11 +194,7 @@ async fn a_restored_registry_takes_nothing_from_the_journal_of_the_one_before() 
 /// A whole server whose store is on a disk in memory.
 async fn on_disk(dir: &tempfile::TempDir, limits: Limits) -> (Running, Disk) {
     let config = rollcall::config::Config { limits, ..config(dir) };
-    let Data::Dir(data_dir) = config.data.clone() else { unreachable!() };
-    let file = Config { data_dir: data_dir.clone(), cache_bytes: 1 << 20 };
-    let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
-    Embedded::open(&file, log, Arc::new(Metrics::default())).unwrap().close();
-    let disk = Disk::with([std::fs::read(data_dir.join("registry.redb")).unwrap(), Vec::new()]);
+    let disk = Disk::fresh();
     let metrics = Arc::new(Metrics::default());
     let (store, log) = disk.store(metrics.clone()).unwrap();
     let opened = Opened { node_id: store.node_id(), store: Arc::new(store), log, metrics };

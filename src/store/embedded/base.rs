@@ -12,8 +12,9 @@ use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::super::format::{self, COMMITTED, FORMAT, HIGH_WATER, JOURNAL, META, RECORDS, STATUSES};
-use super::super::{LogEntry, LogSender, StoreError, Stored, read};
-use super::{Entry, Opener};
+use super::super::read::{self, All};
+use super::super::{LogEntry, LogSender, StoreError, Stored};
+use super::{Entry, Opener, overlay};
 use crate::model::{CheckKey, Definition, Key, Observation, Status};
 use crate::telemetry::Metrics;
 
@@ -59,16 +60,21 @@ struct Inner {
     failing: bool,
 }
 
+/// The last status of each check, and what its probe said.
+type Flips = HashMap<CheckKey, (Status, Arc<str>)>;
+
 /// What waits for the database. Held only for moments.
 #[derive(Default)]
 struct Tail {
     /// Durable in the journal, in order.
     changes: Vec<Entry>,
-    flips: HashMap<CheckKey, (Status, Arc<str>)>,
+    flips: Flips,
     /// The highest index that was published, as far as we heard.
     seen: u64,
     /// The index up to which the database has everything.
     committed: u64,
+    /// The highest index of what was refused: a frame of it may be in the journal, and must never count.
+    refused: u64,
     /// From this index on the next block is to be reserved.
     reserve_at: u64,
     /// When something has to be done.
@@ -80,6 +86,15 @@ impl Tail {
     fn due_in(&mut self, wait: Duration) {
         let at = Instant::now() + wait;
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+}
+
+/// What was found out about a check goes with it.
+fn forget(flips: &mut Flips, changes: &[Entry]) {
+    for definition in changes.iter().flat_map(|(_, definitions)| definitions.iter()) {
+        if let Definition::Remove(Key::Check(node, id)) = definition {
+            flips.remove(&CheckKey { node: node.clone(), id: id.clone() });
+        }
     }
 }
 
@@ -105,13 +120,26 @@ impl Base {
         }
     }
 
-    /// At the start, first: puts what is in the journal alone into the database.
-    pub(super) fn replay(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+    /// At the start, first: puts what is in the journal alone into the database. Where that cannot be written, it waits as it
+    /// does later.
+    pub(super) fn replay(&self, entries: &[Entry]) {
         if entries.is_empty() {
-            return Ok(());
+            return;
         }
         tracing::info!(changes = entries.len(), "the last changes are taken from the journal");
-        self.commit(&entries)
+        self.add(entries, true);
+        // An error was logged.
+        let _ = self.commit(&[]);
+    }
+
+    /// Everything that is durable, also what waits for the database.
+    pub(super) fn read(&self) -> Result<All, StoreError> {
+        // In this order: what goes into the database meanwhile is in both.
+        let waiting = self.tail.lock().changes.clone();
+        let mut all = read::all(&*self.database()?)?;
+        let missing = waiting.partition_point(|(index, _)| *index <= all.committed);
+        overlay::lay_over(&mut all.loaded, &waiting[missing..]);
+        Ok(all)
     }
 
     /// At the start, after the load: reserves indexes above this one.
@@ -121,7 +149,7 @@ impl Base {
     }
 
     /// The open database, for readers.
-    pub(super) fn database(&self) -> Result<Arc<Database>, StoreError> {
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
         let database = self.database.lock().clone();
         database
             .ok_or_else(|| self.writable().err().unwrap_or_else(|| StoreError::new("the store is closed")))
@@ -136,15 +164,8 @@ impl Base {
     /// Takes changes that the journal has; `soon` when it wants its room back.
     pub(super) fn add(&self, changes: &[Entry], soon: bool) {
         let mut tail = self.tail.lock();
-        for (index, definitions) in changes {
-            for definition in definitions.iter() {
-                // What was found out about the check before goes with it.
-                if let Definition::Remove(Key::Check(node, id)) = definition {
-                    tail.flips.remove(&CheckKey { node: node.clone(), id: id.clone() });
-                }
-            }
-            tail.seen = tail.seen.max(*index);
-        }
+        forget(&mut tail.flips, changes);
+        tail.seen = changes.last().map_or(tail.seen, |(index, _)| tail.seen.max(*index));
         tail.changes.extend_from_slice(changes);
         let early = soon || tail.seen >= tail.reserve_at;
         if early || tail.due.is_none() {
@@ -211,21 +232,24 @@ impl Base {
 
     fn commit_all(&self, inner: &mut Inner, more: &[Entry]) -> Result<(), StoreError> {
         let database = self.reopened(inner)?;
-        let (changes, flips, seen) = {
+        let (changes, mut flips, seen, refused) = {
             let mut tail = self.tail.lock();
             tail.due = None;
-            (std::mem::take(&mut tail.changes), std::mem::take(&mut tail.flips), tail.seen)
+            let (changes, flips) = (std::mem::take(&mut tail.changes), std::mem::take(&mut tail.flips));
+            (changes, flips, tail.seen, tail.refused)
         };
+        forget(&mut flips, more);
         let last = more.last().or(changes.last()).map(|(index, _)| *index);
-        let top = seen.max(last.unwrap_or(0));
+        let committed = last.unwrap_or(0).max(refused);
+        let top = seen.max(committed);
         let high_water = if top + BLOCK / 2 > inner.high_water { top + BLOCK } else { inner.high_water };
         let all = changes.iter().chain(more);
-        let numbers = Numbers { high_water, committed: last.unwrap_or(0), journal: inner.journal };
+        let numbers = Numbers { high_water, committed, journal: inner.journal };
         let Err(error) = write(&database, all, &flips, &numbers) else {
             inner.high_water = high_water;
             let mut tail = self.tail.lock();
             tail.reserve_at = high_water - BLOCK / 2;
-            tail.committed = tail.committed.max(last.unwrap_or(0));
+            tail.committed = tail.committed.max(committed);
             self.metrics.store.checkpoints.inc();
             return Ok(());
         };
@@ -234,6 +258,7 @@ impl Base {
         {
             let mut tail = self.tail.lock();
             let newer = std::mem::replace(&mut tail.changes, changes);
+            forget(&mut flips, &newer);
             tail.changes.extend(newer);
             for (check, flip) in flips {
                 tail.flips.entry(check).or_insert(flip);
@@ -244,9 +269,13 @@ impl Base {
         // Whether it is in the file, if the file can be read.
         match (self.reopened(inner), last) {
             (Ok(_), Some(last)) if self.tail.lock().committed >= last => Ok(()),
-            (Ok(_), _) => Err(error),
-            (Err(_), _) => {
-                inner.doubtful.extend_from_slice(more);
+            (outcome, _) => {
+                if let Some((last, _)) = more.last() {
+                    self.tail.lock().refused = *last;
+                }
+                if outcome.is_err() {
+                    inner.doubtful.extend_from_slice(more);
+                }
                 Err(error)
             }
         }
@@ -266,10 +295,12 @@ impl Base {
         }
         // What was refused in doubt and is there after all comes on the log, as another server's would:
         // the live state and the stored one stay the same.
-        for (index, definitions) in std::mem::take(&mut inner.doubtful) {
-            if index <= committed {
-                let _ = self.log.send(LogEntry::Committed { ticket: None, index, definitions });
-            }
+        let there = std::mem::take(&mut inner.doubtful).into_iter().filter(|(index, _)| *index <= committed);
+        let there =
+            there.map(|(index, definitions)| LogEntry::Committed { ticket: None, index, definitions });
+        let there: Vec<_> = there.collect();
+        if !there.is_empty() {
+            let _ = self.log.send(there);
         }
         *self.database.lock() = Some(database.clone());
         Ok(database)
@@ -295,7 +326,7 @@ impl Base {
 fn write<'a>(
     database: &Database,
     changes: impl Iterator<Item = &'a Entry>,
-    flips: &HashMap<CheckKey, (Status, Arc<str>)>,
+    flips: &Flips,
     numbers: &Numbers,
 ) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
@@ -332,8 +363,8 @@ fn write<'a>(
         }
         meta.insert(HIGH_WATER, u128::from(numbers.high_water))?;
         meta.insert(JOURNAL, numbers.journal)?;
-        // Values of our version may be in the file from now on: an older rollcall refuses it as a whole.
-        meta.insert(FORMAT, u128::from(format::VERSION))?;
+        // From now on an older rollcall refuses the file as a whole.
+        meta.insert(FORMAT, u128::from(format::FILE))?;
     }
     transaction.commit()?;
     Ok(())

@@ -14,7 +14,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -22,7 +22,7 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::super::compact::Reader;
-use super::super::{StoreError, Stored, format};
+use super::super::{StoreError, Stored, file, format};
 use super::Entry;
 use crate::model::{CheckId, Definition, InstanceId, Key, NodeName};
 
@@ -55,9 +55,15 @@ pub(super) struct Journal {
     frame: Vec<u8>,
 }
 
-/// Opens the file in the data directory, or makes an empty one.
+/// The path of the journal in a data directory.
+pub(in super::super) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("registry.journal")
+}
+
+/// Opens the file in the data directory, or makes an empty one. It is locked as long as it is open: the database is closed and
+/// opened again after an error, and must not come into other hands meanwhile.
 pub(super) fn open_file(dir: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
-    let path = dir.join("registry.journal");
+    let path = path(dir);
     let opened = || -> io::Result<File> {
         let missing = !path.try_exists()?;
         let file =
@@ -65,13 +71,18 @@ pub(super) fn open_file(dir: &Path) -> Result<Box<dyn StorageBackend>, StoreErro
         if missing {
             File::open(dir)?.sync_all()?;
         }
+        file.try_lock()?;
         Ok(file)
     };
     let failed = |e: &dyn std::fmt::Display| {
         let shown = path.display();
         StoreError::new(format!("cannot open {shown}: {e}; check its permissions and the disk"))
     };
-    let backend = FileBackend::new(opened().map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
+    let opened = opened().map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => file::in_use(&path),
+        _ => failed(&e),
+    })?;
+    let backend = FileBackend::new(opened).map_err(|e| failed(&e))?;
     Ok(Box::new(backend))
 }
 
@@ -180,9 +191,13 @@ fn digest_of(id: u128, body: &[u8]) -> [u8; DIGEST] {
 
 /// The changes beyond `committed` in all frames of a journal, in their order.
 fn changes(all: &[u8], id: u128, committed: u64) -> Result<Vec<Entry>, StoreError> {
-    let mut frames = Vec::new();
-    for at in (0..all.len()).step_by(BLOCK) {
-        let Some(body) = body_at(&all[at..], id) else { continue };
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while let Some(rest) = all.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(body) = body_at(rest, id) else {
+            at += BLOCK;
+            continue;
+        };
+        at += (HEAD + body.len()).next_multiple_of(BLOCK);
         let (previous, changes) = decode(body)?;
         if changes.last().is_some_and(|(last, _)| *last > committed) {
             frames.push((previous, changes));
