@@ -60,7 +60,7 @@ pub(crate) fn bounds(report: &Value) -> Vec<Bound> {
     bound("6", "flip of a status to visible, 99th percentile", ms("/flip/p99"), 2.0, false, "ms");
     if let Some(per) = number("/durable/per_fsync") {
         let what = "durable registrations over 8 connections for each fsync of a lone loop";
-        bound("7", what, per, or(5.0, 2.0), true, "");
+        bound("7", what, per, or(5.0, 3.0), true, "");
         let flat = number("/durable/last_to_first").unwrap_or(f64::NAN);
         bound("7", "their rate in the last three tenths, to the first three", flat, or(0.9, 0.5), true, "");
     }
