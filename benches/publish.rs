@@ -51,8 +51,11 @@ impl Store for Accepting {
         let records = nodes.chain(instances).chain(checks).map(stored).collect();
         Ok(Loaded { records, statuses: Vec::new(), index: 1 })
     }
-    fn propose(&self, Proposal { ticket, definitions, after }: Proposal) {
-        let _ = self.log.send(LogEntry::Committed { ticket: Some(ticket), index: after + 1, definitions });
+    fn propose(&self, proposals: Vec<Proposal>) {
+        let committed = proposals.into_iter().map(|Proposal { ticket, definitions, after }| {
+            LogEntry::Committed { ticket: Some(ticket), index: after + 1, definitions }
+        });
+        let _ = self.log.send(committed.collect());
     }
     fn observe(&self, _: Vec<Observation>, _: u64) {}
     fn backup(&self, _: &mut dyn Write) -> Result<(), StoreError> {
@@ -163,8 +166,8 @@ fn commit(bencher: Bencher, size: usize) {
     let config = rollcall::store::Config { data_dir: dir.path().join("data"), cache_bytes: 32 << 20 };
     let store = Embedded::open(&config, sender, Arc::new(Metrics::default())).unwrap();
     let mut durable = |definitions: Vec<Definition>| {
-        store.propose(Proposal { ticket: 1, definitions: definitions.into(), after: 1 });
-        assert!(matches!(log.blocking_recv(), Some(LogEntry::Committed { .. })));
+        store.propose(vec![Proposal { ticket: 1, definitions: definitions.into(), after: 1 }]);
+        assert!(matches!(log.blocking_recv().as_deref(), Some([LogEntry::Committed { .. }])));
     };
     for first in (0..size).step_by(FILLED_AT_ONCE) {
         let all = first..(first + FILLED_AT_ONCE).min(size);

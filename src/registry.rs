@@ -6,6 +6,7 @@
 //! After a publish the writer wakes the watchers of what changed and sends the list of changes to
 //! subscribers, so nobody compares snapshots.
 
+mod ahead;
 mod apply;
 pub mod command;
 mod deadlines;

@@ -25,22 +25,22 @@ use tokio::sync::mpsc;
 use crate::model::{CheckKey, Definition, Observation, Record};
 
 pub use backup::{read as read_backup, restore, write as write_backup};
-pub use embedded::{Embedded, Opener};
+pub use embedded::{Embedded, JournalFile, Opener};
 pub use ephemeral::Ephemeral;
 pub use file::Config;
 
-/// What the log brings: the receiving half is given to the registry's writer.
-pub type Log = mpsc::UnboundedReceiver<LogEntry>;
+/// What the log brings, together what became durable together: the receiving half is given to the registry's writer.
+pub type Log = mpsc::UnboundedReceiver<Vec<LogEntry>>;
 /// The half that a store keeps.
-pub type LogSender = mpsc::UnboundedSender<LogEntry>;
+pub type LogSender = mpsc::UnboundedSender<Vec<LogEntry>>;
 
 /// A store of definitions.
 pub trait Store: Send + Sync + 'static {
     /// Everything that was accepted. Called once, before anything else.
     fn load(&self) -> Result<Loaded, StoreError>;
 
-    /// Hands over changes to be committed as a whole. Does not block; the outcome comes on the log.
-    fn propose(&self, proposal: Proposal);
+    /// Hands over changes, each to be committed as a whole. Does not block; the outcomes come on the log.
+    fn propose(&self, proposals: Vec<Proposal>);
 
     /// Hands over status flips to be written behind. Does not block; a flip may be lost with the process, and a later
     /// one of the same check replaces it. `index` is the last that was published.

@@ -1,10 +1,12 @@
-"""Target 5: memory and start with a million instances, measured by benches/million.rs, judged here."""
+"""Target 5: memory and start with a million instances, measured by benches/million.rs, judged here; how soon a write
+is seen then, by benches/writes.rs."""
 
 import json
 import subprocess
 import time
 
 import servers
+import writes
 from measure import say
 from records import A, ask
 from servers import HERE, ROLLCALL
@@ -42,7 +44,8 @@ def run(given, scratch):
                    f"{one['peak_kib'] * 1024 / 1e6:,.0f}"]
                   for how, one in (("after a clean end", found["clean"]), ("after SIGKILL", found["killed"]))] +
                  [nsd(scratch, shape)])
-    return targets, [table], found
+    seen, times = writes.visible(given, count)
+    return targets + seen, [table], {"million": found, "visible": times}
 
 
 def nsd(scratch, shape):

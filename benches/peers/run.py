@@ -23,6 +23,7 @@ import lost
 import million
 import restart
 import static
+import writes
 from measure import build, say
 from servers import ROLLCALL, end_all
 from verdict import table
@@ -32,6 +33,7 @@ PARTS = {
     "static": static.run,    # 3
     "churn": churn.run,      # 4
     "million": million.run,  # 5
+    "writes": writes.run,    # 6, 7
     "checks": checks.run,    # 8
     "lost": lost.run,        # 9
     "restart": restart.run,  # 10

@@ -1,6 +1,7 @@
 //! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
 //! nothing.
 
+use std::io;
 use std::sync::Arc;
 
 use arcstr::ArcStr;
@@ -100,14 +101,13 @@ impl Planner<'_> {
                 Record::Check(check) => ("check", check.id.as_str()),
                 Record::Maintenance(_) => continue,
             };
-            let octets = serde_json::to_vec(record).map_or(usize::MAX, |bytes| bytes.len());
+            let mut octets = Count(0);
+            let octets = serde_json::to_writer(&mut octets, record).map_or(usize::MAX, |()| octets.0);
             let max = self.limits.definition_octets_max;
-            limit(
-                &format!("octets of the definition of {what} {id:?}:"),
-                octets,
-                max,
-                "definition_octets_max",
-            )?;
+            if octets > max {
+                let what = format!("octets of the definition of {what} {id:?}:");
+                return limit(&what, octets, max, "definition_octets_max");
+            }
         }
         Ok(())
     }
@@ -441,6 +441,20 @@ impl Planner<'_> {
         let found = self.state.find_check(caller.node.folded(), id.as_str());
         let entry = found.map_err(|nodes| ambiguous("check", id.as_str(), &nodes))?;
         entry.ok_or_else(|| Refused::UnknownCheck(id.to_string()))
+    }
+}
+
+/// Counts what is written to it.
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

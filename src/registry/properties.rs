@@ -8,6 +8,7 @@ use std::time::Duration;
 use arcstr::ArcStr;
 use proptest::prelude::*;
 
+use super::ahead::Ahead;
 use super::apply::Effects;
 use super::command::{Caller, Command};
 use super::limits::Limits;
@@ -195,6 +196,27 @@ impl Bench {
     }
 }
 
+/// What happens to something under way.
+#[derive(Debug, Clone)]
+enum Step {
+    Command(Box<Command>),
+    Commit,
+    Refuse,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![6 => command().prop_map(|command| Step::Command(Box::new(command))), 3 => Just(Step::Commit), 1 => Just(Step::Refuse)]
+}
+
+/// What a command comes to, without generations: those are not known before a commit.
+fn planned(state: &Snapshot, limits: &Limits, command: Command) -> Result<(Vec<Definition>, String), String> {
+    let plan =
+        Planner { state, limits, own: &name(0) }.plan(command).map_err(|refused| refused.to_string())?;
+    let seen: Vec<_> = plan.observations.iter().map(|seen| (&seen.check, seen.status)).collect();
+    let rest = format!("{seen:?} {:?} {:?}", plan.kicks, plan.renewals);
+    Ok((plan.definitions, rest))
+}
+
 /// All that a reader of one service can see, without indexes.
 fn seen(state: &Snapshot, service: &str) -> Vec<String> {
     let Some(service) = state.service(service) else { return vec![] };
@@ -375,6 +397,51 @@ proptest! {
                 let there = bench.state.service(service).is_some() || before.service(service).is_some();
                 prop_assert!(!grew || differs || !there, "{} moved {} for nothing", described, service);
                 prop_assert!(!(grew && there) || woken, "{} woke nobody of {}", described, service);
+            }
+        }
+    }
+
+    /// A command that meets nothing under way comes out the same as if all of that were applied first.
+    #[test]
+    fn what_is_planned_without_looking_ahead_is_what_is_planned_ahead(
+        steps in prop::collection::vec(step(), 1..60),
+        instances_max in 2..9usize,
+        checks_max in 2..9usize,
+    ) {
+        let limits = Limits { instances_max, checks_max, ..Limits::default() };
+        let (mut published, _) = load::load(Loaded::default(), &node(0, 200));
+        let (mut ahead, mut under_way, mut tickets) = (Ahead::default(), BTreeMap::new(), 0);
+        for step in steps {
+            let command = match step {
+                Step::Command(command) => *command,
+                Step::Commit | Step::Refuse => {
+                    let Some((ticket, definitions)) = under_way.pop_first() else { continue };
+                    let definitions: Vec<Definition> = definitions;
+                    ahead.remove(ticket, &definitions);
+                    if matches!(step, Step::Refuse) {
+                        ahead.forget();
+                        continue;
+                    }
+                    let index = published.index + 1;
+                    definitions.iter().for_each(|d| published.define(index, d, &mut Effects::default()));
+                    published.index = index;
+                    continue;
+                }
+            };
+            let mut all = published.clone();
+            for definition in under_way.values().flatten() {
+                all.define(published.index, definition, &mut Effects::default());
+            }
+            if ahead.meets(&command, &published, &limits) {
+                ahead.look(&published, under_way.values().map(Vec::as_slice));
+            }
+            let described = format!("{command:?}");
+            let found = planned(ahead.state(&published), &limits, command.clone());
+            prop_assert_eq!(&found, &planned(&all, &limits, command), "{}", described);
+            if let Ok((definitions, _)) = found && !definitions.is_empty() {
+                tickets += 1;
+                ahead.add(&published, tickets, &definitions);
+                under_way.insert(tickets, definitions);
             }
         }
     }

@@ -27,9 +27,10 @@ impl Store for Held {
     fn load(&self) -> Result<Loaded, StoreError> {
         Ok(Loaded::default())
     }
-    fn propose(&self, proposal: Proposal) {
-        self.waiting.lock().push(proposal);
-        self.arrived.add_permits(1);
+    fn propose(&self, proposals: Vec<Proposal>) {
+        let count = proposals.len();
+        self.waiting.lock().extend(proposals);
+        self.arrived.add_permits(count);
     }
     fn observe(&self, flips: Vec<Observation>, _: u64) {
         self.flips.lock().extend(flips);
@@ -52,11 +53,12 @@ impl Held {
     }
     fn commit(&self, proposal: Proposal) {
         let Proposal { ticket, definitions, after } = proposal;
-        let _ = self.log.send(LogEntry::Committed { ticket: Some(ticket), index: after + 1, definitions });
+        let _ =
+            self.log.send(vec![LogEntry::Committed { ticket: Some(ticket), index: after + 1, definitions }]);
     }
     fn refuse(&self, proposal: &Proposal) {
-        let _ =
-            self.log.send(LogEntry::Refused { ticket: proposal.ticket, error: StoreError::new("disk full") });
+        let error = StoreError::new("disk full");
+        let _ = self.log.send(vec![LogEntry::Refused { ticket: proposal.ticket, error }]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one task that changes the registry.
 //!
-//! Definitions go out to the store and come back on its log; only then are they applied. Meanwhile `ahead`, the state
-//! as it will be when all that is under way is durable, is what the next command is planned against. Observations,
+//! Definitions go out to the store and come back on its log; only then are they applied. Meanwhile the next command is planned
+//! against the state as it will be when all that is under way is durable ([`ahead`](super::ahead)). Observations,
 //! TTL renewals and deadlines are applied at once. Each round takes what waits, applies it, publishes once, wakes,
 //! and then answers those who asked: a client that has its answer finds its change in DNS.
 
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Ahead;
 use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
@@ -55,8 +56,7 @@ pub(super) struct Writer {
     own: NodeName,
     queues: Queues,
     state: Snapshot,
-    /// `state` with everything under way applied; absent when nothing is.
-    ahead: Option<Snapshot>,
+    ahead: Ahead,
     under_way: HashMap<u64, UnderWay>,
     tickets: u64,
     /// What is known of the file's definitions, until they come.
@@ -72,6 +72,8 @@ struct Round {
     effects: Effects,
     changes: Vec<Change>,
     kicks: Vec<CheckKey>,
+    /// What goes to the store.
+    proposals: Vec<Proposal>,
     /// Flips for the store to write behind.
     flips: Vec<Observation>,
     replies: Vec<(Reply, Result<(), Refused>)>,
@@ -90,7 +92,7 @@ impl Writer {
             own: own.name.clone(),
             queues,
             state,
-            ahead: None,
+            ahead: Ahead::default(),
             under_way: HashMap::new(),
             tickets: 0,
             unplaced: Some(unplaced),
@@ -107,7 +109,7 @@ impl Writer {
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
-        writer.propose(shared, Plan { definitions: vec![own], ..Plan::default() }, None, None);
+        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None);
         writer.publish(shared);
         writer
     }
@@ -121,7 +123,7 @@ impl Writer {
             let Some(room) = self.room() else { return };
             tokio::select! {
                 biased;
-                Some(entry) = self.queues.log.recv() => self.on_log(entry),
+                Some(entries) = self.queues.log.recv() => self.on_log(entries),
                 Some(seen) = self.queues.observations.recv() => self.on_observations(seen),
                 () = sleep_until(next) => {}
                 () = self.closing.cancelled(), if !self.queues.commands.is_closed() => {
@@ -151,8 +153,8 @@ impl Writer {
     /// Takes what waits besides what woke us, so that one publish shows it all.
     fn take_waiting(&mut self) {
         for _ in 0..ROUND_MAX {
-            let Ok(entry) = self.queues.log.try_recv() else { break };
-            self.on_log(entry);
+            let Ok(entries) = self.queues.log.try_recv() else { break };
+            self.on_log(entries);
         }
         for _ in 0..ROUND_MAX {
             let Ok(seen) = self.queues.observations.try_recv() else { break };
@@ -184,7 +186,7 @@ impl Writer {
                 self.finish(plan);
                 self.round.replies.push((reply, Ok(())));
             }
-            Ok(plan) => self.propose(&shared, plan, Some(reply), None),
+            Ok(plan) => self.propose(plan, Some(reply), None),
         }
     }
 
@@ -196,9 +198,7 @@ impl Writer {
         plan.definitions.extend(words);
         if !plan.definitions.is_empty() {
             let index = self.next_index();
-            if let Some(ahead) = &mut self.ahead {
-                plan.definitions.iter().for_each(|d| ahead.define(index, d, &mut Effects::default()));
-            }
+            self.ahead.apply(index, &plan.definitions);
             self.apply(index, &plan.definitions);
             for seen in seen {
                 self.state.observe(index, &seen, &mut self.round.effects);
@@ -210,40 +210,45 @@ impl Writer {
         self.finish(plan);
     }
 
-    fn plan(&self, shared: &Shared, command: Command) -> Result<Plan, Refused> {
+    fn plan(&mut self, shared: &Shared, command: Command) -> Result<Plan, Refused> {
         let limits = shared.limits.load();
-        let state = self.ahead.as_ref().unwrap_or(&self.state);
+        if self.ahead.meets(&command, &self.state, &limits) {
+            self.look_ahead();
+        }
+        let state = self.ahead.state(&self.state);
         Planner { state, limits: &limits, own: &self.own }.plan(command)
     }
 
-    fn propose(&mut self, shared: &Shared, mut plan: Plan, reply: Option<Reply>, reaping: Option<CheckKey>) {
+    /// What is proposed goes to the store at the end of the round, together.
+    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<CheckKey>) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
-        let ahead = self.ahead.get_or_insert_with(|| self.state.clone());
-        let mut unseen = Effects::default();
-        definitions.iter().for_each(|d| ahead.define(self.state.index, d, &mut unseen));
         self.tickets += 1;
         let ticket = self.tickets;
+        self.ahead.add(&self.state, ticket, &definitions);
         let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
         self.under_way.insert(ticket, UnderWay { definitions, plan, reply, reaping });
-        shared.store.propose(proposal);
+        self.round.proposals.push(proposal);
     }
 
-    fn on_log(&mut self, entry: LogEntry) {
+    fn on_log(&mut self, entries: Vec<LogEntry>) {
+        entries.into_iter().for_each(|entry| self.on_outcome(entry));
+    }
+
+    fn on_outcome(&mut self, entry: LogEntry) {
         match entry {
             LogEntry::Committed { ticket, index, definitions } => {
                 let index = index.max(self.next_index());
                 self.apply(index, &definitions);
-                if let Some(done) = ticket.and_then(|ticket| self.under_way.remove(&ticket)) {
-                    self.finish(done.plan);
-                    self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
-                }
-                if self.under_way.is_empty() {
-                    self.ahead = None;
-                }
+                let Some(ticket) = ticket else { return self.ahead.forget() };
+                let Some(done) = self.under_way.remove(&ticket) else { return };
+                self.ahead.remove(ticket, &done.definitions);
+                self.finish(done.plan);
+                self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
             }
             LogEntry::Refused { ticket, error } => {
                 let Some(failed) = self.under_way.remove(&ticket) else { return };
-                self.forget_ahead();
+                self.ahead.remove(ticket, &failed.definitions);
+                self.ahead.forget();
                 if let Some(key) = failed.reaping {
                     self.deadlines.set(Due::Reap(key), Instant::now() + REAP_AGAIN);
                 }
@@ -253,21 +258,11 @@ impl Writer {
         }
     }
 
-    /// Something under way was refused: what comes after it is looked at without it.
-    fn forget_ahead(&mut self) {
-        self.ahead = None;
-        if self.under_way.is_empty() {
-            return;
-        }
-        let mut ahead = self.state.clone();
-        let mut tickets: Vec<_> = self.under_way.keys().copied().collect();
-        tickets.sort_unstable();
-        for ticket in tickets {
-            for definition in self.under_way[&ticket].definitions.iter() {
-                ahead.define(self.state.index, definition, &mut Effects::default());
-            }
-        }
-        self.ahead = Some(ahead);
+    /// Makes the state ahead, where it is not there yet.
+    fn look_ahead(&mut self) {
+        let mut under_way: Vec<_> = self.under_way.iter().collect();
+        under_way.sort_unstable_by_key(|(ticket, _)| **ticket);
+        self.ahead.look(&self.state, under_way.into_iter().map(|(_, one)| &*one.definitions));
     }
 
     fn next_index(&self) -> u64 {
@@ -371,7 +366,8 @@ impl Writer {
     /// An instance was critical for too long: it is deregistered, through the store like any other.
     fn reap(&mut self, key: CheckKey) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let state = self.ahead.as_ref().unwrap_or(&self.state);
+        self.look_ahead();
+        let state = self.ahead.state(&self.state);
         let Some(check) = state.check(&key) else { return };
         let Some(id) = &check.check.instance else { return };
         let Some(entry) = state.instance(key.node.folded(), id.as_str()) else { return };
@@ -384,12 +380,15 @@ impl Writer {
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);
-        self.propose(&shared, plan, None, Some(key));
+        self.propose(plan, None, Some(key));
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
     fn publish(&mut self, shared: &Shared) {
         let round = std::mem::take(&mut self.round);
+        if !round.proposals.is_empty() {
+            shared.store.propose(round.proposals);
+        }
         if round.effects.changed {
             if round.effects.visible {
                 self.state.serial = self.state.index as u32;

@@ -69,15 +69,13 @@ pub fn restore(config: &Config, from: &Path, replace: bool) -> Result<usize, Sto
         read(opened).map_err(|e| StoreError::new(format!("{shown} is no whole backup: {e}")))?;
     let present = file::path(&config.data_dir);
     if present.exists() {
-        // Held by a running server, it must not be pulled from under it. redb takes this lock, too.
-        let held = std::fs::File::open(&present).and_then(|file| match file.try_lock() {
-            Err(std::fs::TryLockError::WouldBlock) => Ok(true),
-            Err(std::fs::TryLockError::Error(e)) => Err(e),
-            Ok(()) => Ok(false),
-        });
-        let held = held.map_err(|e| StoreError::new(format!("cannot open {}: {e}", present.display())))?;
-        if held {
-            return Err(StoreError::new(format!("{} is in use; stop the server first", present.display())));
+        // A server has one of them at any time.
+        for file in [&present, &super::embedded::journal_path(&config.data_dir)] {
+            let held =
+                held(file).map_err(|e| StoreError::new(format!("cannot open {}: {e}", file.display())))?;
+            if held {
+                return Err(StoreError::new(format!("{} is in use; stop the server first", file.display())));
+            }
         }
         if !replace {
             let present = present.display();
@@ -90,6 +88,18 @@ pub fn restore(config: &Config, from: &Path, replace: bool) -> Result<usize, Sto
     }
     file::create(config, &loaded, node_id)?;
     Ok(loaded.records.len())
+}
+
+/// Whether a running server has this file, which must not be pulled from under it. redb takes this lock, too.
+fn held(file: &Path) -> std::io::Result<bool> {
+    use std::fs::TryLockError;
+    match std::fs::File::open(file).map(|file| file.try_lock()) {
+        Ok(Ok(())) => Ok(false),
+        Ok(Err(TryLockError::WouldBlock)) => Ok(true),
+        Ok(Err(TryLockError::Error(e))) => Err(e),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Reads and checks a backup.

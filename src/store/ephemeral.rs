@@ -39,11 +39,14 @@ impl Store for Ephemeral {
         Ok(std::mem::take(&mut *self.begun.lock()))
     }
 
-    fn propose(&self, Proposal { ticket, definitions, after }: Proposal) {
+    fn propose(&self, proposals: Vec<Proposal>) {
         let mut index = self.index.lock();
-        *index = after.max(*index) + 1;
+        let committed = proposals.into_iter().map(|Proposal { ticket, definitions, after }| {
+            *index = after.max(*index) + 1;
+            LogEntry::Committed { ticket: Some(ticket), index: *index, definitions }
+        });
         // Fails only when the registry has ended.
-        let _ = self.log.send(LogEntry::Committed { ticket: Some(ticket), index: *index, definitions });
+        let _ = self.log.send(committed.collect());
     }
 
     fn observe(&self, _: Vec<Observation>, _: u64) {}
@@ -74,11 +77,14 @@ mod tests {
         let store = Ephemeral::new(log, now);
         assert_eq!(store.load().unwrap().index, 256_128);
         for after in [0, 300_000] {
-            store.propose(Proposal { ticket: 1, definitions: [].into(), after });
+            store.propose(vec![Proposal { ticket: 1, definitions: [].into(), after }]);
         }
         let mut index = || match entries.try_recv() {
-            Ok(LogEntry::Committed { index, .. }) => index,
-            other => panic!("{other:?}"),
+            Ok(entries) => match *entries {
+                [LogEntry::Committed { index, .. }] => index,
+                _ => panic!("{entries:?}"),
+            },
+            Err(e) => panic!("{e}"),
         };
         assert_eq!((index(), index()), (256_129, 300_001));
     }

@@ -66,14 +66,20 @@ pub(super) fn open(config: &Config) -> Result<Database, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(config.cache_bytes).set_check_integrity_on_open(true);
     builder.open(&file).map_err(|e| match e {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::new(format!(
-            "{shown} is in use by another rollcall; stop that one, or give this one another --data-dir"
-        )),
+        DatabaseError::DatabaseAlreadyOpen => in_use(&file),
         DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() != io::ErrorKind::InvalidData => {
             StoreError::new(format!("cannot open {shown}: {e}; check its permissions and the disk"))
         }
         e => damaged(&file, &e.to_string()),
     })
+}
+
+/// What to say of a file that another process has locked.
+pub(super) fn in_use(file: &Path) -> StoreError {
+    StoreError::new(format!(
+        "{} is in use by another rollcall; stop that one, or give this one another --data-dir",
+        file.display()
+    ))
 }
 
 fn damaged(file: &Path, why: &str) -> StoreError {
@@ -104,7 +110,7 @@ fn fill(database: &Database, loaded: &Loaded, node_id: Uuid) -> Result<(), redb:
             statuses.insert(&*format::status_key(check), &*format::encode_status(*status, output))?;
         }
         let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT, u128::from(format::VERSION))?;
+        meta.insert(FORMAT, u128::from(format::FILE))?;
         meta.insert(HIGH_WATER, u128::from(loaded.index))?;
         meta.insert(COMMITTED, u128::from(loaded.index))?;
         meta.insert(NODE_ID, node_id.as_u128())?;

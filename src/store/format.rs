@@ -3,7 +3,7 @@
 //! What is written is version 2 ([`compact`]): its octet comes first. Version 1 is read for ever: JSON,
 //! `{"v":1,"create_index":…,"modify_index":…,"record":{…}}`, in which a field that is not known is ignored. Whatever
 //! changes a meaning or, in version 2, the fields, raises the version, and a higher one than ours is an error, never a
-//! guess. The version of the file ([`FORMAT`]) is the highest of the values that may be in it.
+//! guess. The version of the file ([`FORMAT`]) is above that of its values since a journal stands beside it.
 
 use redb::TableDefinition;
 use serde::Deserialize;
@@ -19,14 +19,17 @@ pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("
 pub(super) const STATUSES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("statuses");
 pub(super) const META: TableDefinition<&str, u128> = TableDefinition::new("meta");
 /// Keys of META: the highest index that may have been published, the index of the last commit, the node's
-/// UUID, and the version of the file.
+/// UUID, the version of the file, and what tells our journal from another database's.
 pub(super) const HIGH_WATER: &str = "high_water";
 pub(super) const COMMITTED: &str = "committed";
 pub(super) const NODE_ID: &str = "node_id";
 pub(super) const FORMAT: &str = "format";
+pub(super) const JOURNAL: &str = "journal";
 
 /// The version of values that is written, and the highest that is read.
 pub(super) const VERSION: u32 = 2;
+/// The version of the file: 3 since its last changes may be in a journal alone, which an older rollcall would pass over.
+pub(super) const FILE: u32 = 3;
 /// The first octet of a value of version 1.
 const JSON: u8 = b'{';
 

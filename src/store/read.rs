@@ -21,8 +21,7 @@ const PARTS: usize = 8;
 pub(super) struct All {
     pub(super) loaded: Loaded,
     pub(super) node_id: Uuid,
-    pub(super) high_water: u64,
-    /// The index of the last commit.
+    /// The index up to which the database has everything.
     pub(super) committed: u64,
 }
 
@@ -33,18 +32,23 @@ pub(super) fn all(database: &Database) -> Result<All, StoreError> {
     let number = |key: &str| -> Result<u128, StoreError> {
         Ok(meta.get(key).map_err(|e| broken(e.into()))?.map_or(0, |value| value.value()))
     };
-    let format = number(FORMAT)?;
-    if format > u128::from(format::VERSION) {
-        return Err(StoreError::new(format!(
-            "the registry is in format {format}, this rollcall reads up to {}; start the version that wrote it, or \
-             restore a backup made by this one",
-            format::VERSION
-        )));
-    }
+    check_format(number(FORMAT)?)?;
     let (high_water, committed) = (number(HIGH_WATER)? as u64, number(COMMITTED)? as u64);
     let (records, statuses) = contents(&transaction)?;
     let loaded = Loaded { records, statuses, index: high_water.max(committed) };
-    Ok(All { loaded, node_id: Uuid::from_u128(number(NODE_ID)?), high_water, committed })
+    Ok(All { loaded, node_id: Uuid::from_u128(number(NODE_ID)?), committed })
+}
+
+/// Errs when the file was written by a newer version.
+pub(super) fn check_format(format: u128) -> Result<(), StoreError> {
+    if format > u128::from(format::FILE) {
+        return Err(StoreError::new(format!(
+            "the registry is in format {format}, this rollcall reads up to {}; start the version that wrote it, or \
+             restore a backup made by this one",
+            format::FILE
+        )));
+    }
+    Ok(())
 }
 
 type Contents = (Vec<Stored>, Vec<StoredStatus>);

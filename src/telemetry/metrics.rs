@@ -46,6 +46,8 @@ pub struct RegistryMetrics {
 #[derive(Default)]
 pub struct StoreMetrics {
     pub commits: Counter,
+    /// Commits of the database, behind the journal.
+    pub checkpoints: Counter,
     pub errors: Counter,
     /// 1 while definitions can be stored.
     pub writable: Gauge,
@@ -307,7 +309,9 @@ impl RegistryMetrics {
 
 impl StoreMetrics {
     fn name(&self, r: &mut Registry) {
-        r.register("commits", "Transactions made durable", self.commits.clone());
+        r.register("commits", "Batches of changes made durable", self.commits.clone());
+        let help = "Commits of the database, behind the journal";
+        r.register("checkpoints", help, self.checkpoints.clone());
         r.register("errors", "Transactions that failed", self.errors.clone());
         r.register("writable", "1 while definitions can be stored", self.writable.clone());
     }

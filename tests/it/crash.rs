@@ -10,10 +10,9 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rollcall::model::{Definition, Key, Record};
-use rollcall::store::{Config, Embedded, Log, LogEntry, Proposal, Store};
+use rollcall::store::{Embedded, Log, LogEntry, Proposal, Store};
 use rollcall::telemetry::Metrics;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::unbounded_channel;
 
 use crate::daemon::Daemon;
 use crate::disk::Disk;
@@ -120,18 +119,8 @@ async fn sigkill_at_any_moment_loses_nothing_that_was_acknowledged() {
     assert!(acknowledged > 20, "only {acknowledged} answers were compared");
 }
 
-/// A registry on a disk in memory.
-fn fresh_disk() -> Disk {
-    let dir = tempfile::tempdir().unwrap();
-    let config = Config { data_dir: dir.path().to_owned(), cache_bytes: 1 << 20 };
-    let (log, _entries) = unbounded_channel();
-    Embedded::open(&config, log, Arc::new(Metrics::default())).unwrap().close();
-    Disk::with(std::fs::read(dir.path().join("registry.redb")).unwrap())
-}
-
 fn open(disk: &Disk) -> (Embedded, Log) {
-    let (log, entries) = unbounded_channel();
-    (Embedded::open_with(disk.opener(), log, Arc::new(Metrics::default())).unwrap(), entries)
+    disk.store(Arc::new(Metrics::default())).unwrap()
 }
 
 /// An instance with its check: two records that are only there together.
@@ -149,6 +138,28 @@ struct Life {
     /// Changes with no answer, or that were refused: whether they are there is open, but never by half.
     open: BTreeMap<u64, Vec<Option<u16>>>,
     index: u64,
+}
+
+impl Life {
+    /// An outcome of one of those that were sent: by ticket, the number and what it was to be.
+    fn note(&mut self, entry: LogEntry, sent: &mut BTreeMap<u64, (u64, Option<u16>)>) {
+        match entry {
+            LogEntry::Committed { ticket: Some(ticket), index, .. } => {
+                let (number, port) = sent.remove(&ticket).unwrap();
+                match port {
+                    Some(port) => self.acknowledged.insert(number, port),
+                    None => self.acknowledged.remove(&number),
+                };
+                self.open.remove(&number);
+                self.index = self.index.max(index);
+            }
+            LogEntry::Refused { ticket, .. } => {
+                let (number, port) = sent.remove(&ticket).unwrap();
+                self.open.entry(number).or_default().push(port);
+            }
+            LogEntry::Committed { ticket: None, .. } => panic!("nobody else proposes"),
+        }
+    }
 }
 
 /// Puts and removes at random, several at once, until the disk is dead or there is nothing more to do.
@@ -173,24 +184,11 @@ fn live(disk: &Disk, before: &BTreeMap<u64, u16>, chance: &mut StdRng) -> Life {
             sent.insert(round * 100 + ticket, (number, port));
             let proposal =
                 Proposal { ticket: round * 100 + ticket, definitions: definitions.into(), after: 0 };
-            store.propose(proposal);
+            store.propose(vec![proposal]);
         }
         while !sent.is_empty() {
-            match log.blocking_recv().unwrap() {
-                LogEntry::Committed { ticket: Some(ticket), index, .. } => {
-                    let (number, port) = sent.remove(&ticket).unwrap();
-                    match port {
-                        Some(port) => life.acknowledged.insert(number, port),
-                        None => life.acknowledged.remove(&number),
-                    };
-                    life.open.remove(&number);
-                    life.index = life.index.max(index);
-                }
-                LogEntry::Refused { ticket, .. } => {
-                    let (number, port) = sent.remove(&ticket).unwrap();
-                    life.open.entry(number).or_default().push(port);
-                }
-                LogEntry::Committed { ticket: None, .. } => panic!("nobody else proposes"),
+            for entry in log.blocking_recv().unwrap() {
+                life.note(entry, &mut sent);
             }
         }
         if disk.is_dead() {
@@ -202,9 +200,8 @@ fn live(disk: &Disk, before: &BTreeMap<u64, u16>, chance: &mut StdRng) -> Life {
 
 /// What is there after the power went: errs with what is lost or half there.
 fn compare(disk: &Disk, life: &Life) -> Result<BTreeMap<u64, u16>, String> {
-    let (log, _entries) = unbounded_channel();
-    let store = Embedded::open_with(disk.opener(), log, Arc::new(Metrics::default()));
-    let store = store.map_err(|e| format!("it cannot be opened: {e}"))?;
+    let store = disk.store(Arc::new(Metrics::default()));
+    let (store, _entries) = store.map_err(|e| format!("it cannot be opened: {e}"))?;
     let loaded = store.load().map_err(|e| e.to_string())?;
     if loaded.index < life.index {
         return Err(format!("the index went from {} to {}", life.index, loaded.index));
@@ -235,7 +232,7 @@ fn compare(disk: &Disk, life: &Life) -> Result<BTreeMap<u64, u16>, String> {
 /// Several lives on one disk; the first loss in any of them.
 fn lives(seed: u64, lies: bool) -> Result<(), String> {
     let mut chance = StdRng::seed_from_u64(seed);
-    let (mut disk, mut there) = (fresh_disk(), BTreeMap::new());
+    let (mut disk, mut there) = (Disk::fresh(), BTreeMap::new());
     for _ in 0..4 {
         if lies {
             disk.lie();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, StorageBackend};
-use rollcall::store::{Opener, StoreError};
+use rollcall::store::{Config, Embedded, JournalFile, Log, Opener, Store, StoreError};
+use rollcall::telemetry::Metrics;
 
 /// The disk; clones are the same disk.
 #[derive(Debug, Clone)]
@@ -14,14 +15,29 @@ pub struct Disk {
     released: Arc<Condvar>,
 }
 
+/// One of its files.
+#[derive(Debug, Clone)]
+struct OnDisk {
+    disk: Disk,
+    file: usize,
+}
+
+/// The database and its journal.
+const DATABASE: usize = 0;
+const JOURNAL: usize = 1;
+/// Octets of the journal: so few that the halves take turns.
+pub const JOURNAL_OCTETS: usize = 1 << 16;
+/// What is in the files.
+pub type Contents = [Vec<u8>; 2];
+
 #[derive(Debug, Default)]
 struct Inner {
     /// What a reader sees.
-    now: Vec<u8>,
+    now: Contents,
     /// What is left when the power goes.
-    synced: Vec<u8>,
-    /// Changes since the last sync, in order.
-    unsynced: Vec<Change>,
+    synced: Contents,
+    /// Changes of a file since its last sync, in order.
+    unsynced: Vec<(usize, Change)>,
     /// Changes until the power goes.
     left: Option<usize>,
     dead: bool,
@@ -30,6 +46,8 @@ struct Inner {
     lies: bool,
     /// Syncs take until this ends, as on a disk that hangs.
     hangs: bool,
+    /// Somebody waits for a sync that hangs.
+    held: bool,
 }
 
 /// While it lives, the disk hangs.
@@ -65,9 +83,18 @@ impl Change {
 
 impl Disk {
     /// A disk with this on it.
-    pub fn with(contents: Vec<u8>) -> Self {
+    pub fn with(contents: Contents) -> Self {
         let inner = Inner { now: contents.clone(), synced: contents, ..Inner::default() };
         Self { inner: Arc::new(Mutex::new(inner)), released: Arc::default() }
+    }
+
+    /// A disk with a new registry on it.
+    pub fn fresh() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: dir.path().to_owned(), cache_bytes: 1 << 20 };
+        let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
+        Embedded::open(&config, log, Arc::new(Metrics::default())).unwrap().close();
+        Self::with([std::fs::read(dir.path().join("registry.redb")).unwrap(), Vec::new()])
     }
 
     /// Lets the power go after so many changes from now.
@@ -91,22 +118,31 @@ impl Disk {
         Hanging(self.clone())
     }
 
+    /// Waits until a sync hangs.
+    pub fn until_held(&self) {
+        let mut inner = self.inner.lock();
+        while !inner.held {
+            self.released.wait(&mut inner);
+        }
+    }
+
     pub fn is_dead(&self) -> bool {
         self.inner.lock().dead
     }
 
     /// What is found when the power is back: all that was synced, and of the rest whatever had reached the platter:
     /// any part of the changes, the last of them perhaps torn. `chance` gives numbers below its argument.
-    pub fn after_the_power_went(&self, mut chance: impl FnMut(usize) -> usize) -> Vec<u8> {
+    pub fn after_the_power_went(&self, mut chance: impl FnMut(usize) -> usize) -> Contents {
         let inner = self.inner.lock();
         let mut left = inner.synced.clone();
-        for change in &inner.unsynced {
+        for (file, change) in &inner.unsynced {
+            let left = &mut left[*file];
             match (chance(3), change) {
                 (0, _) => {}
                 (1, Change::Write(at, bytes)) => {
-                    Change::Write(*at, bytes[..chance(bytes.len() + 1)].to_vec()).apply(&mut left);
+                    Change::Write(*at, bytes[..chance(bytes.len() + 1)].to_vec()).apply(left);
                 }
-                (_, change) => change.apply(&mut left),
+                (_, change) => change.apply(left),
             }
         }
         left
@@ -114,14 +150,25 @@ impl Disk {
 
     /// Opens the database on the disk, for the store.
     pub fn opener(&self) -> Opener {
-        let disk = self.clone();
+        let file = OnDisk { disk: self.clone(), file: DATABASE };
         Box::new(move || {
-            let database = Database::builder().create_with_backend(disk.clone());
+            let database = Database::builder().create_with_backend(file.clone());
             database.map_err(|e| StoreError::new(e.to_string()))
         })
     }
 
-    fn change(&self, change: Change) -> Result<(), io::Error> {
+    /// The journal on the disk, for the store.
+    pub fn journal(&self) -> JournalFile {
+        Box::new(OnDisk { disk: self.clone(), file: JOURNAL })
+    }
+
+    /// Opens a store on the disk.
+    pub fn store(&self, metrics: Arc<Metrics>) -> Result<(Embedded, Log), StoreError> {
+        let (log, entries) = tokio::sync::mpsc::unbounded_channel();
+        Ok((Embedded::open_with(self.opener(), self.journal(), JOURNAL_OCTETS, log, metrics)?, entries))
+    }
+
+    fn change(&self, file: usize, change: Change) -> Result<(), io::Error> {
         let mut inner = self.inner.lock();
         inner.alive()?;
         if inner.full {
@@ -134,8 +181,8 @@ impl Disk {
             }
             *left -= 1;
         }
-        change.apply(&mut inner.now);
-        inner.unsynced.push(change);
+        change.apply(&mut inner.now[file]);
+        inner.unsynced.push((file, change));
         Ok(())
     }
 }
@@ -146,44 +193,46 @@ impl Inner {
     }
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for OnDisk {
     fn len(&self) -> Result<u64, io::Error> {
-        let inner = self.inner.lock();
+        let inner = self.disk.inner.lock();
         inner.alive()?;
-        Ok(inner.now.len() as u64)
+        Ok(inner.now[self.file].len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let inner = self.inner.lock();
+        let inner = self.disk.inner.lock();
         inner.alive()?;
         let at = offset as usize;
-        let found = inner.now.get(at..at + out.len());
+        let found = inner.now[self.file].get(at..at + out.len());
         let found = found.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         out.copy_from_slice(found);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.change(Change::Length(len as usize))
+        self.disk.change(self.file, Change::Length(len as usize))
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.disk.inner.lock();
         while inner.hangs {
-            self.released.wait(&mut inner);
+            inner.held = true;
+            self.disk.released.notify_all();
+            self.disk.released.wait(&mut inner);
         }
         inner.alive()?;
         if inner.full {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         if !inner.lies {
-            inner.synced = inner.now.clone();
-            inner.unsynced.clear();
+            inner.synced[self.file] = inner.now[self.file].clone();
+            inner.unsynced.retain(|(file, _)| *file != self.file);
         }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.change(Change::Write(offset as usize, data.to_vec()))
+        self.disk.change(self.file, Change::Write(offset as usize, data.to_vec()))
     }
 }

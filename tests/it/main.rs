@@ -16,6 +16,7 @@ mod dns;
 mod forward;
 mod guards;
 mod http;
+mod journal;
 mod limits;
 mod old_format;
 mod order;

@@ -67,7 +67,7 @@ fn format(file: &Path) -> u128 {
 }
 
 #[tokio::test]
-async fn the_first_form_is_read_and_written_on_in_the_second() {
+async fn the_first_form_is_read_and_written_on_in_ours() {
     let server = TestServer::with(|config| {
         let Data::Dir(dir) = &config.data else { panic!("{:?}", config.data) };
         std::fs::create_dir(dir).unwrap();
@@ -95,5 +95,50 @@ async fn the_first_form_is_read_and_written_on_in_the_second() {
     assert_eq!(server.ask("web.service.internal.", RecordType::SRV).await.answers.len(), 3);
     let file = server.dir.path().join("data/registry.redb");
     server.running.stop().await;
-    assert_eq!(format(&file), 2, "an older rollcall refuses the file as a whole");
+    assert_eq!(format(&file), 3, "an older rollcall refuses the file as a whole");
+}
+
+/// Sets a number of the file's; takes it away where there is none.
+fn set(file: &Path, key: &str, number: Option<u128>) {
+    let transaction = Database::open(file).unwrap().begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(META).unwrap();
+        match number {
+            Some(number) => drop(table.insert(key, number).unwrap()),
+            None => drop(table.remove(key).unwrap()),
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+#[tokio::test]
+async fn the_second_form_has_no_journal_and_a_newer_one_is_refused() {
+    let server = TestServer::start().await;
+    server
+        .register(json!({ "Name": "web", "Port": 80, "Check": { "TTL": "1h", "Status": "passing" } }))
+        .await;
+    let index = server.get("/v1/catalog/services").await.index();
+    let TestServer { running, dir } = server;
+    running.stop().await;
+    let file = dir.path().join("data/registry.redb");
+    set(&file, "format", Some(2));
+    set(&file, "journal", None);
+    std::fs::remove_file(dir.path().join("data/registry.journal")).unwrap();
+    let server = TestServer::on(dir).await;
+    assert_eq!(server.ask("web.service.internal.", RecordType::SRV).await.answers.len(), 1);
+    assert!(server.get("/v1/catalog/services").await.index() >= index);
+    let TestServer { running, dir } = server;
+    running.stop().await;
+    assert_eq!(format(&file), 3, "the version before this one refuses it");
+    set(&file, "format", Some(4));
+    let config = rollcall::store::Config { data_dir: dir.path().join("data"), cache_bytes: 1 << 20 };
+    let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
+    let Err(error) = rollcall::store::Embedded::open(&config, log, Default::default()) else {
+        panic!("opened")
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains("in format 4, this rollcall reads up to 3; start the version that wrote it"),
+        "{said}"
+    );
 }

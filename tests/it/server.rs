@@ -102,6 +102,11 @@ impl TestServer {
     pub async fn restart(self) -> Self {
         let Self { running, dir } = self;
         running.stop().await;
+        Self::on(dir).await
+    }
+
+    /// On a directory that was another server's.
+    pub async fn on(dir: tempfile::TempDir) -> Self {
         let config = config(&dir);
         Self { running: start(config).await, dir }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use hickory_proto::rr::{RData, RecordType};
 use rollcall::config::Data;
+use rollcall::model::Record;
 use rollcall::registry::Limits;
 use rollcall::store::{Config, Embedded, Store};
 use rollcall::telemetry::Metrics;
@@ -133,16 +134,69 @@ async fn clients_that_wait_share_a_commit() {
     );
 }
 
+#[tokio::test]
+async fn the_journal_makes_definitions_durable_and_the_database_takes_them_behind_it() {
+    const ONE_BY_ONE: usize = 60;
+    let server = TestServer::start().await;
+    let counts = async || {
+        let commits = server.metric("rollcall_store_commits_total").await;
+        (commits, server.metric("rollcall_store_checkpoints_total").await)
+    };
+    let before = counts().await;
+    for number in 0..ONE_BY_ONE {
+        server.register(json!({ "ID": format!("i{number}"), "Name": "web" })).await;
+    }
+    let after = counts().await;
+    let (commits, checkpoints) = (after.0 - before.0, after.1 - before.1);
+    assert_eq!(commits, ONE_BY_ONE as f64);
+    assert!(checkpoints < commits / 4.0, "{checkpoints} commits of the database for {commits} batches");
+    // Nothing of it is left to the journal when the server stops: the database alone has it.
+    let TestServer { running, dir } = server;
+    running.stop().await;
+    std::fs::remove_file(dir.path().join("data/registry.journal")).unwrap();
+    let config = Config { data_dir: dir.path().join("data"), cache_bytes: 1 << 20 };
+    let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
+    let loaded = Embedded::open(&config, log, Arc::new(Metrics::default())).unwrap().load().unwrap();
+    let instances = loaded.records.iter().filter(|stored| matches!(stored.record, Record::Instance(_)));
+    assert_eq!(instances.count(), ONE_BY_ONE);
+}
+
+#[tokio::test]
+async fn a_restored_registry_takes_nothing_from_the_journal_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("backup"));
+    let (data_text, file_text) = (data.to_str().unwrap(), file.to_str().unwrap());
+    let server = Daemon::start(&data, &[]);
+    let http = server.http[0];
+    let put = async |http, name: &str| {
+        let body = json!({ "Name": name }).to_string();
+        assert_eq!(request(http, "PUT", "/v1/agent/service/register", &[], &body).await.status, 200);
+    };
+    let services = async |http| request(http, "GET", "/v1/catalog/services", &[], "").await.text();
+    put(http, "kept").await;
+    assert!(run(&["backup", file_text, "--server", &http.to_string()]).status.success());
+    put(http, "later").await;
+    server.end(nix::sys::signal::Signal::SIGKILL);
+    let copy = dir.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for name in ["registry.redb", "registry.journal"] {
+        std::fs::copy(data.join(name), copy.join(name)).unwrap();
+    }
+    let done = run(&["restore", file_text, "--data-dir", data_text, "--replace"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let server = Daemon::start(&data, &[]);
+    assert_eq!(services(server.http[0]).await, r#"{"kept":[]}"#);
+    // The journal had it.
+    let server = Daemon::start(&copy, &[]);
+    assert_eq!(services(server.http[0]).await, r#"{"kept":[],"later":[]}"#);
+}
+
 /// A whole server whose store is on a disk in memory.
 async fn on_disk(dir: &tempfile::TempDir, limits: Limits) -> (Running, Disk) {
     let config = rollcall::config::Config { limits, ..config(dir) };
-    let Data::Dir(data_dir) = config.data.clone() else { unreachable!() };
-    let file = Config { data_dir: data_dir.clone(), cache_bytes: 1 << 20 };
-    let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
-    Embedded::open(&file, log, Arc::new(Metrics::default())).unwrap().close();
-    let disk = Disk::with(std::fs::read(data_dir.join("registry.redb")).unwrap());
-    let (metrics, (sender, log)) = (Arc::new(Metrics::default()), tokio::sync::mpsc::unbounded_channel());
-    let store = Embedded::open_with(disk.opener(), sender, metrics.clone()).unwrap();
+    let disk = Disk::fresh();
+    let metrics = Arc::new(Metrics::default());
+    let (store, log) = disk.store(metrics.clone()).unwrap();
     let opened = Opened { node_id: store.node_id(), store: Arc::new(store), log, metrics };
     (rollcall::start_on(config, opened).await.unwrap(), disk)
 }
@@ -198,8 +252,7 @@ async fn a_full_disk_refuses_definitions_and_nothing_else_and_recovers_by_itself
     let TestServer { running, .. } = server;
     running.stop().await;
     // What is on the disk is what was acknowledged, with the statuses that were found meanwhile.
-    let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
-    let store = Embedded::open_with(disk.opener(), log, Arc::new(Metrics::default())).unwrap();
+    let (store, _entries) = disk.store(Arc::new(Metrics::default())).unwrap();
     let loaded = store.load().unwrap();
     let text = format!("{:?}", loaded.records);
     assert!(text.contains("\"new\"") && text.contains("\"ttl\"") && !text.contains("\"tcp\""), "{text}");
