@@ -22,7 +22,7 @@ impl Runner {
         true
     }
 
-    fn on_publish(&mut self, published: &Published) {
+    pub(super) fn on_publish(&mut self, published: &Published) {
         let snapshot = self.registry.snapshot();
         for change in &published.changes {
             match change {

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +19,13 @@ use super::places::Places;
 use super::probe::Tools;
 use super::schedule::Queue;
 use crate::model::{CheckKey, Observation};
-use crate::registry::Registry;
+use crate::registry::{Published, Registry};
 use crate::telemetry::Metrics;
 
 /// Results, notices and publishes taken in one round, so that a flood of one kind still lets the others through.
 const ROUND_MAX: usize = 256;
+/// How long what is published waits after it was looked at: thousands of registrations a second would else wake this thread for each.
+const REST: Duration = Duration::from_millis(1);
 
 pub(super) struct Runner {
     pub(super) registry: Registry,
@@ -74,15 +78,25 @@ impl Runner {
         // Before the snapshot is read, so that nothing falls between.
         let mut wakes = self.registry.subscribe();
         self.read_all(true);
+        let mut rested = Instant::now();
         loop {
-            self.start_due(Instant::now());
+            let now = Instant::now();
+            self.start_due(now);
             if !self.news.is_empty() {
                 self.registry.observe(std::mem::take(&mut self.news)).await;
             }
             let next = if self.places.is_full() { self.places.next() } else { self.queue.next() };
+            let rests = now < rested;
+            let next = if rests { Some(next.map_or(rested, |next| next.min(rested))) } else { next };
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                published = wakes.recv() => if !self.on_wake(published) { break },
+                published = wakes.recv(), if !rests => {
+                    if !self.on_wake(published) {
+                        break;
+                    }
+                    self.take_published(&mut wakes);
+                    rested = now + REST;
+                }
                 Some(ended) = self.probes.join_next_with_id() => self.on_end(ended),
                 Some(lost) = self.notices.recv() => self.on_lost(&lost),
                 () = sleep_until(next) => {}
@@ -90,6 +104,17 @@ impl Runner {
             self.take_waiting();
         }
         self.probes.shutdown().await;
+    }
+
+    /// Takes what was published besides what woke us.
+    fn take_published(&mut self, wakes: &mut broadcast::Receiver<Arc<Published>>) {
+        for _ in 0..ROUND_MAX {
+            match wakes.try_recv() {
+                Ok(published) => self.on_publish(&published),
+                Err(TryRecvError::Lagged(_)) => self.read_all(false),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
     }
 
     /// Takes what waits besides what woke us, so that one report holds it all.
