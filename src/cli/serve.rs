@@ -153,16 +153,14 @@ impl Start<'_> {
             Data::Dir(dir) => format!("definitions in {}", dir.display()),
             Data::Ephemeral => "keeping nothing".to_owned(),
         };
-        // Whoever started the server before us may have closed what it prints on.
-        let printed = |said: anyhow::Result<()>| if predecessor.is_none() { said } else { Ok(()) };
         let (version, node) = (env!("CARGO_PKG_VERSION"), &config.node_name);
-        printed(say(format_args!("rollcall {version}, node {node}, {kept}")))?;
+        printed(say(format_args!("rollcall {version}, node {node}, {kept}")));
         let Self { arguments, program, logs, given } = self;
         let (mut running, control) = tokio::select! {
             started = start(config, given, predecessor) => started?,
             () = stops.next() => return Ok(()),
         };
-        printed(announce(&running))?;
+        printed(announce(&running));
         systemd::notify("READY=1");
         loop {
             let asked = tokio::select! {
@@ -200,6 +198,13 @@ impl Start<'_> {
         }
         running.stop().await;
         Ok(())
+    }
+}
+
+/// A server whose output nobody reads goes on.
+fn printed(said: anyhow::Result<()>) {
+    if let Err(error) = said {
+        tracing::warn!("cannot print what is listened on: {error:#}");
     }
 }
 

@@ -88,6 +88,34 @@ fn sigterm_and_sigint_end_it_with_status_0() {
     }
 }
 
+#[tokio::test]
+async fn a_server_whose_output_nobody_reads_goes_on() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = rollcall();
+    command.args([
+        "serve",
+        "--ephemeral",
+        "--dns",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+    ]);
+    let mut child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let bound = log.by_ref().find(|line| line.contains("UDP sockets")).unwrap();
+    let bound: Value = serde_json::from_str(&bound).unwrap();
+    // This is what it fails to print when it is ready.
+    log.by_ref().find(|line| line.contains("cannot print")).unwrap();
+    let answer =
+        ask(bound["address"].as_str().unwrap().parse().unwrap(), &query("internal.", RecordType::SOA)).await;
+    assert_eq!(answer.answers.len(), 1);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// A server with a configuration file, whose standard error is read line by line.
 struct Configured {
     daemon: Daemon,
