@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use crate::client;
 
+/// There is room beside a million.
+const LIMITS: &str = "[limits]\ninstances_max = 2000000\nchecks_max = 2000000\n";
+
 pub(crate) struct Program {
     child: Child,
     pub(crate) http: SocketAddr,
@@ -18,6 +21,8 @@ impl Program {
     pub(crate) fn start(program: &Path, dir: &Path) -> Self {
         std::fs::create_dir(dir).unwrap();
         let log = std::fs::File::create(dir.join("log")).unwrap();
+        let config = dir.join("rollcall.toml");
+        std::fs::write(&config, LIMITS).unwrap();
         let mut command = Command::new(program);
         command.args([
             "serve",
@@ -29,7 +34,8 @@ impl Program {
             "n1",
             "--data-dir",
         ]);
-        command.arg(dir.join("data")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.arg(dir.join("data")).arg("--config").arg(config);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let (mut http, mut dns) = (None, None);
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {

@@ -40,7 +40,16 @@ impl Asker {
         assert!(length >= 12 && answer[..2] == self.query[..2], "the answer to the question");
         u16::from_be_bytes([answer[6], answer[7]])
     }
+
+    fn until(&mut self, begun: Instant, wanted: impl Fn(u16) -> bool) {
+        while !wanted(self.answers()) {
+            assert!(begun.elapsed() < GIVE_UP, "a change is not seen in DNS");
+        }
+    }
 }
+
+/// A change that is not seen by then was refused.
+const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// One server, and the times in microseconds from a write to what shows it.
 pub(crate) struct Visible {
@@ -77,7 +86,7 @@ impl Visible {
             assert_eq!(asker.answers(), 0);
             let begun = Instant::now();
             self.http.write_all(&request).unwrap();
-            while asker.answers() == 0 {}
+            asker.until(begun, |answers| answers > 0);
             self.visible.push(begun.elapsed().as_secs_f64() * 1e6);
             client::answer(&mut self.http);
             self.answered.push(begun.elapsed().as_secs_f64() * 1e6);
@@ -92,7 +101,8 @@ impl Visible {
             let request = client::put(&format!("/v1/agent/check/{word}/service:seen-0"), "");
             let begun = Instant::now();
             self.http.write_all(&request).unwrap();
-            while self.asker.answers() != u16::from(self.there) {}
+            let wanted = u16::from(self.there);
+            self.asker.until(begun, |answers| answers == wanted);
             self.flipped.push(begun.elapsed().as_secs_f64() * 1e6);
             client::answer(&mut self.http);
         }
