@@ -20,7 +20,8 @@ use crate::telemetry::Metrics;
 
 /// Indexes are reserved in blocks of so many, the next one when half is used.
 const BLOCK: u64 = 65_536;
-/// How long a flip waits for company.
+/// How long flips wait for company after a commit; one that comes later than that does not wait, so that it is there should
+/// the server be killed a moment later.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// How long a definition stays in the journal alone.
 const COMMIT_AFTER: Duration = Duration::from_secs(1);
@@ -79,13 +80,19 @@ struct Tail {
     reserve_at: u64,
     /// When something has to be done.
     due: Option<Instant>,
+    /// When the last commit began.
+    begun: Option<Instant>,
     ends: bool,
 }
 
 impl Tail {
-    fn due_in(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
+    fn due_at(&mut self, at: Instant) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// When flips that come now are written.
+    fn flush_at(&self, now: Instant) -> Instant {
+        self.begun.map_or(now, |begun| now.max(begun + FLUSH_AFTER))
     }
 }
 
@@ -169,7 +176,7 @@ impl Base {
         tail.changes.extend_from_slice(changes);
         let early = soon || tail.seen >= tail.reserve_at;
         if early || tail.due.is_none() {
-            tail.due_in(if early { Duration::ZERO } else { COMMIT_AFTER });
+            tail.due_at(Instant::now() + if early { Duration::ZERO } else { COMMIT_AFTER });
             self.changed.notify_one();
         }
     }
@@ -179,7 +186,8 @@ impl Base {
         let mut tail = self.tail.lock();
         tail.seen = tail.seen.max(index);
         if tail.flips.is_empty() || tail.seen >= tail.reserve_at {
-            tail.due_in(FLUSH_AFTER);
+            let at = tail.flush_at(Instant::now());
+            tail.due_at(at);
             self.changed.notify_one();
         }
         tail.flips.extend(flips.into_iter().map(|seen| (seen.check, (seen.status, seen.output))));
@@ -235,6 +243,7 @@ impl Base {
         let (changes, mut flips, seen, refused) = {
             let mut tail = self.tail.lock();
             tail.due = None;
+            tail.begun = Some(Instant::now());
             let (changes, flips) = (std::mem::take(&mut tail.changes), std::mem::take(&mut tail.flips));
             (changes, flips, tail.seen, tail.refused)
         };
@@ -385,5 +394,22 @@ impl Numbers {
         let (format, numbers) = numbers?;
         read::check_format(format)?;
         Ok(numbers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip_after_a_quiet_while_is_written_at_once_and_many_wait_for_one_another() {
+        let now = Instant::now();
+        let mut tail = Tail::default();
+        assert_eq!(tail.flush_at(now), now);
+        tail.begun = Some(now);
+        let soon = now + FLUSH_AFTER / 5;
+        assert_eq!(tail.flush_at(soon), now + FLUSH_AFTER);
+        let later = now + FLUSH_AFTER * 2;
+        assert_eq!(tail.flush_at(later), later);
     }
 }

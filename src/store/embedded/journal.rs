@@ -6,7 +6,7 @@
 //!
 //! A frame begins at a block of its own, so that no write touches what an earlier one made durable. It is
 //! `length:u32 digest:16 body`; the body is `version:u8 previous:u64` and for each change `index:u64 count:u32`, then for each
-//! record `kind:u8 length:u32 key`, and for one that stays `length:u32 value`, both as in [`format`](super::super::format). All
+//! record `kind:u8 length:u32 key`, and for one that stays `length:u32 value`, both as in [`mod@format`]. All
 //! numbers are little-endian. The digest is that of the database's id for its journal and the body: a frame that was torn, or that
 //! belongs to another database, is none. `previous` is the index before the frame's first: a frame that is missing between
 //! others is noticed.
