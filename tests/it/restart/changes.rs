@@ -49,9 +49,9 @@ fn udp_threads(of: i32) -> usize {
     names.filter(|name| name.trim() == "dns-udp").count()
 }
 
-/// A port that was free just now.
+/// A port that was free just now, and stays so: of an address that no other test listens on.
 fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind("127.7.7.7:0").unwrap().local_addr().unwrap()
 }
 
 /// Asks from many ports, so that each of the sockets of an address is asked.
