@@ -6,6 +6,7 @@
 mod api;
 mod backup;
 mod check_config;
+mod place;
 mod register;
 mod restart;
 mod serve;

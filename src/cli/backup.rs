@@ -6,14 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
 use http_body_util::BodyExt;
 use hyper::Method;
 
 use super::api::Server;
+use super::place::Place;
 use super::{block_on, say};
-use crate::config::{Config, Data};
+use crate::config::Data;
 use crate::store;
 
 /// Flags of `backup`.
@@ -30,12 +31,8 @@ pub(super) struct BackupArguments {
 pub(super) struct RestoreArguments {
     /// A backup
     file: PathBuf,
-    /// The server's configuration file, for its data directory
-    #[arg(long, value_name = "FILE", env = "ROLLCALL_CONFIG", value_delimiter = ',')]
-    config: Vec<PathBuf>,
-    /// Where the server keeps its definitions
-    #[arg(long, value_name = "DIR", env = "ROLLCALL_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Put the backup in place of definitions that are there
     #[arg(long)]
     replace: bool,
@@ -77,10 +74,8 @@ async fn download(arguments: &BackupArguments, aside: &PathBuf) -> anyhow::Resul
 
 /// Reads and checks the whole backup before anything is replaced.
 pub(super) fn restore(arguments: &RestoreArguments) -> anyhow::Result<()> {
-    let config = Config::load(&arguments.config).map_err(|errors| {
-        anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })?;
-    let data = arguments.data_dir.clone().map_or(config.data, Data::Dir);
+    let config = arguments.place.config()?;
+    let data = arguments.place.data_dir.clone().map_or(config.data, Data::Dir);
     let Data::Dir(data_dir) = data else { bail!("an ephemeral server keeps nothing to restore") };
     let to = store::Config { data_dir: data_dir.clone(), cache_bytes: config.cache_octets };
     let records = store::restore(&to, &arguments.file, arguments.replace)?;

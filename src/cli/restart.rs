@@ -1,15 +1,16 @@
 //! `rollcall restart`: asks the running server to start its successor, and what that server does then.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::place::Place;
 use super::{block_on, say};
 use crate::Running;
-use crate::config::{Config, Data};
+use crate::config::Data;
 use crate::handover::control::{self, Connection, Control};
 use crate::handover::{Program, Successor, systemd};
 use crate::model::duration;
@@ -17,14 +18,10 @@ use crate::model::duration;
 /// Flags of `restart`.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The server's configuration file, for its data directory
-    #[arg(long, value_name = "FILE", env = "ROLLCALL_CONFIG", value_delimiter = ',')]
-    config: Vec<PathBuf>,
-    /// Where the server keeps its definitions
-    #[arg(long, value_name = "DIR", env = "ROLLCALL_DATA_DIR", conflicts_with = "ephemeral")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// The server keeps nothing
-    #[arg(long, env = "ROLLCALL_EPHEMERAL", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "ROLLCALL_EPHEMERAL", conflicts_with = "data_dir", value_parser = clap::builder::FalseyValueParser::new())]
     ephemeral: bool,
     /// The HTTP port of a server that keeps nothing
     #[arg(long, value_name = "PORT", default_value_t = 8500)]
@@ -36,15 +33,10 @@ pub(super) struct Arguments {
 
 /// Asks, and prints how it goes.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let data = match (&arguments.data_dir, arguments.ephemeral) {
+    let data = match (&arguments.place.data_dir, arguments.ephemeral) {
         (Some(dir), _) => Data::Dir(dir.clone()),
         (None, true) => Data::Ephemeral,
-        (None, false) => {
-            let config = Config::load(&arguments.config).map_err(|errors| {
-                anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-            })?;
-            config.data
-        }
+        (None, false) => arguments.place.config()?.data,
     };
     let path = control::place(dir(&data), arguments.http_port)?;
     let asked = control::ask_restart(&path, arguments.within, |text| say(format_args!("{text}")));

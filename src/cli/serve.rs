@@ -10,9 +10,11 @@ use std::pin::Pin;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use futures_util::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::place::lines;
 use super::restart::{self, Outcome};
 use super::say;
 use crate::Running;
@@ -178,7 +180,7 @@ impl Start<'_> {
             match outcome {
                 Outcome::Kept(kept) => running = *kept,
                 Outcome::Replaced(pid) if stop => return pass_on(pid, nix::sys::signal::Signal::SIGTERM),
-                Outcome::Replaced(pid) if has_come(&mut hangup).await => {
+                Outcome::Replaced(pid) if has_come(&mut hangup) => {
                     return pass_on(pid, nix::sys::signal::Signal::SIGHUP);
                 }
                 Outcome::Replaced(_) => return Ok(()),
@@ -284,12 +286,8 @@ async fn unless_stopped<T>(
 }
 
 /// Whether a signal has come that was not looked at yet.
-async fn has_come(signal: &mut Signal) -> bool {
-    tokio::select! {
-        biased;
-        _ = signal.recv() => true,
-        () = std::future::ready(()) => false,
-    }
+fn has_come(signal: &mut Signal) -> bool {
+    signal.recv().now_or_never().is_some()
 }
 
 /// A signal that came too late for us is our successor's.
@@ -330,8 +328,4 @@ async fn reload(arguments: &Arguments, running: &mut Running, logs: &Logs) {
             tracing::info!("reloaded");
         }
     }
-}
-
-fn lines(errors: &[ConfigError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
