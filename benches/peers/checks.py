@@ -1,24 +1,11 @@
 """Target 8: many HTTP checks, measured by benches/checks/run.py, judged here."""
 
-import json
-import subprocess
-
-from measure import ratio, say
-from servers import HERE, ROLLCALL
+from measure import python_bench, ratio
 from verdict import Target, rows
-
-BENCH = HERE.parent / "checks" / "run.py"
 
 
 def run(given, scratch):
-    file = scratch / "checks.json"
-    words = ["python3", BENCH, "--json", file, *(["--short"] if given.short else [])]
-    say("running " + " ".join(map(str, words)))
-    # What it prints is in the file too; its verdict is made of the same bounds as ours.
-    subprocess.run(list(map(str, words)), stdout=subprocess.DEVNULL)
-    if not file.exists():
-        raise SystemExit("the bench of checks failed")
-    found = json.loads(file.read_text())
+    found = python_bench("checks", given, scratch)
     dns = found["dns"]
     middle, low, high = ratio(dns["checked"], [dns["plain"]], "p99_us")
     name = f"{found['checks']:,} HTTP checks at {found['interval']:g} s"

@@ -1,6 +1,7 @@
 """One measurement, and what can be said of many: rounds, medians, ratios with their intervals."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -8,7 +9,7 @@ import statistics
 import subprocess
 import sys
 
-from servers import BUILD, HERE
+from servers import BUILD, HERE, ROLLCALL
 
 CORE = "1"
 
@@ -32,6 +33,31 @@ def run(*command):
     if done.returncode != 0:
         raise SystemExit(f"{command[0]} failed:\n{done.stderr}")
     return done.stdout
+
+
+def own_bench(*words, **more):
+    """Runs another of the project's benches against our binary, its progress beside ours; gives its status and what it printed.
+    Where it has bounds, the status says whether they were met, which is judged here."""
+    words = list(map(str, words))
+    say("running " + " ".join(words))
+    done = subprocess.run(words, cwd=HERE.parents[1], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "ROLLCALL_BIN": str(ROLLCALL)})
+    return done.returncode, done.stdout
+
+
+def cargo_bench(name, *options):
+    """One in Rust: its status, and the JSON that it printed, if any."""
+    status, printed = own_bench("cargo", "bench", "--quiet", "--bench", name, "--", *options)
+    return status, json.loads(printed[printed.index("{"):]) if "{" in printed else {}
+
+
+def python_bench(name, given, scratch):
+    """One in a folder beside this: the JSON that it wrote."""
+    file = scratch / f"{name}.json"
+    status, _ = own_bench("python3", HERE.parent / name / "run.py", "--json", file, *(["--short"] if given.short else []))
+    if not file.exists():
+        raise SystemExit(f"the bench {name} failed with status {status}")
+    return json.loads(file.read_text())
 
 
 def generator(program, *arguments):

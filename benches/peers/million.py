@@ -1,29 +1,24 @@
 """Target 5: memory and start with a million instances, measured by benches/million.rs, judged here; how soon a write
 is seen then, by benches/writes.rs."""
 
-import json
-import subprocess
 import time
 
 import servers
 import writes
-from measure import say
+from measure import cargo_bench
 from records import A, ask
-from servers import HERE, ROLLCALL
+from servers import ROLLCALL
 from verdict import Target, rows
 
-REPOSITORY = HERE.parents[1]
 MS = 1000
 
 
 def bench(*options):
-    """Runs the bench, whose progress goes where ours goes; gives its JSON, if it printed any."""
-    words = ["cargo", "bench", "--quiet", "--bench", "million", "--", *map(str, options)]
-    say("running " + " ".join(words))
-    done = subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise SystemExit("the bench million failed")
-    return json.loads(done.stdout[done.stdout.index("{"):]) if "{" in done.stdout else {}
+    """Runs the bench; gives its JSON, if it printed any. It has no bounds: a failure is one."""
+    status, found = cargo_bench("million", *options)
+    if status != 0:
+        raise SystemExit(f"the bench million failed with status {status}")
+    return found
 
 
 def run(given, scratch):

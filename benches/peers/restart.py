@@ -1,24 +1,14 @@
 """Target 10: restarts under load lose no query and nothing that was acknowledged. Measured by ../restart/run.py, which judges
 by itself; its bounds are counts, and the short form has the same."""
 
-import json
-import os
 import statistics
-import subprocess
 
-from measure import say
-from servers import HERE, ROLLCALL
+from measure import python_bench, say
 from verdict import Target, rows
 
 
 def run(given, scratch):
-    file = scratch / "restart.json"
-    words = ["python3", HERE.parent / "restart" / "run.py", "--json", file, *(["--short"] if given.short else [])]
-    # It ends with status 1 when a bound is missed, which is told here by its figures.
-    done = subprocess.run(list(map(str, words)), stdout=subprocess.PIPE, env={**os.environ, "ROLLCALL_BIN": str(ROLLCALL)})
-    if not file.exists():
-        raise SystemExit(f"the bench of restarts failed with status {done.returncode}")
-    found = json.loads(file.read_text())
+    found = python_bench("restart", given, scratch)
     say(f"{found['restarts']} restarts done")
     targets = [Target("10", bound["what"], bound["is"], bound["at_most"]) for bound in found["bounds"]]
     registrations = found["registrations"]

@@ -1,24 +1,18 @@
 """Targets 6 and 7, and the part of 5 that is about writes: measured and bounded by benches/writes.rs, shown here."""
 
-import json
-import subprocess
-
-from measure import say
-from servers import HERE, ROLLCALL
+from measure import cargo_bench
+from servers import ROLLCALL
 from verdict import Target, rows
 
 MS = 1000
 
 
 def bench(given, *options):
-    """Runs the bench; gives its JSON. Its status says whether its bounds were met, which is judged here."""
-    words = ["cargo", "bench", "--quiet", "--bench", "writes", "--", "--program", str(ROLLCALL),
-             *(["--short"] if given.short else []), *map(str, options)]
-    say("running " + " ".join(words))
-    done = subprocess.run(words, cwd=HERE.parents[1], stdout=subprocess.PIPE, text=True)
-    if "{" not in done.stdout:
-        raise SystemExit("the bench writes failed")
-    return json.loads(done.stdout[done.stdout.index("{"):])
+    """Runs the bench; gives its JSON."""
+    status, found = cargo_bench("writes", "--program", ROLLCALL, *(["--short"] if given.short else []), *options)
+    if not found:
+        raise SystemExit(f"the bench writes failed with status {status}")
+    return found
 
 
 def targets(found, *parts):
