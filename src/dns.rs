@@ -127,8 +127,7 @@ impl State {
 
 /// Serves every listener until the shutdown. What the call itself does is done before anything is answered.
 pub fn serve(listeners: Listeners, state: Arc<State>) -> impl Future<Output = ()> + Send + 'static {
-    let begin = || -> Vec<Fast> { listeners.udp.iter().map(|_| Fast::new(&state)).collect() };
-    let mut begun = begin();
+    let mut begun: Vec<_> = listeners.udp.iter().map(|_| Fast::new(&state)).collect();
     if gently::is_beside_another() {
         gently::gently(|| begun.iter_mut().for_each(|fast| fast.warm(&state)));
     }

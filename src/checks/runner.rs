@@ -24,7 +24,8 @@ use crate::telemetry::Metrics;
 
 /// Results, notices and publishes taken in one round, so that a flood of one kind still lets the others through.
 const ROUND_MAX: usize = 256;
-/// How long what is published waits after it was looked at: thousands of registrations a second would else wake this thread for each.
+/// What is published is looked at once in so long, counted from when this thread began to wait for it: thousands of registrations
+/// a second would else wake it for each.
 const REST: Duration = Duration::from_millis(1);
 
 pub(super) struct Runner {

@@ -184,6 +184,18 @@ pub(super) struct Reader {
 /// Different terms or lists of tags that are remembered; there may well be no two alike.
 const REMEMBERED_MAX: usize = 1 << 18;
 
+/// Keeps a value, and gives it back; of too many, all are forgotten.
+fn remember<K: ?Sized, V: Clone>(known: &mut HashMap<Box<K>, V>, key: &K, value: V) -> V
+where
+    Box<K>: Eq + std::hash::Hash + for<'k> From<&'k K>,
+{
+    if known.len() == REMEMBERED_MAX {
+        known.clear();
+    }
+    known.insert(key.into(), value.clone());
+    value
+}
+
 /// The keys that were read, in their order.
 struct Known<Id> {
     keys: Vec<(NodeName, Id)>,
@@ -252,12 +264,7 @@ impl Reader {
         if let Some(tags) = self.tags.get(packed) {
             return tags.clone();
         }
-        let tags = Texts::from_packed(packed);
-        if self.tags.len() == REMEMBERED_MAX {
-            self.tags.clear();
-        }
-        self.tags.insert(packed.into(), tags.clone());
-        tags
+        remember(&mut self.tags, packed, Texts::from_packed(packed))
     }
 
     /// The id of an instance that a check names.
@@ -271,11 +278,7 @@ impl Reader {
             return Ok(terms.clone());
         }
         let terms = Arc::new(Terms::try_from(postcard::from_bytes::<TermsValue<'_>>(bytes)?)?);
-        if self.terms.len() == REMEMBERED_MAX {
-            self.terms.clear();
-        }
-        self.terms.insert(bytes.into(), terms.clone());
-        Ok(terms)
+        Ok(remember(&mut self.terms, bytes, terms))
     }
 
     fn instance(&mut self, node: NodeName, id: &str, bytes: &[u8]) -> Result<Instance, Failure> {
