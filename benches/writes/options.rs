@@ -37,7 +37,6 @@ impl Options {
             match word.as_str() {
                 "--short" => {
                     options.short = true;
-                    options.registrations = 5_000;
                     options.seconds = 0.5;
                     options.rounds = 200;
                 }
