@@ -18,12 +18,16 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod listing;
+mod members;
 mod ops;
 mod query;
 mod route;
+mod selectors;
 mod shape;
 mod status;
 mod unserved;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
@@ -60,6 +65,8 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -108,6 +115,7 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }
