@@ -42,7 +42,7 @@ async fn checks(
     params.check_read(&state.config.load().datacenter)?;
     let snapshot = state.registry.load();
     let node = snapshot.node(caller.node.folded());
-    let all = node.into_iter().flat_map(|node| shape::all_checks(node));
+    let all = node.into_iter().flat_map(|node| shape::agent_checks(node));
     let shown: BTreeMap<String, _> = all.map(|check| (check.check_id.clone(), check)).collect();
     Ok(route::json(&shown))
 }
