@@ -396,6 +396,18 @@ pub const KEYS: &[Key] = &[
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
+        .http
+        .monitors_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "monitor_lines_max",
+        "512",
+        RELOADS,
+        "Log lines that wait for a client that follows the log; those beyond are counted, and it is told.",
+        |c, v| c.http.monitor_lines_max = value::count(v)?
+    ),
 ];
 
 /// A name that is one label in DNS, in lower case.

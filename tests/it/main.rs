@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod agent;
 mod agent_checks;
 mod attacks;
 mod bad_input;
