@@ -21,6 +21,7 @@ mod limits;
 mod old_format;
 mod order;
 mod readme;
+mod request_log;
 mod restart;
 mod rfc;
 mod server;
