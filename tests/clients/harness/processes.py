@@ -199,6 +199,32 @@ def build_tool(module, name, package, tags=""):
     return out
 
 
+def install_npm(module):
+    """Installs what the package-lock.json beside a client's test pins; gives the folder that has node_modules."""
+    source, folder = ROOT / "tests" / "clients" / module, BUILD / f"{module}-packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = (source / "package-lock.json").read_bytes()
+    for name in ("package.json", "package-lock.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    done = folder / "installed.json"
+    if not done.is_file() or done.read_bytes() != wanted:
+        _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+        done.write_bytes(wanted)
+    return folder
+
+
+def install_maven(module):
+    """Fetches the libraries that the pom.xml beside a client's test pins, and theirs; gives the folder of their jars."""
+    pom, folder = ROOT / "tests" / "clients" / module / "pom.xml", BUILD / f"{module}-jars"
+    done = folder / "pom.xml"
+    if not done.is_file() or done.read_bytes() != pom.read_bytes():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(["mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}",
+              "-DincludeScope=runtime"], folder)
+        done.write_bytes(pom.read_bytes())
+    return folder
+
+
 def _run(command, cwd):
     done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True)
     if done.returncode != 0:

@@ -87,7 +87,7 @@ class Requests:
             file.write_text("".join(line + "\n" for line in found))
         kept = file.read_text().splitlines() if file.is_file() else []
         shown = "\n".join(difflib.unified_diff(kept, found, f"fixtures/{client}.txt", "what it called", lineterm=""))
-        report.check(found == kept, f"{client} made the {len(found)} kinds of call of its fixture, no other",
+        report.check(found and found == kept, f"{client} made the {len(found)} kinds of call of its fixture, no other",
                      f"after a look, take them over with --update-fixtures\n{shown}")
 
 

@@ -45,15 +45,16 @@ class Scene:
     """A server on one host, two live targets on another with an address each, and a host for the client that is looked
     at. The server's log has every request."""
 
-    def __init__(self, ports=(9001, 9002), config=None, args=()):
-        self.ports, self.config, self.args = ports, config, args
+    def __init__(self, ports=(9001, 9002), config=None, args=(), beside=False):
+        """`beside`: the client runs on the server's own host, as beside an agent of Consul."""
+        self.ports, self.config, self.args, self.beside = ports, config, args, beside
 
     def __enter__(self):
         self._open = ExitStack()
         network = self._open.enter_context(Network())
         home = network.host("srv")
         app = network.host("app", "192.0.2.31", "192.0.2.32")
-        self.client = network.host("cli")
+        self.client = home if self.beside else network.host("cli")
         # A program without a setting for its name server reads resolv.conf, which knows no port but 53.
         self.client.etc("resolv.conf", f"nameserver {home.address}\noptions ndots:0\n")
         self.server = self._open.enter_context(
@@ -87,3 +88,17 @@ def until(holds, what, patience=20.0):
             raise AssertionError(f"after {patience:.0f} s still not: {what}")
         time.sleep(0.02)
     return time.monotonic() - begun
+
+
+KILL_NOW = "watching, kill web-2"
+
+
+def watch_a_kill(report, scene, process, fixture, agent, addresses=None):
+    """Takes over a client program's checks; kills the second target when the program says that it watches."""
+    try:
+        process.wait_line(KILL_NOW, 60)
+        scene.targets[1].kill()
+    except AssertionError:
+        report.check(False, f"{process.name} came to its watch")
+    report.program(process, 60)
+    scene.log.compare(report, fixture, agent=agent, addresses=addresses or scene.client.addresses)
