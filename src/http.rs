@@ -4,6 +4,7 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
+mod access;
 mod agent_check;
 mod agent_control;
 mod agent_health;

@@ -23,6 +23,7 @@ mod old_format;
 mod order;
 mod own_node;
 mod readme;
+mod request_log;
 mod restart;
 mod rfc;
 mod server;
