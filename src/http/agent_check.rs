@@ -29,9 +29,13 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/agent/check/register", put(register))
         .route("/v1/agent/check/deregister/", put(deregister))
         .route("/v1/agent/check/deregister/{*id}", put(deregister))
+        .route("/v1/agent/check/pass/", put(pass))
         .route("/v1/agent/check/pass/{*id}", put(pass))
+        .route("/v1/agent/check/warn/", put(warn))
         .route("/v1/agent/check/warn/{*id}", put(warn))
+        .route("/v1/agent/check/fail/", put(fail))
         .route("/v1/agent/check/fail/{*id}", put(fail))
+        .route("/v1/agent/check/update/", put(update))
         .route("/v1/agent/check/update/{*id}", put(update))
 }
 

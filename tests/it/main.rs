@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod agent;
 mod agent_checks;
 mod attacks;
 mod bad_input;
@@ -24,6 +25,7 @@ mod order;
 mod own_node;
 mod readme;
 mod reads;
+mod request_log;
 mod restart;
 mod rfc;
 mod server;
