@@ -15,6 +15,7 @@ mod load;
 mod plan;
 #[cfg(test)]
 mod properties;
+mod queries;
 mod resume;
 pub mod snapshot;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use crate::telemetry::metrics::Kind;
 
 pub use command::{Caller, Command, Refused};
 pub use limits::Limits;
+pub use queries::QueryEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 pub use watch::Topic;
 

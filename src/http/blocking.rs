@@ -47,7 +47,7 @@ pub(super) fn with_jitter(wait: Option<Duration>, chance: u32) -> Duration {
     wait + (wait / 16).mul_f64(f64::from(chance) / f64::from(u32::MAX))
 }
 
-fn put_headers(headers: &mut HeaderMap, index: u64, consistency: &'static str) {
+pub(super) fn put_headers(headers: &mut HeaderMap, index: u64, consistency: &'static str) {
     headers.insert("x-consul-index", HeaderValue::from(index));
     headers.insert("x-consul-lastcontact", HeaderValue::from_static("0"));
     headers.insert("x-consul-knownleader", HeaderValue::from_static("true"));
