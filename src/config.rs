@@ -85,6 +85,9 @@ pub struct Http {
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
+    /// Of `[limits]`.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
 }
 
 /// One `[[zone]]`.
@@ -207,6 +210,8 @@ impl Default for Config {
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
+                monitors_max: 0,
+                monitor_lines_max: 0,
             },
             checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,

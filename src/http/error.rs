@@ -57,7 +57,9 @@ impl From<Refused> for Error {
             | Refused::QueryName { .. }
             | Refused::QueryOfAll
             | Refused::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refused::Ambiguous { .. } | Refused::FileOwned { .. } => StatusCode::CONFLICT,
+            Refused::Ambiguous { .. } | Refused::FileOwned { .. } | Refused::Ours { .. } => {
+                StatusCode::CONFLICT
+            }
             Refused::Limit { .. } => StatusCode::BAD_REQUEST,
             Refused::Busy { .. } | Refused::TooManyWatchers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
