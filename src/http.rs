@@ -18,6 +18,7 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod listener;
 mod ops;
 mod query;
 mod route;
@@ -31,7 +32,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -39,8 +39,10 @@ use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
-pub use caller::Peer;
+pub use caller::{Over, Peer};
+pub use connection::Open;
 pub use definition::service_of_file;
+pub use listener::Listener;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -60,6 +62,10 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How long a handshake of TLS may take.
+    pub handshake_wait: Duration,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
 }
 
 /// What the handlers share.
@@ -67,12 +73,14 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Connections of all listeners.
+    pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
-pub async fn serve(listener: TcpListener, state: Arc<State>) {
+pub async fn serve(listener: Listener, state: Arc<State>) {
     let routes = routes(state.clone());
     connection::accept(listener, routes, state).await;
 }
@@ -108,6 +116,9 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            handshake_wait: Duration::from_secs(10),
+            handshakes_max: 10,
+            handshakes_per_client_max: 10,
         }
     }
 }

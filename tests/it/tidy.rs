@@ -11,13 +11,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("registry", &["model", "store", "gently"]),
     ("select", &["model", "registry"]),
     ("dns", &["model", "registry", "select", "gently"]),
-    ("http", &["model", "registry", "select"]),
+    ("http", &["model", "registry", "select", "tls"]),
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
-    ("config", &["model", "registry", "select", "dns", "http", "checks", "store"]),
+    ("config", &["model", "registry", "select", "dns", "http", "checks", "store", "handover", "tls"]),
     ("handover", &[]),
-    ("cli", &["config", "model", "store", "handover"]),
+    ("cli", &["config", "model", "store", "handover", "tls"]),
 ];
 /// Crates that one room, or one file of another, keeps to itself.
 const KEPT: &[(&str, &[&str])] = &[
