@@ -90,6 +90,9 @@ pub struct Http {
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
+    /// Of `[limits]`.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
 }
 
 /// `[https]`.
@@ -263,6 +266,8 @@ impl Default for Config {
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
+                monitors_max: 0,
+                monitor_lines_max: 0,
             },
             https: Https {
                 listen: Vec::new(),

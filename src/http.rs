@@ -4,8 +4,13 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
+mod access;
 mod agent_check;
+mod agent_control;
 mod agent_health;
+mod agent_host;
+mod agent_metrics;
+mod agent_monitor;
 mod agent_self;
 mod agent_service;
 mod blocking;
@@ -32,6 +37,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -39,6 +45,8 @@ use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
+pub use agent_control::Asked;
+pub use agent_self::Shown;
 pub use caller::{Over, Peer};
 pub use connection::Open;
 pub use definition::service_of_file;
@@ -66,6 +74,10 @@ pub struct Config {
     pub handshake_wait: Duration,
     pub handshakes_max: usize,
     pub handshakes_per_client_max: usize,
+    /// Clients that may follow the log at once, and lines that wait for each.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
+    pub shown: Shown,
 }
 
 /// What the handlers share.
@@ -77,6 +89,8 @@ pub struct State {
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    /// To whoever runs the server.
+    pub asked: mpsc::Sender<Asked>,
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
@@ -91,6 +105,10 @@ fn routes(state: Arc<State>) -> Router {
         .merge(agent_check::routes())
         .merge(agent_health::routes())
         .merge(agent_self::routes())
+        .merge(agent_control::routes())
+        .merge(agent_host::routes())
+        .merge(agent_metrics::routes())
+        .merge(agent_monitor::routes())
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
@@ -119,6 +137,9 @@ impl Config {
             handshake_wait: Duration::from_secs(10),
             handshakes_max: 10,
             handshakes_per_client_max: 10,
+            monitors_max: 1,
+            monitor_lines_max: 10,
+            shown: Shown::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod dns;
+pub mod filter;
 pub mod gently;
 pub mod handover;
 pub mod http;
@@ -30,6 +31,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,8 @@ use registry::{Command, Registry, Topic};
 use store::Store;
 use telemetry::Metrics;
 
+pub use http::Asked;
+
 /// How long tasks may take to end at a stop before they are left behind.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a store that another process has just closed may stay in use.
@@ -53,6 +57,8 @@ const FREE_WITHIN: Duration = Duration::from_secs(5);
 const OPEN_AGAIN: Duration = Duration::from_millis(50);
 /// How long our own node may take to be stored before DNS is answered without.
 const SETTLE_WITHIN: Duration = Duration::from_secs(1);
+/// Requests to whoever runs the server that may wait; those beyond are refused.
+const ASKED_WAITING_MAX: usize = 4;
 /// How often a server that could not be replaced tries to take up its work.
 const RESUME_AGAIN: Duration = Duration::from_secs(1);
 
@@ -70,6 +76,7 @@ pub struct Running {
     tls: Option<Arc<tls::Server>>,
     /// Through which changes come: HTTP and the checks.
     doors: Tasks,
+    asked: mpsc::Receiver<http::Asked>,
 }
 
 /// What answers DNS.
@@ -293,6 +300,7 @@ impl Prepared {
         }
 
         let doors = Tasks::new();
+        let (asking, asked) = mpsc::channel(ASKED_WAITING_MAX);
         let checks =
             checks::run(registry.clone(), config.checks.clone(), metrics.clone(), doors.shutdown.clone())?;
         let http_state = Arc::new(http::State {
@@ -301,6 +309,7 @@ impl Prepared {
             metrics: metrics.clone(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
+            asked: asking,
         });
         let answering = Tasks::new();
         let dns_state = Arc::new(dns::State {
@@ -314,7 +323,8 @@ impl Prepared {
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));
         let core = Core { config, node_id, registry, store, dns_state, answering, writer, sockets };
-        Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks: Box::pin(checks), doors })
+        let checks = Box::pin(checks);
+        Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
     }
 }
 
@@ -335,11 +345,12 @@ struct Answering {
     http_state: Arc<http::State>,
     checks: Pin<Box<dyn Future<Output = ()> + Send>>,
     doors: Tasks,
+    asked: mpsc::Receiver<http::Asked>,
 }
 
 impl Answering {
     fn open_doors(self) -> Running {
-        let Self { core, dns, listeners, http_state, checks, doors } = self;
+        let Self { core, dns, listeners, http_state, checks, doors, asked } = self;
         let Listeners { http, https, unix, tls, left } = listeners;
         handover::unix::remove(&left);
         let addresses = |listeners: &[TcpListener]| {
@@ -360,7 +371,7 @@ impl Answering {
             serve(http::Listener::Unix(listener));
         }
         let (http, https, unix) = (http_addresses, https_addresses, paths);
-        Running { dns, http, https, unix, core, http_state, tls, doors }
+        Running { dns, http, https, unix, core, http_state, tls, doors, asked }
     }
 }
 
@@ -395,6 +406,14 @@ impl Running {
         }
         core.config = config;
         Ok(waiting)
+    }
+
+    /// The next thing that a request asks of whoever runs the server.
+    pub async fn asked(&mut self) -> http::Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
+        }
     }
 
     /// The registry, for callers in this process.
