@@ -174,20 +174,14 @@ impl Registry {
         self.shared.wakes.subscribe()
     }
 
-    /// The newest snapshot where [`wait`](Self::wait) would return at once.
-    pub fn passed(&self, topic: &Topic, past: u64) -> Option<Arc<Snapshot>> {
-        let snapshot = self.load();
-        let passed = snapshot.index_of(topic) > past || past > snapshot.index();
-        passed.then(|| Arc::clone(&snapshot))
-    }
-
     /// Waits until the topic's index is greater than `past` or `wait` is over, and returns the snapshot
     /// to answer from. Returns at once when `past` is above every index that was ever published
     /// (the client's server was another one). Errs when too many wait already.
     pub async fn wait(&self, topic: &Topic, past: u64, wait: Duration) -> Result<Arc<Snapshot>, Refused> {
         let deadline = Instant::now() + wait;
         loop {
-            if let Some(snapshot) = self.passed(topic, past) {
+            let snapshot = self.snapshot();
+            if snapshot.index_of(topic) > past || past > snapshot.index() {
                 return Ok(snapshot);
             }
             let Some(watcher) = self.shared.watchers.watch(topic) else {

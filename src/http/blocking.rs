@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::State;
 use super::error::Error;
 use super::listing::Listing;
-use super::park::Wait;
 use super::query::Params;
 use super::route::json;
 use crate::registry::{Snapshot, Topic};
@@ -50,18 +49,7 @@ pub(super) async fn waited(state: &State, params: &Params, topic: &Topic) -> Res
     if index == 0 {
         return Ok(state.registry.snapshot());
     }
-    if let Some(woken) = params.turn.as_ref().and_then(|turn| turn.woken()) {
-        return Ok(woken.map(|()| state.registry.snapshot())?);
-    }
-    if let Some(snapshot) = state.registry.passed(topic, index) {
-        return Ok(snapshot);
-    }
     let wait = with_jitter(wait, rand::random());
-    if let Some(turn) = params.turn.as_ref().filter(|turn| turn.can_park() && !state.shutdown.is_cancelled())
-    {
-        let until = tokio::time::Instant::now() + wait;
-        match turn.park(Wait { topic: topic.clone(), past: index, until }).await {}
-    }
     tokio::select! {
         woken = state.registry.wait(topic, index, wait) => Ok(woken?),
         () = state.shutdown.cancelled() => Ok(state.registry.snapshot()),

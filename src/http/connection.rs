@@ -8,13 +8,11 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, Request, header};
-use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +22,6 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
 use super::listener::{self, Listener, Said, Socket};
-use super::park::{self, Replayed, Turns};
 use super::{Config, State};
 use crate::tls::{Refused, Session};
 
@@ -211,7 +208,7 @@ async fn expelled(session: Option<Session>) -> Refused {
     }
 }
 
-/// Serves one connection to its end. A request that waits is parked meanwhile ([`park`]).
+/// Serves one connection to its end.
 async fn converse(
     stream: impl Stream + 'static,
     peer: Peer,
@@ -220,68 +217,8 @@ async fn converse(
     config: &Config,
     state: &State,
 ) {
-    let expelled = expelled(session);
-    tokio::pin!(expelled);
-    let last = async {
-        state.shutdown.cancelled().await;
-        tokio::time::sleep(LAST_REQUESTS).await;
-    };
-    tokio::pin!(last);
-    let (mut stream, mut turns) = (Replayed::new(stream), Turns::default());
-    loop {
-        let (unsent, noted) = (stream.unsent(), Arc::new(turns));
-        let service = service(peer, &routes, state, noted.clone(), unsent);
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.idle)
-            .max_headers(100)
-            .serve_connection(TokioIo::new(stream), service);
-        let (turn, wait) = tokio::select! {
-            ended = &mut connection => return ended_so(ended, peer, state),
-            why = &mut expelled => return listener::turned_away(&why, peer, state),
-            () = &mut last => {
-                Pin::new(&mut connection).graceful_shutdown();
-                return ended_so(connection.await, peer, state);
-            }
-            asked = noted.asked() => asked,
-        };
-        let parts = connection.into_parts();
-        let parked = park::wait(state, parts.io.into_inner(), &turn, wait, parts.read_buf);
-        let gone_on = tokio::select! {
-            gone_on = parked => gone_on,
-            why = &mut expelled => return listener::turned_away(&why, peer, state),
-        };
-        let Some((again, first)) = gone_on else { return };
-        (stream, turns) = (again, first);
-    }
-}
-
-fn ended_so(ended: hyper::Result<()>, peer: Peer, state: &State) {
-    if let Err(error) = ended {
-        if error.is_timeout() {
-            state.metrics.http.refused("idle");
-        }
-        tracing::debug!(client = %peer.remote, "HTTP connection ended: {error}");
-    }
-}
-
-/// Answers the requests of one connection.
-fn service<'s>(
-    peer: Peer,
-    routes: &Router,
-    state: &'s State,
-    turns: Arc<Turns>,
-    unsent: Arc<AtomicBool>,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = Response,
-    Error = Infallible,
-    Future: Future<Output = Result<Response, Infallible>> + Send + 's,
-> + 's {
-    let routes = routes.clone();
-    hyper::service::service_fn(move |mut request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        turns.begin(&mut request, &unsent);
         let mut routes = routes.clone();
         async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
@@ -291,7 +228,36 @@ fn service<'s>(
             }
             Ok::<_, Infallible>(answer)
         }
-    })
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.idle)
+        .max_headers(100)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let expelled = expelled(session);
+    tokio::pin!(expelled);
+    let last = async {
+        state.shutdown.cancelled().await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        why = expelled => {
+            listener::turned_away(&why, peer, state);
+            return;
+        }
+        () = last => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        if error.is_timeout() {
+            state.metrics.http.refused("idle");
+        }
+        tracing::debug!(client = %peer.remote, "HTTP connection ended: {error}");
+    }
 }
 
 #[cfg(test)]

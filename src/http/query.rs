@@ -1,6 +1,5 @@
 //! Query parameters, as Consul names them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
@@ -8,7 +7,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::error::Error;
-use super::park::Turn;
 use crate::model::duration;
 
 /// All parameters in their order; names may repeat.
@@ -17,8 +15,6 @@ pub(super) struct Params {
     pairs: Vec<(String, String)>,
     /// The Cache-Control header has a number that is none.
     bad_cache_control: bool,
-    /// Where the request can be parked while it waits.
-    pub(super) turn: Option<Arc<Turn>>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
@@ -27,8 +23,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let Query(pairs) = pairs.map_err(|e| Error::bad(format!("Invalid query string: {e}")))?;
-        let turn = parts.extensions.get::<Arc<Turn>>().cloned();
-        let params = Self { pairs, bad_cache_control: !is_cache_control(&parts.headers), turn };
+        let params = Self { pairs, bad_cache_control: !is_cache_control(&parts.headers) };
         let scopes =
             [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
         for (parameter, header, feature) in scopes {
@@ -156,7 +151,7 @@ mod tests {
 
     fn params(query: &str) -> Params {
         let uri = format!("http://x/?{query}").parse().unwrap();
-        Params { pairs: Query::try_from_uri(&uri).unwrap().0, bad_cache_control: false, turn: None }
+        Params { pairs: Query::try_from_uri(&uri).unwrap().0, bad_cache_control: false }
     }
 
     #[test]

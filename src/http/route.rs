@@ -19,7 +19,6 @@ use serde::Serialize;
 use super::State;
 use super::access::Access;
 use super::error::Error;
-use super::park::Turn;
 use super::wrap::{self, Wishes};
 
 /// A path that is read: GET, HEAD and OPTIONS.
@@ -152,12 +151,7 @@ pub(super) fn json(value: &impl Serialize) -> Response {
 
 /// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
-    let turn = request.extensions().get::<Arc<Turn>>().cloned();
-    let begun = turn.as_ref().map_or_else(Instant::now, |turn| turn.begun);
-    let mut access = turn.as_ref().and_then(|turn| turn.kept()).or_else(|| Access::begin(&request));
-    if let Some(turn) = &turn {
-        turn.keep(access.take());
-    }
+    let (begun, access) = (Instant::now(), Access::begin(&request));
     let pretty = request
         .uri()
         .query()
@@ -170,7 +164,7 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response = wrap::wrap(response, wishes).await;
-    if let Some(access) = access.or_else(|| turn.and_then(|turn| turn.kept())) {
+    if let Some(access) = access {
         access.answered(response.status().as_u16());
     }
     // A 503 that tells of somebody's health is no failure of ours.
