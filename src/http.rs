@@ -26,6 +26,7 @@ mod health;
 mod listing;
 mod members;
 mod ops;
+mod prepared;
 mod query;
 mod route;
 mod selectors;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
+use crate::select;
 use crate::telemetry::Metrics;
 
 pub use agent_control::Asked;
@@ -62,6 +64,8 @@ pub struct Config {
     pub node: NodeName,
     pub node_id: Uuid,
     pub datacenter: String,
+    /// What answers depend on beside the registry, as in DNS.
+    pub settings: select::Settings,
     /// Host names, beside our node's and localhost, under which we may be asked.
     pub allowed_hosts: Vec<String>,
     /// Whether script checks may be registered.
@@ -111,6 +115,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
+        .merge(prepared::routes())
         .merge(status::routes())
         .merge(ops::routes())
         .fallback(unserved::not_found)
@@ -126,6 +131,11 @@ impl Config {
             node: NodeName::parse("n1").unwrap(),
             node_id: Uuid::nil(),
             datacenter: "dc1".into(),
+            settings: select::Settings {
+                ttl_ceiling: Duration::from_secs(5),
+                service_ttl: Vec::new(),
+                a_limit: Vec::new(),
+            },
             allowed_hosts: Vec::new(),
             script_checks: false,
             body_octets_max: 1 << 20,

@@ -382,8 +382,18 @@ pub const KEYS: &[Key] = &[
         "definition_octets_max",
         "131072",
         RELOADS,
-        "Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.",
+        "Octets of one definition (a node, an instance, a check or a prepared query) as it is stored: what no limit of its own bounds.",
         |c, v| c.limits.definition_octets_max = value::count(v)?
+    ),
+    key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "query_regexp_octets_max",
+        "262144",
+        RELOADS,
+        "Memory that the regular expression of one prepared query template may take, once compiled.",
+        |c, v| c.limits.query_regexp_octets_max = value::count(v)?
     ),
     key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
         .limits

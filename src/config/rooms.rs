@@ -31,15 +31,20 @@ impl Config {
                 domains: self.domains(),
                 datacenter: self.datacenter.clone(),
                 own_node: self.node_name.folded().to_owned(),
-                settings: select::Settings {
-                    ttl_ceiling: self.dns.ttl,
-                    service_ttl: self.dns.service_ttl.clone(),
-                    a_limit: self.dns.a_limit.clone(),
-                },
+                settings: self.select_settings(),
             },
             payload: self.dns.payload,
             tcp: self.dns.tcp,
             forward_for: self.forward.as_ref().map_or_else(Vec::new, |forward| forward.allow.clone()),
+        }
+    }
+
+    /// What answers depend on beside the registry.
+    fn select_settings(&self) -> select::Settings {
+        select::Settings {
+            ttl_ceiling: self.dns.ttl,
+            service_ttl: self.dns.service_ttl.clone(),
+            a_limit: self.dns.a_limit.clone(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Config {
             node: self.node_name.clone(),
             node_id,
             datacenter: self.datacenter.clone(),
+            settings: self.select_settings(),
             allowed_hosts: self.http.allowed_hosts.clone(),
             script_checks: self.checks.script,
             body_octets_max: self.http.body_max,

@@ -25,9 +25,8 @@ const NEVER: [(&str, &str); 16] = [
 ];
 
 /// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 6] = [
+const NOT_YET: [&str; 5] = [
     "/v1/acl",
-    "/v1/query",
     "/v1/catalog/connect",
     "/v1/catalog/gateway-services",
     "/v1/health/connect",

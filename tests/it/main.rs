@@ -23,6 +23,7 @@ mod limits;
 mod old_format;
 mod order;
 mod own_node;
+mod queries;
 mod readme;
 mod reads;
 mod request_log;
