@@ -25,6 +25,7 @@ mod guard;
 mod health;
 mod listing;
 mod members;
+mod listener;
 mod ops;
 mod prepared;
 mod query;
@@ -41,7 +42,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -54,8 +54,10 @@ use crate::telemetry::Metrics;
 
 pub use agent_control::Asked;
 pub use agent_self::Shown;
-pub use caller::Peer;
+pub use caller::{Over, Peer};
+pub use connection::Open;
 pub use definition::service_of_file;
+pub use listener::Listener;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -77,12 +79,16 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
+    /// How long a handshake of TLS may take.
+    pub handshake_wait: Duration,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
     pub shown: Shown,
-    /// How large an expression of `?filter=` may be.
-    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -90,6 +96,8 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Connections of all listeners.
+    pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
     /// To whoever runs the server.
@@ -97,7 +105,7 @@ pub struct State {
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
-pub async fn serve(listener: TcpListener, state: Arc<State>) {
+pub async fn serve(listener: Listener, state: Arc<State>) {
     let routes = routes(state.clone());
     connection::accept(listener, routes, state).await;
 }
@@ -143,10 +151,13 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
+            handshake_wait: Duration::from_secs(10),
+            handshakes_max: 10,
+            handshakes_per_client_max: 10,
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),
-            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }
