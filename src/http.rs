@@ -6,7 +6,11 @@
 
 mod access;
 mod agent_check;
+mod agent_control;
 mod agent_health;
+mod agent_host;
+mod agent_metrics;
+mod agent_monitor;
 mod agent_self;
 mod agent_service;
 mod blocking;
@@ -19,12 +23,16 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod listing;
+mod members;
 mod ops;
 mod query;
 mod route;
+mod selectors;
 mod shape;
 mod status;
 mod unserved;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +41,17 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
+pub use agent_control::Asked;
+pub use agent_self::Shown;
 pub use caller::Peer;
 pub use definition::service_of_file;
 
@@ -61,6 +73,12 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// Clients that may follow the log at once, and lines that wait for each.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
+    pub shown: Shown,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -70,6 +88,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    /// To whoever runs the server.
+    pub asked: mpsc::Sender<Asked>,
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
@@ -84,6 +104,10 @@ fn routes(state: Arc<State>) -> Router {
         .merge(agent_check::routes())
         .merge(agent_health::routes())
         .merge(agent_self::routes())
+        .merge(agent_control::routes())
+        .merge(agent_host::routes())
+        .merge(agent_metrics::routes())
+        .merge(agent_monitor::routes())
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
@@ -109,6 +133,10 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            monitors_max: 1,
+            monitor_lines_max: 10,
+            shown: Shown::default(),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }

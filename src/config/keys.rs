@@ -393,10 +393,34 @@ pub const KEYS: &[Key] = &[
         .limits
         .queue_max =
         value::count(v)?),
+    key!("limits", "filter_octets_max", "16384", RELOADS, "Octets of a `?filter=` expression.", |c, v| c
+        .filter
+        .octets_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "filter_matches_max",
+        "256",
+        RELOADS,
+        "Comparisons in a `?filter=` expression.",
+        |c, v| c.filter.matches_max = value::count(v)?
+    ),
     key!("limits", "commits_waiting_max", "4096", RELOADS, "Changes that wait for the disk.", |c, v| c
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
+        .http
+        .monitors_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "monitor_lines_max",
+        "512",
+        RELOADS,
+        "Log lines that wait for a client that follows the log; those beyond are counted, and it is told.",
+        |c, v| c.http.monitor_lines_max = value::count(v)?
+    ),
 ];
 
 /// A name that is one label in DNS, in lower case.

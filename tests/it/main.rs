@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod agent;
 mod agent_checks;
 mod attacks;
 mod bad_input;
@@ -13,6 +14,7 @@ mod crash;
 mod daemon;
 mod disk;
 mod dns;
+mod filter;
 mod forward;
 mod guards;
 mod http;
@@ -20,7 +22,9 @@ mod journal;
 mod limits;
 mod old_format;
 mod order;
+mod own_node;
 mod readme;
+mod reads;
 mod request_log;
 mod restart;
 mod rfc;
