@@ -26,6 +26,7 @@ mod health;
 mod listing;
 mod members;
 mod ops;
+mod parked;
 mod query;
 mod route;
 mod selectors;

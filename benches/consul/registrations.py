@@ -78,11 +78,11 @@ def run(given, scratch):
     kept = len(Connection(again.http).ask(get("/v1/agent/services")).body().split(b'"ID":"new-')) - 1
     say(f"{sum(rates) / PARTS:,.0f} registrations a second")
     made = given.registrations // PARTS * PARTS
-    ratio = statistics.median(rate / beside for rate, beside in zip(rates, lone))
     waits.sort()
     targets = [
-        Target("a", f"durable registrations over {CONNECTIONS} kept connections for each fsync of a lone loop", ratio, 5.0,
-               least=True, short=3.0),
+        # What they are worth beside a lone fsync is target 7 of ../peers, whose client costs less than this one.
+        Target("a", f"durable registrations over {CONNECTIONS} kept connections", statistics.median(rates), 5000, least=True,
+               short=1000, unit="a second"),
         Target("a", f"of {made:,} acknowledged, there after a SIGKILL", kept, made, least=True),
     ]
     table = rows(["registrations", ""], [

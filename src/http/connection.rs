@@ -4,7 +4,6 @@
 //! for each client address, and in time. A client that sends its head slowly or nothing at all is cut off.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +11,17 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, Request, header};
+use axum::response::Response;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use super::caller::Peer;
-use super::{Config, State};
+use super::{Config, State, parked};
 
 /// How long open requests get to end at a shutdown.
 const GRACE: Duration = Duration::from_secs(2);
@@ -123,26 +124,25 @@ fn turn_away(stream: &TcpStream, key: &str, max: usize) {
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config, state: &State) {
+async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config, state: &Arc<State>) {
     // Answers are small and wanted at once.
     let _ = stream.set_nodelay(true);
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+    let shutdown = state.shutdown.clone();
+    let ask = move |mut request: Request<Incoming>| -> BoxFuture<'static, Response> {
         request.extensions_mut().insert(ConnectInfo(peer));
-        let mut routes = routes.clone();
-        async move {
+        let (mut routes, shutdown) = (routes.clone(), shutdown.clone());
+        Box::pin(async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
             let mut answer = answer.unwrap_or_else(|never| match never {});
-            if state.shutdown.is_cancelled() {
+            if shutdown.is_cancelled() {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.idle)
-        .max_headers(100)
-        .serve_connection(TokioIo::new(stream), service);
+            answer
+        })
+    };
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(config.idle).max_headers(100);
+    let connection = parked::Connection::new(stream, builder, Arc::new(ask));
     tokio::pin!(connection);
     let last = async {
         state.shutdown.cancelled().await;
