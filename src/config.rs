@@ -85,6 +85,7 @@ pub struct Http {
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
+    pub import_max: usize,
 }
 
 /// One `[[zone]]`.
@@ -207,6 +208,7 @@ impl Default for Config {
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
+                import_max: 0,
             },
             checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,

@@ -16,6 +16,7 @@ mod connection;
 mod decode;
 mod definition;
 mod error;
+mod faces;
 mod guard;
 mod health;
 mod ops;
@@ -41,6 +42,7 @@ use crate::telemetry::Metrics;
 
 pub use caller::Peer;
 pub use definition::service_of_file;
+pub use faces::Faces;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -60,6 +62,8 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How long an import may be.
+    pub import_octets_max: usize,
 }
 
 /// What the handlers share.
@@ -69,6 +73,7 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    pub faces: Faces,
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
@@ -88,6 +93,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(health::routes())
         .merge(status::routes())
         .merge(ops::routes())
+        .merge(faces::routes())
         .fallback(unserved::not_found)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
@@ -108,6 +114,7 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            import_octets_max: 1 << 20,
         }
     }
 }

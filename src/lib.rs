@@ -239,6 +239,7 @@ impl Prepared {
             config: ArcSwap::from_pointee(config.http_config(node_id)),
             metrics: metrics.clone(),
             shutdown: doors.shutdown.clone(),
+            faces: http::Faces::default(),
         });
         let answering = Tasks::new();
         let dns_state = Arc::new(dns::State {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Server {
     /// The server's HTTP address
     #[arg(long, value_name = "HOST:PORT", env = "ROLLCALL_SERVER", default_value = "127.0.0.1:8500")]
-    server: String,
+    pub(super) server: String,
 }
 
 impl Server {
@@ -33,21 +33,8 @@ impl Server {
         body: Vec<u8>,
         wait: Duration,
     ) -> anyhow::Result<Response<Incoming>> {
-        let address = self.server.strip_prefix("http://").unwrap_or(&self.server).trim_end_matches('/');
-        let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { address.to_owned() } else { format!("{address}:8500") };
-        let exchange = async {
-            let stream = TcpStream::connect(&address).await.with_context(|| {
-                format!("cannot reach the server at {address}; is it running, and is --server right?")
-            })?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            let request = Request::builder().method(method).uri(path).header(HOST, &address);
-            anyhow::Ok(sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?)
-        };
-        let answer = tokio::time::timeout(PATIENCE + wait, exchange).await;
-        let answer = answer.with_context(|| format!("the server at {address} does not answer"))??;
+        let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body)))?;
+        let answer = exchange(&self.server, request, PATIENCE + wait).await?;
         if answer.status().as_u16() < 300 {
             return Ok(answer);
         }
@@ -73,6 +60,37 @@ impl Server {
     pub(super) async fn put(&self, path: &str, body: Vec<u8>) -> anyhow::Result<HeaderMap> {
         Ok(self.send(Method::PUT, path, body, Duration::ZERO).await?.headers().clone())
     }
+}
+
+/// One request to a server that is named as people name it, on a connection of its own; any status.
+pub(super) async fn exchange<B>(
+    server: &str,
+    mut request: Request<B>,
+    patience: Duration,
+) -> anyhow::Result<Response<Incoming>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let address = address(server);
+    let exchange = async {
+        let stream = TcpStream::connect(&address).await.with_context(|| {
+            format!("cannot reach the server at {address}; is it running, and is --server right?")
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        request.headers_mut().insert(HOST, address.parse()?);
+        anyhow::Ok(sender.send_request(request).await?)
+    };
+    let answer = tokio::time::timeout(patience, exchange).await;
+    answer.with_context(|| format!("the server at {address} does not answer"))?
+}
+
+/// `host:port`, with Consul's port where none is named.
+pub(super) fn address(server: &str) -> String {
+    let address = server.strip_prefix("http://").unwrap_or(server).trim_end_matches('/');
+    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { address.to_owned() } else { format!("{address}:8500") }
 }
 
 /// A text as one part of a path.

@@ -56,6 +56,7 @@ impl Config {
             connections_per_client_max: self.http.connections_per_client_max,
             idle: self.http.idle,
             body_wait: self.http.body_wait,
+            import_octets_max: self.http.import_max,
         }
     }
 }

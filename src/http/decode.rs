@@ -40,7 +40,12 @@ pub(super) fn decode<T: DeserializeOwned>(shape: &'static Shape, body: &[u8]) ->
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(failed(&"EOF"));
     }
-    let value: Value = serde_json::from_slice(body).map_err(|e| failed(&e))?;
+    decode_value(shape, serde_json::from_slice(body).map_err(|e| failed(&e))?)
+}
+
+/// The same of a body that is a part of another.
+pub(super) fn decode_value<T: DeserializeOwned>(shape: &'static Shape, value: Value) -> Result<T, Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::bad(format!("Request decode failed: {e}"));
     let value = shaped(value, Kind::Object(shape)).map_err(|e| failed(&e))?;
     serde_json::from_value(value).map_err(|e| failed(&format!("json: {e}")))
 }

@@ -461,6 +461,53 @@ impl CheckBody {
     }
 }
 
+/// Octets of a check's output as it can be after a probe has put its own words before it.
+pub(super) const CHECK_OUTPUT_OCTETS_MAX: usize = 4 * OUTPUT_OCTETS_MAX;
+
+/// The rules for a node that comes as the model has it.
+pub(super) fn node_rules(node: &crate::model::Node) -> Result<(), Error> {
+    check_meta("Node", &node.meta)
+}
+
+/// The rules for an instance that comes as the model has it.
+pub(super) fn instance_rules(instance: &Instance) -> Result<(), Error> {
+    let tags: Vec<String> = instance.tags.iter().map(str::to_owned).collect();
+    name_warnings(&instance.service, &tags)?;
+    let meta = instance.meta.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    check_meta("Service", &meta)?;
+    let (passing, warning) = (instance.weights.passing, instance.weights.warning);
+    weights(Some(WeightsBody { passing: passing.into(), warning: warning.into() })).map(drop)
+}
+
+/// The rules for a check that comes as the model has it.
+pub(super) fn check_rules(check: &Check, scripts: bool) -> Result<(), Error> {
+    let invalid = |text: String| Err(Error::bad(format!("Invalid check: {text}")));
+    let probes = !matches!(check.kind, CheckKind::Ttl { .. } | CheckKind::Alias { .. } | CheckKind::External);
+    match &check.kind {
+        CheckKind::Script { .. } if !scripts => {
+            return invalid("scripts are disabled here; [checks] script = true allows them".to_owned());
+        }
+        CheckKind::Script { args } if args.is_empty() => {
+            return invalid("a script has a program".to_owned());
+        }
+        CheckKind::Ttl { ttl } if ttl.is_zero() => {
+            return invalid("TTL must be > 0 for TTL checks".to_owned());
+        }
+        _ if probes && check.interval < INTERVAL_MIN => {
+            return invalid(format!("its interval is below {INTERVAL_MIN:?}"));
+        }
+        _ if probes && check.timeout.is_zero() => return invalid("its timeout is zero".to_owned()),
+        _ if check.output_max > OUTPUT_OCTETS_MAX => {
+            return invalid(format!("its output_max is above {OUTPUT_OCTETS_MAX}"));
+        }
+        _ => {}
+    }
+    if check.failures_before_warning > check.failures_before_critical.max(1) {
+        return invalid("FailuresBeforeWarning can't be higher than FailuresBeforeCritical".to_owned());
+    }
+    check_target(&check.kind, true)
+}
+
 /// A target that can be parsed, and is not the caller's own loopback seen from here.
 fn check_target(kind: &CheckKind, here: bool) -> Result<(), Error> {
     let invalid = |text: String| Error::bad(format!("Invalid check: {text}"));

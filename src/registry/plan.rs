@@ -1,6 +1,8 @@
 //! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
 //! nothing.
 
+mod import;
+
 use std::io;
 use std::sync::Arc;
 
@@ -84,6 +86,7 @@ impl Planner<'_> {
             Command::CatalogDeregister { node, instance, check } => {
                 self.catalog_deregister(&node, instance, check, &mut plan)?;
             }
+            Command::Import(brought) => self.import(brought, &mut plan)?,
             Command::SetFileDefinitions { instances, checks } => {
                 self.set_file(instances, checks, &mut plan)?;
             }
