@@ -86,6 +86,9 @@ pub struct Http {
     pub idle: Duration,
     pub body_wait: Duration,
     pub import_max: usize,
+    /// Of `[limits]`.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
 }
 
 /// One `[[zone]]`.
@@ -209,6 +212,8 @@ impl Default for Config {
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
                 import_max: 0,
+                monitors_max: 0,
+                monitor_lines_max: 0,
             },
             checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,

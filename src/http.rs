@@ -4,8 +4,13 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
+mod access;
 mod agent_check;
+mod agent_control;
 mod agent_health;
+mod agent_host;
+mod agent_metrics;
+mod agent_monitor;
 mod agent_self;
 mod agent_service;
 mod blocking;
@@ -33,6 +38,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -40,6 +46,8 @@ use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
+pub use agent_control::Asked;
+pub use agent_self::Shown;
 pub use caller::Peer;
 pub use definition::service_of_file;
 pub use faces::Faces;
@@ -64,6 +72,10 @@ pub struct Config {
     pub body_wait: Duration,
     /// How long an import may be.
     pub import_octets_max: usize,
+    /// Clients that may follow the log at once, and lines that wait for each.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
+    pub shown: Shown,
 }
 
 /// What the handlers share.
@@ -74,6 +86,8 @@ pub struct State {
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
     pub faces: Faces,
+    /// To whoever runs the server.
+    pub asked: mpsc::Sender<Asked>,
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
@@ -88,6 +102,10 @@ fn routes(state: Arc<State>) -> Router {
         .merge(agent_check::routes())
         .merge(agent_health::routes())
         .merge(agent_self::routes())
+        .merge(agent_control::routes())
+        .merge(agent_host::routes())
+        .merge(agent_metrics::routes())
+        .merge(agent_monitor::routes())
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
@@ -115,6 +133,9 @@ impl Config {
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
             import_octets_max: 1 << 20,
+            monitors_max: 1,
+            monitor_lines_max: 10,
+            shown: Shown::default(),
         }
     }
 }

@@ -338,7 +338,8 @@ pub const KEYS: &[Key] = &[
         "log_level",
         "\"info\"",
         RELOADS,
-        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`.",
+        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`. \
+         `rollcall::http::access=debug` writes a line for each HTTP request, `rollcall::dns::query_log=trace` for each query.",
         |c, v| { c.log.level = logs::level(value::text(v)?)? }
     ),
     key!(
@@ -404,6 +405,18 @@ pub const KEYS: &[Key] = &[
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
+        .http
+        .monitors_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "monitor_lines_max",
+        "512",
+        RELOADS,
+        "Log lines that wait for a client that follows the log; those beyond are counted, and it is told.",
+        |c, v| c.http.monitor_lines_max = value::count(v)?
+    ),
 ];
 
 /// A name that is one label in DNS, in lower case.

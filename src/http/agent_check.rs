@@ -28,9 +28,13 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/agent/check/register", put(register))
         .route("/v1/agent/check/deregister/", put(deregister))
         .route("/v1/agent/check/deregister/{*id}", put(deregister))
+        .route("/v1/agent/check/pass/", put(pass))
         .route("/v1/agent/check/pass/{*id}", put(pass))
+        .route("/v1/agent/check/warn/", put(warn))
         .route("/v1/agent/check/warn/{*id}", put(warn))
+        .route("/v1/agent/check/fail/", put(fail))
         .route("/v1/agent/check/fail/{*id}", put(fail))
+        .route("/v1/agent/check/update/", put(update))
         .route("/v1/agent/check/update/{*id}", put(update))
 }
 
@@ -42,7 +46,7 @@ async fn checks(
     params.check_read(&state.config.load().datacenter)?;
     let snapshot = state.registry.load();
     let node = snapshot.node(caller.node.folded());
-    let all = node.into_iter().flat_map(|node| shape::all_checks(node));
+    let all = node.into_iter().flat_map(|node| shape::agent_checks(node));
     let shown: BTreeMap<String, _> = all.map(|check| (check.check_id.clone(), check)).collect();
     Ok(route::json(&shown))
 }

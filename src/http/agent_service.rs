@@ -130,7 +130,7 @@ async fn services(
     let snapshot = state.registry.load();
     let node = snapshot.node(caller.node.folded());
     let own = node.into_iter().flat_map(|node| node.instances.values());
-    let own = own.filter(|entry| entry.instance.origin != Origin::Catalog);
+    let own = own.filter(|entry| !matches!(entry.instance.origin, Origin::Catalog | Origin::Own));
     let shown: Map<String, Value> = own
         .map(|entry| (entry.instance.id.to_string(), Value::Object(shape::agent_service(entry, &datacenter))))
         .collect();
@@ -175,6 +175,7 @@ fn find<'a>(snapshot: &'a Snapshot, caller: &Caller, id: &str) -> Result<&'a Arc
     let found = snapshot.find_instance(caller.node.folded(), id);
     let found = found
         .map_err(|_| Error::bad(format!("service ID {id:?} is on several nodes; name one with ?node=")))?;
+    let found = found.filter(|entry| entry.instance.origin != Origin::Own);
     found.ok_or_else(|| Error::not_found(format!("unknown service ID: {id}")))
 }
 

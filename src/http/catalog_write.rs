@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::State;
-use super::decode::{Kind, Shape, decode, decode_value};
+use super::decode::{Kind, Shape, decode};
 use super::definition::{
     CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, check_meta,
 };
@@ -115,7 +115,7 @@ async fn register(
     let of = Context { node: &node.name, origin: Origin::Catalog, scripts: false, here: true };
     let mut instance = None;
     if let Some(service) = body.service {
-        instance = Some(service.into_service()?.build(&of)?.0);
+        instance = Some(service.into_service()?.build(&of).map_err(as_server)?.0);
     }
     let bodies = body.check.into_iter().chain(body.checks);
     let checks = bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
@@ -134,7 +134,8 @@ pub(super) struct Registration {
 
 /// Reads one. A check whose definition cannot be run here is taken with the status that it has.
 pub(super) fn registration(value: serde_json::Value, state: &State) -> Result<Registration, Error> {
-    let body: RegisterBody = decode_value(&REGISTER, value)?;
+    let text = serde_json::to_vec(&value).map_err(|e| Error::bad(e.to_string()))?;
+    let body: RegisterBody = decode(&REGISTER, &text)?;
     let node = body.node()?;
     let of = Context { node: &node.name, origin: Origin::Catalog, scripts: false, here: true };
     let (mut instance, mut notes) = (None, Vec::new());
@@ -168,6 +169,11 @@ pub(super) fn name_of(value: &serde_json::Value) -> String {
     }
 }
 
+/// Consul's servers answer 500 to an address that means every address, where its agents answer 400.
+fn as_server(error: Error) -> Error {
+    if error.text == "Invalid service address" { Error::server(error.text) } else { error }
+}
+
 fn same_datacenter(asked: &str, ours: &str) -> Result<(), Error> {
     if asked.is_empty() || asked.eq_ignore_ascii_case(ours) {
         return Ok(());
@@ -192,7 +198,10 @@ impl RegisterBody {
         let tagged = self.tagged_addresses.iter().map(|(tag, text)| Ok((tag.clone(), address(text)?)));
         Ok(Node {
             name: NodeName::parse(&self.node)?,
-            id: id.transpose().map_err(|e| Error::server(format!("Bad node ID: {e}")))?,
+            id: id.transpose().map_err(|e| match self.id.len() {
+                36 => Error::server(format!("Bad node ID: {e}")),
+                _ => Error::server("Bad node ID: uuid string is wrong length"),
+            })?,
             address: address(own)?,
             tagged_addresses: tagged.collect::<Result<_, Error>>()?,
             meta: self.node_meta.clone(),

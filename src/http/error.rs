@@ -52,7 +52,9 @@ impl From<Refused> for Error {
             }
             // Consul answers 500 here, and its clients match on the text.
             Refused::NotTtl(_) | Refused::UnknownNode(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refused::Ambiguous { .. } | Refused::FileOwned { .. } => StatusCode::CONFLICT,
+            Refused::Ambiguous { .. } | Refused::FileOwned { .. } | Refused::Ours { .. } => {
+                StatusCode::CONFLICT
+            }
             Refused::Limit { .. } => StatusCode::BAD_REQUEST,
             Refused::Busy { .. } | Refused::TooManyWatchers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

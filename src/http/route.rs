@@ -17,6 +17,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::State;
+use super::access::Access;
 use super::error::Error;
 
 /// A path that is read: GET, HEAD and OPTIONS.
@@ -145,7 +146,7 @@ pub(super) fn json(value: &impl Serialize) -> Response {
 
 /// The last step of every answer: the headers that all have, `?pretty`, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
+    let (begun, access) = (Instant::now(), Access::begin(&request));
     let pretty = request
         .uri()
         .query()
@@ -158,6 +159,9 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if pretty {
         response = prettied(response).await;
+    }
+    if let Some(access) = access {
+        access.answered(response.status().as_u16());
     }
     // A 503 that tells of somebody's health is no failure of ours.
     let tells = response.headers().contains_key("x-consul-reason");

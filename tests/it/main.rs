@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod agent;
 mod agent_checks;
 mod attacks;
 mod bad_input;
@@ -22,7 +23,9 @@ mod journal;
 mod limits;
 mod old_format;
 mod order;
+mod own_node;
 mod readme;
+mod request_log;
 mod restart;
 mod rfc;
 mod server;

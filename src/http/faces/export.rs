@@ -14,10 +14,10 @@ use super::{PIECE_OCTETS, in_pieces};
 use crate::http::State;
 use crate::http::caller::Whose;
 use crate::http::error::Error;
-use crate::model::{InstanceId, Maintenance, NodeName, Record};
+use crate::model::{InstanceId, Maintenance, NodeName, Origin, Record};
 use crate::registry::{CheckEntry, NodeEntry, Snapshot};
 
-/// As of one index.
+/// As of one index. What every server has of its own is left out.
 pub(super) async fn export(Extract(state): Extract<Arc<State>>, whose: Whose) -> Result<Response, Error> {
     access::allow(&whose, Need::ReadAll)?;
     let snapshot = state.registry.snapshot();
@@ -67,6 +67,9 @@ impl Walk {
                 }
             }
             for (id, entry) in node.instances.range((behind, Bound::Unbounded)) {
+                if entry.instance.origin == Origin::Own {
+                    continue;
+                }
                 put(Line::of(Record::Instance(entry.instance.clone())), to);
                 entry.checks.iter().for_each(|check| put_check(check, to));
                 put_maintenance(name, Some(id), entry.maintenance.as_ref(), to);
@@ -96,6 +99,9 @@ fn put_maintenance(node: &NodeName, of: Option<&InstanceId>, reason: Option<&Arc
 }
 
 fn put_check(entry: &CheckEntry, to: &mut Vec<u8>) {
+    if entry.check.origin == Origin::Own {
+        return;
+    }
     let record = Record::Check(entry.check.clone());
     put(Line { record, status: Some(entry.status), output: Some(entry.output.as_str().into()) }, to);
 }

@@ -20,7 +20,7 @@ use crate::http::caller::Whose;
 use crate::http::error::Error;
 use crate::http::query::{Params, parse_bool};
 use crate::http::shape::has_meta;
-use crate::model::{Address, Texts};
+use crate::model::{Address, Origin, Texts};
 use crate::registry::{Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 
 /// One group of targets.
@@ -129,6 +129,10 @@ impl Wanted {
 
     /// An instance as a group of its own, if it is wanted.
     fn group(&self, snapshot: &Snapshot, entry: &InstanceEntry, datacenter: &str) -> Option<Group> {
+        // Nothing listens where every server says that it is.
+        if entry.instance.origin == Origin::Own {
+            return None;
+        }
         let health = snapshot.health(entry);
         let node = snapshot.node(entry.instance.node.folded())?;
         let meta: Vec<(&str, &str)> = self.node_meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();

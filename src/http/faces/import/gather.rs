@@ -89,7 +89,7 @@ impl Gathered {
             Record::Instance(instance) => {
                 instance_rules(&instance)?;
                 self.known_node(&instance.node, state)?;
-                if instance.origin == Origin::File {
+                if matches!(instance.origin, Origin::File | Origin::Own) {
                     self.file_owned += 1;
                     self.left_out.insert((instance.node.clone(), instance.id.clone()));
                     return Ok(());
@@ -104,7 +104,7 @@ impl Gathered {
                     let text = format!("its output has more than {CHECK_OUTPUT_OCTETS_MAX} octets");
                     return Err(Error::bad(text));
                 }
-                if check.origin == Origin::File {
+                if matches!(check.origin, Origin::File | Origin::Own) {
                     self.file_owned += 1;
                     return Ok(());
                 }
