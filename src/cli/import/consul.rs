@@ -144,7 +144,7 @@ impl Reader<'_> {
         if let Some(locality) = service.get("Locality").filter(|locality| locality.is_object()) {
             taken.insert("Locality".to_owned(), locality.clone());
         }
-        if text(service, "Kind") != "" {
+        if !text(service, "Kind").is_empty() {
             self.told.note("a proxy or gateway: it is listed, the service mesh is not served", &entry);
         }
         if service.get("Connect").is_some_and(|connect| connect["Native"] == true) {
