@@ -54,7 +54,7 @@ use crate::telemetry::Metrics;
 pub use agent_control::Asked;
 pub use agent_self::Shown;
 pub use caller::Peer;
-pub use definition::service_of_file;
+pub use definition::{check_of_file, service_of_file};
 pub use faces::Faces;
 
 /// What the API needs to know beside the registry.

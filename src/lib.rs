@@ -440,7 +440,8 @@ impl Tasks {
 fn file_definitions(config: &Config) -> Command {
     let services = config.services.iter().cloned();
     let (instances, checks): (Vec<_>, Vec<_>) = services.unzip();
-    Command::SetFileDefinitions { instances, checks: checks.into_iter().flatten().collect() }
+    let checks = checks.into_iter().flatten().chain(config.node_checks.iter().cloned()).collect();
+    Command::SetFileDefinitions { instances, checks }
 }
 
 /// Loads the static zones; errs with everything that is wrong in any of them.

@@ -299,17 +299,34 @@ impl ServiceBody {
     }
 }
 
-/// A service of a configuration file, with its checks; errs in words. `scripts` says whether script checks are allowed.
+/// A service of a configuration file, with its checks and warnings; errs in words. `scripts` says whether script checks are
+/// allowed.
 pub fn service_of_file(
     table: &serde_json::Value,
     node: &NodeName,
     scripts: bool,
-) -> Result<(Instance, Vec<Check>), String> {
+) -> Result<(Instance, Vec<Check>, Vec<String>), String> {
     let body: ServiceBody = decode_snake(&SERVICE, table.clone())?;
     let of = Context { node, origin: Origin::File, scripts, here: true };
-    let (instance, checks, warnings) = body.build(&of).map_err(|error| error.text)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok((instance, checks))
+    body.build(&of).map_err(|error| error.text)
+}
+
+/// A check of a configuration file that stands on its own, of the node or of the service that it names, and warnings.
+pub fn check_of_file(
+    table: &serde_json::Value,
+    node: &NodeName,
+    scripts: bool,
+) -> Result<(Check, Vec<String>), String> {
+    let body: CheckBody = decode_snake(&CHECK, table.clone())?;
+    if body.name.is_empty() {
+        return Err("Missing check name".to_owned());
+    }
+    let instance = (!body.service_id.is_empty()).then(|| InstanceId::parse(&body.service_id));
+    let instance = instance.transpose().map_err(|e| e.to_string())?;
+    let of = Context { node, origin: Origin::File, scripts, here: true };
+    let mut warnings = Vec::new();
+    let check = body.build(&of, instance.as_ref(), &body.name, &body.name, &mut warnings);
+    check.map(|check| (check, warnings)).map_err(|error| error.text)
 }
 
 impl CheckBody {

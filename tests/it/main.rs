@@ -12,6 +12,7 @@ mod checks;
 mod cli;
 mod crash;
 mod daemon;
+mod definitions;
 mod disk;
 mod dns;
 mod faces;
