@@ -4,6 +4,8 @@
 //! `docs/configuration.md` is printed from it, so neither can be ahead of the other. [`read`] walks a file and reports
 //! every error at once, each with its line. Flags and the environment are laid over the result by the caller.
 
+mod consul;
+mod definitions;
 pub mod keys;
 mod read;
 pub mod reference;
@@ -52,6 +54,10 @@ pub struct Config {
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
     pub services: Vec<(Instance, Vec<Check>)>,
+    /// Checks of our own node that the files own.
+    pub node_checks: Vec<Check>,
+    /// What is not wrong, and should be known.
+    pub warnings: Vec<String>,
 }
 
 /// Where definitions are kept.
@@ -92,6 +98,7 @@ pub struct Http {
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
+    pub import_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -169,7 +176,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Reads files, or directories of `*.toml` files in the order of their names. A later file's key replaces an earlier one's;
+    /// Reads files, or directories of `*.toml` files and Consul's `*.json` in the order of their names. A later file's key replaces an earlier one's;
     /// services and zones add up. Errs with everything that is wrong.
     pub fn load(sources: &[PathBuf]) -> Result<Self, Vec<ConfigError>> {
         let (config, errors) = Self::read(sources);
@@ -186,14 +193,14 @@ impl Config {
                 Err(error) => errors.push(error),
             }
         }
-        // Services need what stands in any of the files (the node's name, whether scripts run), so they come last.
+        // Definitions need what stands in any of the files (the node's name, whether scripts run), so they come last.
         let mut later = Vec::new();
         for (file, text) in &texts {
-            later.extend(read::keys(&mut config, file, text, &mut errors));
+            let is = |kind: &str| file.extension().is_some_and(|extension| extension == kind);
+            let keys = if is("json") { consul::keys } else { read::keys };
+            later.extend(keys(&mut config, file, text, &mut errors));
         }
-        for tables in later {
-            read::services(&mut config, tables, &mut errors);
-        }
+        definitions::take(&mut config, later, &mut errors);
         errors.extend(config.check().into_iter().map(|reason| {
             let file = sources.first().cloned().unwrap_or_default();
             ConfigError { file, line: 0, reason }
@@ -230,6 +237,7 @@ impl Config {
             instance.node = name.clone();
             checks.iter_mut().for_each(|check| check.node = name.clone());
         }
+        self.node_checks.iter_mut().for_each(|check| check.node = name.clone());
     }
 
     /// All domains that live names stand in, the main one first.
@@ -268,6 +276,7 @@ impl Default for Config {
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
+                import_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,
             },
@@ -291,6 +300,8 @@ impl Default for Config {
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
+            node_checks: Vec::new(),
+            warnings: Vec::new(),
         };
         keys::set_defaults(&mut config);
         config
@@ -309,7 +320,13 @@ fn files(source: &Path) -> Result<Vec<(PathBuf, String)>, ConfigError> {
         let entries = std::fs::read_dir(source).map_err(|e| failed(source, e))?;
         let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| failed(source, e))?;
         paths = entries.into_iter().map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        let is = |path: &Path, kind: &str| path.extension().is_some_and(|extension| extension == kind);
+        if let Some(hcl) = paths.iter().find(|path| is(path, "hcl")) {
+            // It may define services, or close what would be open without it.
+            let reason = "HCL is not read: write it as JSON, which Consul reads as well, or keep it out of this directory";
+            return Err(ConfigError { file: hcl.clone(), line: 0, reason: reason.to_owned() });
+        }
+        paths.retain(|path| is(path, "toml") || is(path, "json"));
         paths.sort();
     }
     let read = |path: PathBuf| match std::fs::read_to_string(&path) {

@@ -21,6 +21,7 @@ mod connection;
 mod decode;
 mod definition;
 mod error;
+mod faces;
 mod guard;
 mod health;
 mod listener;
@@ -57,7 +58,8 @@ pub use agent_control::Asked;
 pub use agent_self::Shown;
 pub use caller::{Over, Peer};
 pub use connection::Open;
-pub use definition::service_of_file;
+pub use definition::{check_of_file, service_of_file};
+pub use faces::Faces;
 pub use listener::Listener;
 
 /// What the API needs to know beside the registry.
@@ -86,6 +88,8 @@ pub struct Config {
     pub handshake_wait: Duration,
     pub handshakes_max: usize,
     pub handshakes_per_client_max: usize,
+    /// How long an import may be.
+    pub import_octets_max: usize,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -101,6 +105,7 @@ pub struct State {
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    pub faces: Faces,
     /// To whoever runs the server.
     pub asked: mpsc::Sender<Asked>,
 }
@@ -127,6 +132,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(prepared::routes())
         .merge(status::routes())
         .merge(ops::routes())
+        .merge(faces::routes())
         .fallback(unserved::not_found)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
@@ -156,6 +162,7 @@ impl Config {
             handshake_wait: Duration::from_secs(10),
             handshakes_max: 10,
             handshakes_per_client_max: 10,
+            import_octets_max: 1 << 20,
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),

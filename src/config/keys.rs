@@ -249,6 +249,14 @@ pub const KEYS: &[Key] = &[
         value::time(v)?),
     key!(
         "http",
+        "import_max",
+        "\"1GiB\"",
+        RELOADS,
+        "The largest body of an import (`PUT /v1/rollcall/import`); `body_wait` bounds the wait for each piece of it.",
+        |c, v| { c.http.import_max = value::octets(v)? }
+    ),
+    key!(
+        "http",
         "idle",
         "\"60s\"",
         RELOADS,

@@ -84,6 +84,7 @@ impl Config {
             handshake_wait: self.https.handshake_wait,
             handshakes_max: self.https.handshakes_max,
             handshakes_per_client_max: self.https.handshakes_per_client_max,
+            import_octets_max: self.http.import_max,
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
             shown: self.shown(),
