@@ -22,6 +22,7 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod openapi;
 mod ops;
 mod query;
 mod route;
@@ -48,6 +49,7 @@ pub use agent_control::Asked;
 pub use agent_self::Shown;
 pub use caller::Peer;
 pub use definition::service_of_file;
+pub use openapi::document as openapi;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -104,6 +106,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(catalog_write::routes())
         .merge(health::routes())
         .merge(status::routes())
+        .merge(openapi::routes())
         .merge(ops::routes())
         .fallback(unserved::not_found)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))

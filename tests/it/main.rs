@@ -20,6 +20,7 @@ mod http;
 mod journal;
 mod limits;
 mod old_format;
+mod openapi;
 mod order;
 mod own_node;
 mod readme;
