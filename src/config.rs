@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, registry};
+use crate::{checks, dns, filter, registry};
 
 pub use rooms::node_address;
 
@@ -42,6 +42,8 @@ pub struct Config {
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
     pub limits: registry::Limits,
+    /// Of `?filter=` expressions.
+    pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
     pub log: logs::Config,
@@ -216,6 +218,7 @@ impl Default for Config {
             checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,
             limits: registry::Limits::default(),
+            filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
             log: logs::Config::default(),
             zones: Vec::new(),

@@ -4,6 +4,7 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
+mod access;
 mod agent_check;
 mod agent_control;
 mod agent_health;
@@ -22,13 +23,17 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod listing;
+mod members;
 mod openapi;
 mod ops;
 mod query;
 mod route;
+mod selectors;
 mod shape;
 mod status;
 mod unserved;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +46,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
@@ -73,6 +79,8 @@ pub struct Config {
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
     pub shown: Shown,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -131,6 +139,7 @@ impl Config {
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }

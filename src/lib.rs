@@ -8,6 +8,7 @@ pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod dns;
+pub mod filter;
 pub mod gently;
 pub mod handover;
 pub mod http;

@@ -330,7 +330,8 @@ pub const KEYS: &[Key] = &[
         "log_level",
         "\"info\"",
         RELOADS,
-        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`.",
+        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`. \
+         `rollcall::http::access=debug` writes a line for each HTTP request, `rollcall::dns::query_log=trace` for each query.",
         |c, v| { c.log.level = logs::level(value::text(v)?)? }
     ),
     key!(
@@ -392,6 +393,18 @@ pub const KEYS: &[Key] = &[
         .limits
         .queue_max =
         value::count(v)?),
+    key!("limits", "filter_octets_max", "16384", RELOADS, "Octets of a `?filter=` expression.", |c, v| c
+        .filter
+        .octets_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "filter_matches_max",
+        "256",
+        RELOADS,
+        "Comparisons in a `?filter=` expression.",
+        |c, v| c.filter.matches_max = value::count(v)?
+    ),
     key!("limits", "commits_waiting_max", "4096", RELOADS, "Changes that wait for the disk.", |c, v| c
         .limits
         .commits_waiting_max =

@@ -76,6 +76,7 @@ impl Config {
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
             shown: self.shown(),
+            filter: self.filter,
         }
     }
 }
