@@ -98,6 +98,18 @@ fn rows(text: &str) -> Vec<Vec<String>> {
     rows.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
+/// Whether a client's calls, a line each with its User-Agent, method, path and query, have one of this method and path.
+fn is_called(calls: &str, method: &str, path: &str) -> bool {
+    calls.lines().any(|line| {
+        let mut words = line.split(' ').skip_while(|word| *word != method);
+        let called = words.nth(1).unwrap_or("").trim_end_matches('/');
+        match path.split_once('{') {
+            Some((fixed, _)) => called.strip_prefix(fixed).is_some_and(|rest| !rest.is_empty()),
+            None => called == path,
+        }
+    })
+}
+
 #[tokio::test]
 async fn the_page_of_consuls_endpoints_is_what_is_served() {
     let text = fs::read_to_string(root().join("docs/consul-api.md")).unwrap();
@@ -111,8 +123,12 @@ async fn the_page_of_consuls_endpoints_is_what_is_served() {
             "served" => {
                 let (method, path) = endpoint.split_once(' ').expect("a method and a path");
                 assert!(served.insert((starred(path), method.to_owned())), "{endpoint} stands twice");
-                // `links_in_pages_lead_somewhere` sees to it that they exist.
                 assert!(tests.contains("](../tests/"), "{endpoint} names no test");
+                for fixture in tests.split("](../").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+                    let calls = fs::read_to_string(root().join(fixture)).unwrap();
+                    let in_log = fixture.ends_with(".txt");
+                    assert!(!in_log || is_called(&calls, method, path), "{fixture} does not call {endpoint}");
+                }
             }
             "not served" => {
                 let answer = server.get(&endpoint.replace(['{', '}'], "x")).await;

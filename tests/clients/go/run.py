@@ -39,9 +39,12 @@ def operator(report):
     binary = build_go("operator", "go-operator")
     with Network() as network:
         host = network.host("one")
-        with Rollcall(host, "--node", "n1") as server:
+        with Rollcall(host, "--node", "n1", requests=True) as server:
             report.program(Process(host, [binary], name="go-operator"))
-            report.equal(server.process.child.wait(30), 0, "the server has ended, with status 0")
+            Requests(server).compare(report, "go-operator", agent=AGENT)
+            # The log of a server that has ended is compared with nothing.
+            report.program(Process(host, [binary, "leave"], name="go-leave"))
+            report.equal(server.process.wait(30), 0, "the server has ended, with status 0")
 
 
 def resolver(report):
