@@ -53,6 +53,8 @@ enum Command {
     Export(export::Arguments),
     /// Take in an export, or the catalog of a running Consul
     Import(import::Arguments),
+    /// Print the OpenAPI document of all that the server serves over HTTP
+    Openapi,
     /// Print the version
     Version,
 }
@@ -86,6 +88,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
+        Command::Openapi => say(format_args!("{:#}", crate::openapi())),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

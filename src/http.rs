@@ -27,6 +27,7 @@ mod health;
 mod listener;
 mod listing;
 mod members;
+mod openapi;
 mod ops;
 mod parked;
 mod prepared;
@@ -61,6 +62,7 @@ pub use connection::Open;
 pub use definition::{check_of_file, service_of_file};
 pub use faces::Faces;
 pub use listener::Listener;
+pub use openapi::document as openapi;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -131,6 +133,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(health::routes())
         .merge(prepared::routes())
         .merge(status::routes())
+        .merge(openapi::routes())
         .merge(ops::routes())
         .merge(faces::routes())
         .fallback(unserved::not_found)

@@ -48,7 +48,7 @@ use registry::{Command, Registry, Topic};
 use store::Store;
 use telemetry::Metrics;
 
-pub use http::Asked;
+pub use http::{Asked, openapi};
 
 /// How long tasks may take to end at a stop before they are left behind.
 const STOP_WITHIN: Duration = Duration::from_secs(10);

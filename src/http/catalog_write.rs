@@ -81,7 +81,7 @@ const CHECK_ENTRY: Shape = Shape {
     aliases: &[],
     lax: false,
 };
-const REGISTER: Shape = Shape {
+pub(super) const REGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("ID", Kind::Plain),
@@ -280,7 +280,7 @@ struct DeregisterBody {
     check_id: String,
 }
 
-const DEREGISTER: Shape = Shape {
+pub(super) const DEREGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("Node", Kind::Plain),

@@ -25,6 +25,7 @@ mod import;
 mod journal;
 mod limits;
 mod old_format;
+mod openapi;
 mod order;
 mod own_node;
 mod queries;
