@@ -16,11 +16,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, registry};
+use crate::{checks, dns, registry, select};
 
 pub use rooms::node_address;
 
@@ -41,6 +42,7 @@ pub struct Config {
     pub checks: checks::Config,
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
+    pub locality: Locality,
     pub limits: registry::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
@@ -69,6 +71,7 @@ pub struct Dns {
     pub ttl: Duration,
     pub service_ttl: Vec<(String, Duration)>,
     pub a_limit: Vec<(String, usize)>,
+    pub nearest: Vec<(String, usize)>,
     /// 0 means one for each core.
     pub udp_threads: usize,
     pub payload: u16,
@@ -88,6 +91,16 @@ pub struct Http {
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
+}
+
+/// `[locality]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Locality {
+    /// Where this server is.
+    pub own: Option<crate::model::Locality>,
+    pub clients: select::near::Clients,
+    /// Whose word on the network of its clients is taken (RFC 7871).
+    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// One `[[zone]]`.
@@ -198,6 +211,7 @@ impl Default for Config {
                 ttl: Duration::ZERO,
                 service_ttl: Vec::new(),
                 a_limit: Vec::new(),
+                nearest: Vec::new(),
                 udp_threads: 0,
                 payload: 0,
                 tcp: dns::TcpLimits::default(),
@@ -215,6 +229,7 @@ impl Default for Config {
             },
             checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,
+            locality: Locality::default(),
             limits: registry::Limits::default(),
             cache_octets: 0,
             log: logs::Config::default(),

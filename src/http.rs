@@ -128,6 +128,8 @@ impl Config {
                 ttl_ceiling: Duration::from_secs(5),
                 service_ttl: Vec::new(),
                 a_limit: Vec::new(),
+                nearest: Vec::new(),
+                clients: Default::default(),
             },
             allowed_hosts: Vec::new(),
             script_checks: false,

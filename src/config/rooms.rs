@@ -20,6 +20,7 @@ impl Config {
             address: address.unwrap_or_else(|| Address::Ip(listen())),
             tagged_addresses: Default::default(),
             meta: self.node_meta.clone(),
+            locality: self.locality.own.clone(),
             implied: false,
         }
     }
@@ -35,6 +36,7 @@ impl Config {
             },
             payload: self.dns.payload,
             tcp: self.dns.tcp,
+            client_subnet_from: self.locality.client_subnet_from.clone(),
             forward_for: self.forward.as_ref().map_or_else(Vec::new, |forward| forward.allow.clone()),
         }
     }
@@ -45,6 +47,8 @@ impl Config {
             ttl_ceiling: self.dns.ttl,
             service_ttl: self.dns.service_ttl.clone(),
             a_limit: self.dns.a_limit.clone(),
+            nearest: self.dns.nearest.clone(),
+            clients: self.locality.clients.clone(),
         }
     }
 
@@ -101,7 +105,7 @@ impl Config {
         keep!(
             "node_name": node_name, "node_id": node_id, "node_address": node_address, "node_meta": node_meta,
             "datacenter": datacenter, "data_dir": data, "[dns] listen": dns.listen, "[dns] domain": dns.domain,
-            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen, "[checks]": checks,
+            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[locality] region and zone": locality.own, "[http] listen": http.listen, "[checks]": checks,
             "[forward]": forward, "[store] cache": cache_octets, "[telemetry] log_format": log.format,
             "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
         );
