@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, registry, select};
+use crate::{checks, dns, filter, registry, select};
 
 pub use rooms::node_address;
 
@@ -44,6 +44,8 @@ pub struct Config {
     pub forward: Option<dns::forward::Config>,
     pub locality: Locality,
     pub limits: registry::Limits,
+    /// Of `?filter=` expressions.
+    pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
     pub log: logs::Config,
@@ -231,6 +233,7 @@ impl Default for Config {
             forward: None,
             locality: Locality::default(),
             limits: registry::Limits::default(),
+            filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
             log: logs::Config::default(),
             zones: Vec::new(),

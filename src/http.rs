@@ -23,13 +23,18 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod listing;
+mod members;
+mod near;
 mod ops;
 mod prepared;
 mod query;
 mod route;
+mod selectors;
 mod shape;
 mod status;
 mod unserved;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +47,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::select;
@@ -76,6 +82,8 @@ pub struct Config {
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
     pub shown: Shown,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -141,6 +149,7 @@ impl Config {
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }

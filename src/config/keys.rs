@@ -439,6 +439,18 @@ pub const KEYS: &[Key] = &[
         .limits
         .queue_max =
         value::count(v)?),
+    key!("limits", "filter_octets_max", "16384", RELOADS, "Octets of a `?filter=` expression.", |c, v| c
+        .filter
+        .octets_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "filter_matches_max",
+        "256",
+        RELOADS,
+        "Comparisons in a `?filter=` expression.",
+        |c, v| c.filter.matches_max = value::count(v)?
+    ),
     key!("limits", "commits_waiting_max", "4096", RELOADS, "Changes that wait for the disk.", |c, v| c
         .limits
         .commits_waiting_max =

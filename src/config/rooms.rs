@@ -86,6 +86,7 @@ impl Config {
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
             shown: self.shown(),
+            filter: self.filter,
         }
     }
 }

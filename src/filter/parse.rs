@@ -273,8 +273,10 @@ impl Parser<'_> {
             match chars.next() {
                 None => return Err(self.fault("Unterminated string literal")),
                 Some('"') => {
+                    let text = String::from_utf8(octets);
+                    let text = text.map_err(|_| self.fault("invalid syntax: not UTF-8"))?;
                     self.at = self.text.len() - chars.as_str().len();
-                    return String::from_utf8(octets).map_err(|_| self.fault("invalid syntax: not UTF-8"));
+                    return Ok(text);
                 }
                 Some('\n') => return Err(self.fault("invalid syntax: a line end in a string literal")),
                 Some('\\') => {

@@ -120,6 +120,17 @@ impl<'a> Origin<'a> {
         Self { node: Some(&node.node.name), place: Place::of_node(node) }
     }
 
+    /// Whoever acts for a node, and has an address where it is not this machine.
+    pub fn of_caller(world: World<'a>, node: &NodeName, address: Option<IpAddr>) -> Self {
+        let known = world.snapshot.node(node.folded()).map(|node| Self::of_node(node));
+        let by_address = || address.map(|address| Self::of_address(world, address)).unwrap_or_default();
+        match known {
+            Some(origin) if origin.place == Place::default() => Self { place: by_address().place, ..origin },
+            Some(origin) => origin,
+            None => by_address(),
+        }
+    }
+
     /// Whoever has an address: on the node of that address, where there is one; where that is not said to be anywhere, at
     /// the place of the network.
     pub fn of_address(world: World<'a>, address: IpAddr) -> Self {
@@ -133,6 +144,14 @@ impl<'a> Origin<'a> {
             origin.place = world.settings.clients.find(address).0;
         }
         origin
+    }
+
+    /// How near a node is.
+    pub fn nearness_of(&self, node: &NodeEntry) -> Nearness {
+        if self.node == Some(&node.node.name) {
+            return Nearness::Node;
+        }
+        self.place.nearness(Place::of_node(node))
     }
 
     /// How near an instance is.
@@ -183,8 +202,12 @@ pub fn nearest_first(chosen: &mut [Chosen<'_>]) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
+    use super::super::{Asked, Selection, Settings, select};
     use super::*;
+    use crate::model::Definition;
+    use crate::registry::Snapshot;
 
     #[test]
     fn a_zone_counts_in_its_region_alone() {
@@ -250,6 +273,89 @@ mod tests {
             let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
             let neighbour = u32::from(near(address)) & mask | other & !mask;
             prop_assert_eq!(clients.find(std::net::Ipv4Addr::from(neighbour).into()).0, place);
+        }
+    }
+
+    /// One instance: its region and zone (0: not known), its addresses' families, and whether it is healthy.
+    type One = (u8, u8, bool, bool, bool);
+
+    fn world(of: &[One]) -> Snapshot {
+        let mut definitions = vec![];
+        let mut put = |record: serde_json::Value| {
+            definitions.push(Definition::Put(serde_json::from_value(record).unwrap()));
+        };
+        put(json!({ "node": { "name": "n", "address": "h.example", "implied": true } }));
+        for (id, (region, zone, v4, v6, healthy)) in of.iter().enumerate() {
+            let text = |at: &u8| if *at == 0 { String::new() } else { at.to_string() };
+            let mut tagged = json!({});
+            if *v4 || !v6 {
+                tagged["lan_ipv4"] = json!({ "address": format!("10.0.0.{id}") });
+            }
+            if *v6 {
+                tagged["lan_ipv6"] = json!({ "address": format!("fd00::{id}") });
+            }
+            let id = format!("i{id}");
+            put(json!({ "instance": {
+                "node": "n", "id": id, "service": "web", "tagged_addresses": tagged,
+                "locality": { "region": text(region), "zone": text(zone) },
+            }}));
+            let status = if *healthy { "passing" } else { "critical" };
+            put(json!({ "check": {
+                "node": "n", "id": id, "name": "c", "instance": id, "kind": { "type": "external" }, "output_max": 9,
+                "initial": status,
+            }}));
+        }
+        Snapshot::default().applied(1, &definitions)
+    }
+
+    proptest! {
+        /// What is healthy anywhere is an answer, of any family that it has; nearer ones are never left out for farther
+        /// ones; and whoever is given or left out is told apart by nearness alone.
+        #[test]
+        fn enough_of_the_nearest_and_never_nothing(
+            of in proptest::collection::vec((0..3u8, 0..3u8, any::<bool>(), any::<bool>(), any::<bool>()), 0..12),
+            (region, zone) in (0..3u8, 0..3u8),
+            least in 1..4usize,
+            family in prop_oneof![Just(Family::V4), Just(Family::V6), Just(Family::Any)],
+        ) {
+            let snapshot = world(&of);
+            let text = |at: u8| if at == 0 { String::new() } else { at.to_string() };
+            let (region, zone) = (text(region), text(zone));
+            let from = Place { region: &region, zone: &zone };
+            let settings = |nearest| Settings {
+                ttl_ceiling: std::time::Duration::from_secs(5),
+                service_ttl: Vec::new(),
+                a_limit: Vec::new(),
+                nearest,
+                clients: Clients::default(),
+            };
+            let (off, on) = (settings(Vec::new()), settings(vec![("w*".into(), least)]));
+            let ask = |settings| {
+                let world = World { snapshot: &snapshot, settings };
+                match select(world, Asked { service: "web", tag: None, from, family }) {
+                    Selection::Known(known) => Some(known),
+                    _ => None,
+                }
+            };
+            let (Some(all), Some(some)) = (ask(&off), ask(&on)) else {
+                prop_assert!(of.is_empty());
+                return Ok(());
+            };
+            prop_assert!(all.farther.is_empty());
+            prop_assert_eq!(some.chosen.len() + some.farther.len(), all.chosen.len());
+            let fits = |chosen: &&Chosen<'_>| match family {
+                Family::V4 => chosen.reached.v4.is_some(),
+                Family::V6 => chosen.reached.v6.is_some(),
+                Family::Any => true,
+            };
+            let given = some.chosen.iter().filter(fits).count();
+            prop_assert!(given >= least.min(all.chosen.iter().filter(fits).count()));
+            let farthest = some.chosen.iter().map(|chosen| chosen.nearness).max();
+            prop_assert!(some.farther.iter().all(|left| Some(left.nearness) > farthest));
+            if !some.farther.is_empty() {
+                let nearer = some.chosen.iter().filter(fits).filter(|chosen| Some(chosen.nearness) < farthest);
+                prop_assert!(nearer.count() < least, "the nearest were enough");
+            }
         }
     }
 }

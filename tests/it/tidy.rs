@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
-    ("config", &["model", "registry", "select", "dns", "http", "checks", "store"]),
+    ("config", &["model", "registry", "select", "dns", "http", "checks", "store", "filter"]),
     ("handover", &[]),
     ("cli", &["config", "model", "store", "handover"]),
 ];
