@@ -18,11 +18,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, filter, handover, registry, tls};
+use crate::{checks, dns, filter, handover, registry, select, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -45,6 +46,7 @@ pub struct Config {
     pub checks: checks::Config,
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
+    pub locality: Locality,
     pub limits: registry::Limits,
     /// Of `?filter=` expressions.
     pub filter: filter::Limits,
@@ -79,6 +81,7 @@ pub struct Dns {
     pub ttl: Duration,
     pub service_ttl: Vec<(String, Duration)>,
     pub a_limit: Vec<(String, usize)>,
+    pub nearest: Vec<(String, usize)>,
     /// 0 means one for each core.
     pub udp_threads: usize,
     pub payload: u16,
@@ -147,6 +150,16 @@ impl Http {
             }
         }
     }
+}
+
+/// `[locality]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Locality {
+    /// Where this server is.
+    pub own: Option<crate::model::Locality>,
+    pub clients: select::near::Clients,
+    /// Whose word on the network of its clients is taken (RFC 7871).
+    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// One `[[zone]]`.
@@ -262,6 +275,7 @@ impl Default for Config {
                 ttl: Duration::ZERO,
                 service_ttl: Vec::new(),
                 a_limit: Vec::new(),
+                nearest: Vec::new(),
                 udp_threads: 0,
                 payload: 0,
                 tcp: dns::TcpLimits::default(),
@@ -294,6 +308,7 @@ impl Default for Config {
                 ..checks::Config::default()
             },
             forward: None,
+            locality: Locality::default(),
             limits: registry::Limits::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,

@@ -27,6 +27,7 @@ mod health;
 mod listener;
 mod listing;
 mod members;
+mod near;
 mod openapi;
 mod ops;
 mod parked;
@@ -153,6 +154,8 @@ impl Config {
                 ttl_ceiling: Duration::from_secs(5),
                 service_ttl: Vec::new(),
                 a_limit: Vec::new(),
+                nearest: Vec::new(),
+                clients: Default::default(),
             },
             allowed_hosts: Vec::new(),
             script_checks: false,

@@ -11,13 +11,14 @@ use serde::Deserialize;
 use super::State;
 use super::decode::{Kind, Shape, decode};
 use super::definition::{
-    CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, check_meta,
+    CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, LOCALITY, LocalityBody,
+    check_meta,
 };
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, Whole, put};
 use crate::model::{
-    Address, Check, CheckId, CheckKind, Instance, InstanceId, Node, NodeName, Origin, Status, Terms,
+    Address, Check, CheckId, CheckKind, Instance, InstanceId, Locality, Node, NodeName, Origin, Status, Terms,
 };
 use crate::registry::{Command, Seen};
 
@@ -41,6 +42,7 @@ struct RegisterBody {
     check: Option<CheckEntryBody>,
     checks: Vec<CheckEntryBody>,
     skip_node_update: bool,
+    locality: Option<LocalityBody>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -93,7 +95,7 @@ pub(super) const REGISTER: Shape = Shape {
         ("Check", Kind::Object(&CHECK_ENTRY)),
         ("Checks", Kind::List(&CHECK_ENTRY)),
         ("SkipNodeUpdate", Kind::Plain),
-        ("Locality", Kind::Plain),
+        ("Locality", Kind::Object(&LOCALITY)),
         ("PeerName", Kind::Plain),
         ("WriteRequest", Kind::Plain),
     ],
@@ -205,6 +207,7 @@ impl RegisterBody {
             address: address(own)?,
             tagged_addresses: tagged.collect::<Result<_, Error>>()?,
             meta: self.node_meta.clone(),
+            locality: self.locality.as_ref().map(Locality::from),
             implied: false,
         })
     }

@@ -180,6 +180,7 @@ impl Planner<'_> {
                 address: Address::Ip(address),
                 tagged_addresses: Default::default(),
                 meta: Default::default(),
+                locality: None,
                 implied: true,
             },
             plan,

@@ -24,6 +24,7 @@ mod https;
 mod import;
 mod journal;
 mod limits;
+mod near;
 mod old_format;
 mod openapi;
 mod order;
