@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::State;
 use super::error::Error;
 use super::listing::Listing;
+use super::parked;
 use super::query::Params;
 use super::route::json;
 use crate::registry::{Snapshot, Topic};
@@ -50,6 +51,7 @@ pub(super) async fn waited(state: &State, params: &Params, topic: &Topic) -> Res
         return Ok(state.registry.snapshot());
     }
     let wait = with_jitter(wait, rand::random());
+    parked::will_take_long();
     tokio::select! {
         woken = state.registry.wait(topic, index, wait) => Ok(woken?),
         () = state.shutdown.cancelled() => Ok(state.registry.snapshot()),
