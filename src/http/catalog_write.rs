@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::State;
+use super::agent_check::kept;
 use super::decode::{Kind, Shape, decode};
 use super::definition::{
     CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, LOCALITY, LocalityBody,
@@ -120,7 +121,12 @@ async fn register(
         instance = Some(service.into_service()?.build(&of).map_err(as_server)?.0);
     }
     let bodies = body.check.into_iter().chain(body.checks);
-    let checks = bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
+    let seen = bodies.map(|mut body| {
+        let output = kept(&std::mem::take(&mut body.output)).into();
+        let check = body.build(&of, instance.as_ref(), &state)?;
+        Ok::<_, Error>(Seen { status: check.initial, check, output })
+    });
+    let checks = seen.collect::<Result<_, _>>()?;
     state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))
 }
