@@ -6,6 +6,8 @@
 mod api;
 mod backup;
 mod check_config;
+mod export;
+mod import;
 mod place;
 mod register;
 mod restart;
@@ -34,7 +36,7 @@ enum Command {
     /// Check a configuration file: every error at once; exit status 1 if there is one
     CheckConfig(check_config::Arguments),
     /// Register a service, or take a new definition for it
-    Register(register::Arguments),
+    Register(Box<register::Arguments>),
     /// Take a service instance out
     Deregister(register::DeregisterArguments),
     /// List the services and how many of their instances are healthy
@@ -47,6 +49,12 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
     Restore(backup::RestoreArguments),
+    /// Write the whole registry of a running server as one JSON document
+    Export(export::Arguments),
+    /// Take in an export, or the catalog of a running Consul
+    Import(import::Arguments),
+    /// Print the OpenAPI document of all that the server serves over HTTP
+    Openapi,
     /// Print the version
     Version,
 }
@@ -71,13 +79,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Restart(arguments) => restart::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
-        Command::Register(arguments) => register::register(arguments),
+        Command::Register(arguments) => register::register(*arguments),
         Command::Deregister(arguments) => register::deregister(&arguments),
         Command::Services(arguments) => show::services(&arguments),
         Command::Instances(arguments) => show::instances(&arguments),
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Openapi => say(format_args!("{:#}", crate::openapi())),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -4,6 +4,8 @@
 //! `docs/configuration.md` is printed from it, so neither can be ahead of the other. [`read`] walks a file and reports
 //! every error at once, each with its line. Flags and the environment are laid over the result by the caller.
 
+mod consul;
+mod definitions;
 pub mod keys;
 mod read;
 pub mod reference;
@@ -21,9 +23,10 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, filter, registry, select};
+use crate::{checks, dns, filter, handover, registry, select, tls};
 
 pub use rooms::node_address;
+pub use value::http_listen;
 
 /// Everything that can be configured; a new one holds the defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,7 @@ pub struct Config {
     pub data: Data,
     pub dns: Dns,
     pub http: Http,
+    pub https: Https,
     pub checks: checks::Config,
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
@@ -52,6 +56,10 @@ pub struct Config {
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
     pub services: Vec<(Instance, Vec<Check>)>,
+    /// Checks of our own node that the files own.
+    pub node_checks: Vec<Check>,
+    /// What is not wrong, and should be known.
+    pub warnings: Vec<String>,
 }
 
 /// Where definitions are kept.
@@ -84,12 +92,16 @@ pub struct Dns {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     pub listen: Vec<SocketAddr>,
+    /// Paths of Unix sockets.
+    pub unix: Vec<PathBuf>,
+    pub unix_access: handover::unix::Access,
     pub allowed_hosts: Vec<String>,
     pub body_max: usize,
     pub connections_max: usize,
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
+    pub import_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -103,6 +115,51 @@ pub struct Locality {
     pub clients: select::near::Clients,
     /// Whose word on the network of its clients is taken (RFC 7871).
     pub client_subnet_from: Vec<IpNet>,
+}
+
+/// `[https]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Https {
+    pub listen: Vec<SocketAddr>,
+    /// Empty paths are absent ones.
+    pub files: tls::Files,
+    pub handshake_wait: Duration,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
+}
+
+/// Something that `[http] listen` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Https {
+    fn check(&self) -> Option<String> {
+        let tls::Files { cert, key, client_ca, client_crl, .. } = &self.files;
+        let none = |path: &Path| path.as_os_str().is_empty();
+        if !self.listen.is_empty() && (none(cert) || none(key)) {
+            return Some("[https] listen needs cert_file and key_file".to_owned());
+        }
+        let lone = client_crl.is_some() && client_ca.is_none();
+        lone.then(|| {
+            "[https] client_crl_file needs client_ca_file: else no client shows a certificate".to_owned()
+        })
+    }
+}
+
+impl Http {
+    /// Puts these in place of what is listened on.
+    pub fn listen_on(&mut self, all: Vec<Listen>) {
+        (self.listen, self.unix) = (Vec::new(), Vec::new());
+        for one in all {
+            match one {
+                Listen::Tcp(address) => self.listen.push(address),
+                Listen::Unix(path) => self.unix.push(path),
+            }
+        }
+    }
 }
 
 /// One `[[zone]]`.
@@ -132,7 +189,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Reads files, or directories of `*.toml` files in the order of their names. A later file's key replaces an earlier one's;
+    /// Reads files, or directories of `*.toml` files and Consul's `*.json` in the order of their names. A later file's key replaces an earlier one's;
     /// services and zones add up. Errs with everything that is wrong.
     pub fn load(sources: &[PathBuf]) -> Result<Self, Vec<ConfigError>> {
         let (config, errors) = Self::read(sources);
@@ -149,14 +206,14 @@ impl Config {
                 Err(error) => errors.push(error),
             }
         }
-        // Services need what stands in any of the files (the node's name, whether scripts run), so they come last.
+        // Definitions need what stands in any of the files (the node's name, whether scripts run), so they come last.
         let mut later = Vec::new();
         for (file, text) in &texts {
-            later.extend(read::keys(&mut config, file, text, &mut errors));
+            let is = |kind: &str| file.extension().is_some_and(|extension| extension == kind);
+            let keys = if is("json") { consul::keys } else { read::keys };
+            later.extend(keys(&mut config, file, text, &mut errors));
         }
-        for tables in later {
-            read::services(&mut config, tables, &mut errors);
-        }
+        definitions::take(&mut config, later, &mut errors);
         errors.extend(config.check().into_iter().map(|reason| {
             let file = sources.first().cloned().unwrap_or_default();
             ConfigError { file, line: 0, reason }
@@ -174,11 +231,15 @@ impl Config {
                 wrong.push(format!("[dns] {domain} is named twice among domain and alt_domains"));
             }
         }
-        for (list, name) in [(&self.dns.listen, "[dns] listen"), (&self.http.listen, "[http] listen")] {
-            if list.is_empty() {
-                wrong.push(format!("{name} is empty: name at least one address"));
-            }
+        if self.dns.listen.is_empty() {
+            wrong.push("[dns] listen is empty: name at least one address".to_owned());
         }
+        if self.http.listen.is_empty() && self.http.unix.is_empty() && self.https.listen.is_empty() {
+            wrong.push(
+                "[http] listen is empty, and so is [https] listen: name at least one address".to_owned(),
+            );
+        }
+        wrong.extend(self.https.check());
         wrong
     }
 
@@ -189,6 +250,7 @@ impl Config {
             instance.node = name.clone();
             checks.iter_mut().for_each(|check| check.node = name.clone());
         }
+        self.node_checks.iter_mut().for_each(|check| check.node = name.clone());
     }
 
     /// All domains that live names stand in, the main one first.
@@ -220,16 +282,31 @@ impl Default for Config {
             },
             http: Http {
                 listen: Vec::new(),
+                unix: Vec::new(),
+                unix_access: Default::default(),
                 allowed_hosts: Vec::new(),
                 body_max: 0,
                 connections_max: 0,
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
+                import_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,
             },
-            checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
+            https: Https {
+                listen: Vec::new(),
+                files: Default::default(),
+                handshake_wait: Duration::ZERO,
+                handshakes_max: 0,
+                handshakes_per_client_max: 0,
+            },
+            checks: checks::Config {
+                in_flight_max: 0,
+                kept_max: 0,
+                names_max: 0,
+                ..checks::Config::default()
+            },
             forward: None,
             locality: Locality::default(),
             limits: registry::Limits::default(),
@@ -238,6 +315,8 @@ impl Default for Config {
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
+            node_checks: Vec::new(),
+            warnings: Vec::new(),
         };
         keys::set_defaults(&mut config);
         config
@@ -256,7 +335,13 @@ fn files(source: &Path) -> Result<Vec<(PathBuf, String)>, ConfigError> {
         let entries = std::fs::read_dir(source).map_err(|e| failed(source, e))?;
         let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| failed(source, e))?;
         paths = entries.into_iter().map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        let is = |path: &Path, kind: &str| path.extension().is_some_and(|extension| extension == kind);
+        if let Some(hcl) = paths.iter().find(|path| is(path, "hcl")) {
+            // It may define services, or close what would be open without it.
+            let reason = "HCL is not read: write it as JSON, which Consul reads as well, or keep it out of this directory";
+            return Err(ConfigError { file: hcl.clone(), line: 0, reason: reason.to_owned() });
+        }
+        paths.retain(|path| is(path, "toml") || is(path, "json"));
         paths.sort();
     }
     let read = |path: PathBuf| match std::fs::read_to_string(&path) {

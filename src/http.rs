@@ -21,12 +21,16 @@ mod connection;
 mod decode;
 mod definition;
 mod error;
+mod faces;
 mod guard;
 mod health;
+mod listener;
 mod listing;
 mod members;
 mod near;
+mod openapi;
 mod ops;
+mod parked;
 mod prepared;
 mod query;
 mod route;
@@ -42,7 +46,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -55,8 +58,12 @@ use crate::telemetry::Metrics;
 
 pub use agent_control::Asked;
 pub use agent_self::Shown;
-pub use caller::Peer;
-pub use definition::service_of_file;
+pub use caller::{Over, Peer};
+pub use connection::Open;
+pub use definition::{check_of_file, service_of_file};
+pub use faces::Faces;
+pub use listener::Listener;
+pub use openapi::document as openapi;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -78,12 +85,18 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
+    /// How long a handshake of TLS may take.
+    pub handshake_wait: Duration,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
+    /// How long an import may be.
+    pub import_octets_max: usize,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
     pub shown: Shown,
-    /// How large an expression of `?filter=` may be.
-    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -91,14 +104,17 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Connections of all listeners.
+    pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    pub faces: Faces,
     /// To whoever runs the server.
     pub asked: mpsc::Sender<Asked>,
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
-pub async fn serve(listener: TcpListener, state: Arc<State>) {
+pub async fn serve(listener: Listener, state: Arc<State>) {
     let routes = routes(state.clone());
     connection::accept(listener, routes, state).await;
 }
@@ -118,7 +134,9 @@ fn routes(state: Arc<State>) -> Router {
         .merge(health::routes())
         .merge(prepared::routes())
         .merge(status::routes())
+        .merge(openapi::routes())
         .merge(ops::routes())
+        .merge(faces::routes())
         .fallback(unserved::not_found)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
@@ -146,10 +164,14 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
+            handshake_wait: Duration::from_secs(10),
+            handshakes_max: 10,
+            handshakes_per_client_max: 10,
+            import_octets_max: 1 << 20,
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),
-            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }
