@@ -107,6 +107,16 @@ pub struct Http {
     pub monitor_lines_max: usize,
 }
 
+/// `[locality]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Locality {
+    /// Where this server is.
+    pub own: Option<crate::model::Locality>,
+    pub clients: select::near::Clients,
+    /// Whose word on the network of its clients is taken (RFC 7871).
+    pub client_subnet_from: Vec<IpNet>,
+}
+
 /// `[https]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Https {
@@ -150,16 +160,6 @@ impl Http {
             }
         }
     }
-}
-
-/// `[locality]`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Locality {
-    /// Where this server is.
-    pub own: Option<crate::model::Locality>,
-    pub clients: select::near::Clients,
-    /// Whose word on the network of its clients is taken (RFC 7871).
-    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// One `[[zone]]`.
