@@ -36,7 +36,7 @@ const NEVER: [(&str, &str); 27] = [
 ];
 
 /// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 2] = ["/v1/acl", "/v1/query"];
+const NOT_YET: [&str; 1] = ["/v1/acl"];
 
 /// 404, with the reason.
 pub(super) async fn not_found(uri: Uri) -> Error {
