@@ -21,6 +21,7 @@ const WRONG: &[Answer] = &[failure(
         "raft apply failed: ",
         "failed prepared query lookup: ",
         "Bad limit: ",
+        "Cannot modify non-existent prepared query: ",
     ],
 )];
 const BUSY: &[Answer] = &[answer(429, "Too many blocking queries wait.", Form::Text)];
