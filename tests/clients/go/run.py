@@ -93,19 +93,6 @@ def watches(report):
         watch_a_kill(report, scene, process, "go-watches", AGENT)
 
 
-def operator(report):
-    """What operators call: members, metrics, the log, reloading, force-leave, and leaving last"""
-    binary = build_go("operator", "go-operator")
-    with Network() as network:
-        host = network.host("one")
-        with Rollcall(host, "--node", "n1", requests=True) as server:
-            report.program(Process(host, [binary], name="go-operator"))
-            Requests(server).compare(report, "go-operator", agent=AGENT)
-            # The log of a server that has ended is compared with nothing.
-            report.program(Process(host, [binary, "leave"], name="go-leave"))
-            report.equal(server.process.wait(30), 0, "the server has ended, with status 0")
-
-
 def resolver(report):
     """Go's net.Resolver, without cgo"""
     binary = build_go("resolve", "go-resolve")
