@@ -11,6 +11,7 @@ mod register;
 mod restart;
 mod serve;
 mod show;
+mod store;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
     Restore(backup::RestoreArguments),
+    /// Change how a stopped server's definitions are encrypted
+    Store(store::Arguments),
     /// Print the version
     Version,
 }
@@ -78,6 +81,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Store(arguments) => store::run(&arguments),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, handover, registry, tls};
+use crate::{checks, dns, handover, registry, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: registry::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
+    /// What the store is encrypted with.
+    pub store_key: store::KeySource,
     pub log: logs::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
@@ -285,6 +287,7 @@ impl Default for Config {
             forward: None,
             limits: registry::Limits::default(),
             cache_octets: 0,
+            store_key: Default::default(),
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),

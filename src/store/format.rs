@@ -25,11 +25,16 @@ pub(super) const COMMITTED: &str = "committed";
 pub(super) const NODE_ID: &str = "node_id";
 pub(super) const FORMAT: &str = "format";
 pub(super) const JOURNAL: &str = "journal";
+/// Of an encrypted file: what its keys are derived with, and what names the operator's key.
+pub(super) const SALT: &str = "salt";
+pub(super) const KEY_CHECK: &str = "key_check";
 
 /// The version of values that is written, and the highest that is read.
 pub(super) const VERSION: u32 = 2;
 /// The version of the file: 3 since its last changes may be in a journal alone, which an older rollcall would pass over.
 pub(super) const FILE: u32 = 3;
+/// What is added to that of an encrypted file ([`seal`](super::seal)): who knows of no encryption refuses it as too new.
+pub(super) const SEALED: u128 = 100;
 /// The first octet of a value of version 1.
 const JSON: u8 = b'{';
 

@@ -27,6 +27,7 @@ mod readme;
 mod request_log;
 mod restart;
 mod rfc;
+mod sealed;
 mod server;
 mod store;
 mod targets;
