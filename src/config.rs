@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, handover, registry, store, tls};
+use crate::{checks, dns, filter, handover, registry, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -44,6 +44,8 @@ pub struct Config {
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
     pub limits: registry::Limits,
+    /// Of `?filter=` expressions.
+    pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
     /// What the store is encrypted with.
@@ -286,6 +288,7 @@ impl Default for Config {
             },
             forward: None,
             limits: registry::Limits::default(),
+            filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
             store_key: Default::default(),
             log: logs::Config::default(),

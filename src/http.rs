@@ -24,12 +24,18 @@ mod error;
 mod guard;
 mod health;
 mod listener;
+mod listing;
+mod members;
 mod ops;
+mod parked;
+mod prepared;
 mod query;
 mod route;
+mod selectors;
 mod shape;
 mod status;
 mod unserved;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +47,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
+use crate::select;
 use crate::telemetry::Metrics;
 
 pub use agent_control::Asked;
@@ -59,6 +67,8 @@ pub struct Config {
     pub node: NodeName,
     pub node_id: Uuid,
     pub datacenter: String,
+    /// What answers depend on beside the registry, as in DNS.
+    pub settings: select::Settings,
     /// Host names, beside our node's and localhost, under which we may be asked.
     pub allowed_hosts: Vec<String>,
     /// Whether script checks may be registered.
@@ -70,6 +80,8 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
     /// How long a handshake of TLS may take.
     pub handshake_wait: Duration,
     pub handshakes_max: usize,
@@ -112,6 +124,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
+        .merge(prepared::routes())
         .merge(status::routes())
         .merge(ops::routes())
         .fallback(unserved::not_found)
@@ -127,6 +140,11 @@ impl Config {
             node: NodeName::parse("n1").unwrap(),
             node_id: Uuid::nil(),
             datacenter: "dc1".into(),
+            settings: select::Settings {
+                ttl_ceiling: Duration::from_secs(5),
+                service_ttl: Vec::new(),
+                a_limit: Vec::new(),
+            },
             allowed_hosts: Vec::new(),
             script_checks: false,
             body_octets_max: 1 << 20,
@@ -134,6 +152,7 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
             handshake_wait: Duration::from_secs(10),
             handshakes_max: 10,
             handshakes_per_client_max: 10,

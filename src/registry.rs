@@ -16,6 +16,7 @@ mod own;
 mod plan;
 #[cfg(test)]
 mod properties;
+mod queries;
 mod resume;
 pub mod snapshot;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::telemetry::metrics::Kind;
 
 pub use command::{Caller, Command, Refused};
 pub use limits::Limits;
+pub use queries::QueryEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 pub use watch::Topic;
 

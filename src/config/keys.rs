@@ -497,8 +497,18 @@ pub const KEYS: &[Key] = &[
         "definition_octets_max",
         "131072",
         RELOADS,
-        "Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.",
+        "Octets of one definition (a node, an instance, a check or a prepared query) as it is stored: what no limit of its own bounds.",
         |c, v| c.limits.definition_octets_max = value::count(v)?
+    ),
+    key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "query_regexp_octets_max",
+        "262144",
+        RELOADS,
+        "Memory that the regular expression of one prepared query template may take, once compiled.",
+        |c, v| c.limits.query_regexp_octets_max = value::count(v)?
     ),
     key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
         .limits
@@ -508,6 +518,18 @@ pub const KEYS: &[Key] = &[
         .limits
         .queue_max =
         value::count(v)?),
+    key!("limits", "filter_octets_max", "16384", RELOADS, "Octets of a `?filter=` expression.", |c, v| c
+        .filter
+        .octets_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "filter_matches_max",
+        "256",
+        RELOADS,
+        "Comparisons in a `?filter=` expression.",
+        |c, v| c.filter.matches_max = value::count(v)?
+    ),
     key!("limits", "commits_waiting_max", "4096", RELOADS, "Changes that wait for the disk.", |c, v| c
         .limits
         .commits_waiting_max =

@@ -32,15 +32,20 @@ impl Config {
                 domains: self.domains(),
                 datacenter: self.datacenter.clone(),
                 own_node: self.node_name.folded().to_owned(),
-                settings: select::Settings {
-                    ttl_ceiling: self.dns.ttl,
-                    service_ttl: self.dns.service_ttl.clone(),
-                    a_limit: self.dns.a_limit.clone(),
-                },
+                settings: self.select_settings(),
             },
             payload: self.dns.payload,
             tcp: self.dns.tcp,
             forward_for: self.forward.as_ref().map_or_else(Vec::new, |forward| forward.allow.clone()),
+        }
+    }
+
+    /// What answers depend on beside the registry.
+    fn select_settings(&self) -> select::Settings {
+        select::Settings {
+            ttl_ceiling: self.dns.ttl,
+            service_ttl: self.dns.service_ttl.clone(),
+            a_limit: self.dns.a_limit.clone(),
         }
     }
 
@@ -67,6 +72,7 @@ impl Config {
             node: self.node_name.clone(),
             node_id,
             datacenter: self.datacenter.clone(),
+            settings: self.select_settings(),
             allowed_hosts: self.http.allowed_hosts.clone(),
             script_checks: self.checks.script,
             body_octets_max: self.http.body_max,
@@ -74,6 +80,7 @@ impl Config {
             connections_per_client_max: self.http.connections_per_client_max,
             idle: self.http.idle,
             body_wait: self.http.body_wait,
+            filter: self.filter,
             handshake_wait: self.https.handshake_wait,
             handshakes_max: self.https.handshakes_max,
             handshakes_per_client_max: self.https.handshakes_per_client_max,

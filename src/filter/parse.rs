@@ -243,7 +243,7 @@ impl Parser<'_> {
     /// A decimal number, as it stands.
     fn number(&mut self) -> Result<String, Fault> {
         let rest = self.rest();
-        let length = rest.find(|c| matches!(c, ' ' | '\t' | '\r' | '\n' | ')')).unwrap_or(rest.len());
+        let length = rest.find([' ', '\t', '\r', '\n', ')']).unwrap_or(rest.len());
         let text = rest.get(..length).unwrap_or("");
         let digits = text.strip_prefix('-').unwrap_or(text);
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -273,8 +273,10 @@ impl Parser<'_> {
             match chars.next() {
                 None => return Err(self.fault("Unterminated string literal")),
                 Some('"') => {
+                    let text = String::from_utf8(octets);
+                    let text = text.map_err(|_| self.fault("invalid syntax: not UTF-8"))?;
                     self.at = self.text.len() - chars.as_str().len();
-                    return String::from_utf8(octets).map_err(|_| self.fault("invalid syntax: not UTF-8"));
+                    return Ok(text);
                 }
                 Some('\n') => return Err(self.fault("invalid syntax: a line end in a string literal")),
                 Some('\\') => {

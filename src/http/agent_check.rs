@@ -15,6 +15,7 @@ use super::definition::{CHECK, CheckBody, Context};
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, Done, Rest, Whole, get, put};
+use super::selectors::{self, listed};
 use super::shape;
 use crate::model::{CheckId, InstanceId, Origin, Status};
 use crate::registry::{Caller, Command};
@@ -44,10 +45,12 @@ async fn checks(
     params: Params,
 ) -> Result<Response, Error> {
     params.check_read(&state.config.load().datacenter)?;
+    let filter = params.filter(selectors::CHECK, &state)?;
     let snapshot = state.registry.load();
     let node = snapshot.node(caller.node.folded());
     let all = node.into_iter().flat_map(|node| shape::agent_checks(node));
-    let shown: BTreeMap<String, _> = all.map(|check| (check.check_id.clone(), check)).collect();
+    let shown = all.filter(|check| listed(filter.as_ref(), check));
+    let shown: BTreeMap<String, _> = shown.map(|check| (check.check_id.to_string(), check)).collect();
     Ok(route::json(&shown))
 }
 

@@ -1,13 +1,16 @@
 //! Blocking queries: a read that waits for its topic to change.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use serde::Serialize;
 
 use super::State;
 use super::error::Error;
+use super::listing::Listing;
+use super::parked;
 use super::query::Params;
 use super::route::json;
 use crate::registry::{Snapshot, Topic};
@@ -24,20 +27,35 @@ pub(super) async fn answer<T: Serialize>(
     topic: &Topic,
     build: impl FnOnce(&Snapshot) -> Result<T, Error>,
 ) -> Result<Response, Error> {
+    let snapshot = waited(state, params, topic).await?;
+    Ok(with_headers(json(&build(&snapshot)?), &snapshot, topic, params))
+}
+
+/// The same for a listing, which is written while it is sent.
+pub(super) async fn list(
+    state: &State,
+    params: &Params,
+    topic: &Topic,
+    build: impl FnOnce(&Arc<Snapshot>) -> Listing,
+) -> Result<Response, Error> {
+    let snapshot = waited(state, params, topic).await?;
+    let response = build(&snapshot).into_response().await;
+    Ok(with_headers(response, &snapshot, topic, params))
+}
+
+/// The snapshot to answer from, when it is time.
+pub(super) async fn waited(state: &State, params: &Params, topic: &Topic) -> Result<Arc<Snapshot>, Error> {
     params.check_read(&state.config.load().datacenter)?;
     let (index, wait) = params.blocking()?;
-    let snapshot = if index == 0 {
-        state.registry.snapshot()
-    } else {
-        let wait = with_jitter(wait, rand::random());
-        tokio::select! {
-            woken = state.registry.wait(topic, index, wait) => woken?,
-            () = state.shutdown.cancelled() => state.registry.snapshot(),
-        }
-    };
-    let mut response = json(&build(&snapshot)?).into_response();
-    put_headers(response.headers_mut(), snapshot.index_of(topic), params.consistency());
-    Ok(response)
+    if index == 0 {
+        return Ok(state.registry.snapshot());
+    }
+    let wait = with_jitter(wait, rand::random());
+    parked::will_take_long();
+    tokio::select! {
+        woken = state.registry.wait(topic, index, wait) => Ok(woken?),
+        () = state.shutdown.cancelled() => Ok(state.registry.snapshot()),
+    }
 }
 
 /// The wait that counts: at most the maximum, and up to a sixteenth longer, so that clients that came
@@ -47,12 +65,33 @@ pub(super) fn with_jitter(wait: Option<Duration>, chance: u32) -> Duration {
     wait + (wait / 16).mul_f64(f64::from(chance) / f64::from(u32::MAX))
 }
 
-fn put_headers(headers: &mut HeaderMap, index: u64, consistency: &'static str) {
+/// Adds what Consul says of a read.
+pub(super) fn with_headers(
+    mut response: Response,
+    snapshot: &Snapshot,
+    topic: &Topic,
+    params: &Params,
+) -> Response {
+    put_headers(response.headers_mut(), snapshot.index_of(topic), params.consistency());
+    cache_headers(response, params)
+}
+
+pub(super) fn put_headers(headers: &mut HeaderMap, index: u64, consistency: &'static str) {
     headers.insert("x-consul-index", HeaderValue::from(index));
     headers.insert("x-consul-lastcontact", HeaderValue::from_static("0"));
     headers.insert("x-consul-knownleader", HeaderValue::from_static("true"));
     headers.insert("x-consul-query-backend", HeaderValue::from_static("blocking-query"));
     headers.insert("x-consul-effective-consistency", HeaderValue::from_static(consistency));
+}
+
+/// What `?cached` asks for. We answer from memory that is always current: what an agent's cache would give is a hit of age 0.
+pub(super) fn cache_headers(mut response: Response, params: &Params) -> Response {
+    if params.has("cached") {
+        let headers = response.headers_mut();
+        headers.insert("x-cache", HeaderValue::from_static("HIT"));
+        headers.insert(header::AGE, HeaderValue::from_static("0"));
+    }
+    response
 }
 
 #[cfg(test)]

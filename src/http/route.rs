@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::State;
 use super::access::Access;
 use super::error::Error;
+use super::wrap::{self, Wishes};
 
 /// A path that is read: GET, HEAD and OPTIONS.
 pub(super) fn get<H, T>(handler: H) -> MethodRouter<Arc<State>>
@@ -39,12 +40,16 @@ where
 }
 
 /// OPTIONS, and 405 for all other methods.
-fn with_rest(methods: MethodRouter<Arc<State>>, allow: &'static str) -> MethodRouter<Arc<State>> {
+pub(super) fn with_rest(methods: MethodRouter<Arc<State>>, allow: &'static str) -> MethodRouter<Arc<State>> {
     let allowed = move || [(header::ALLOW, allow)];
-    methods.options(move || async move { allowed() }).fallback(move |method: Method| async move {
-        let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("method {method} not allowed"));
-        (allowed(), error).into_response()
-    })
+    let other = move |method: Method| async move { method_not_allowed(&method, allow) };
+    methods.options(move || async move { allowed() }).fallback(other)
+}
+
+/// 405, with the methods that there are.
+pub(super) fn method_not_allowed(method: &Method, allow: &'static str) -> Response {
+    let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("method {method} not allowed"));
+    ([(header::ALLOW, allow)], error).into_response()
 }
 
 /// The rest of the path behind a route's fixed part, decoded once: ids may hold an encoded (or plain) `/`. Empty when there
@@ -144,22 +149,21 @@ pub(super) fn json(value: &impl Serialize) -> Response {
     Json(value).into_response()
 }
 
-/// The last step of every answer: the headers that all have, `?pretty`, and the count.
+/// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
     let (begun, access) = (Instant::now(), Access::begin(&request));
     let pretty = request
         .uri()
         .query()
         .is_some_and(|query| query.split('&').any(|pair| pair == "pretty" || pair.starts_with("pretty=")));
+    let wishes = Wishes { pretty, gzip: wrap::takes_gzip(request.headers()) };
     let family = family(request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert("x-consul-default-acl-policy", HeaderValue::from_static("allow"));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if pretty {
-        response = prettied(response).await;
-    }
+    response = wrap::wrap(response, wishes).await;
     if let Some(access) = access {
         access.answered(response.status().as_u16());
     }
@@ -172,38 +176,16 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
 
 /// The first parts of a path, from a fixed set.
 fn family(path: &str) -> &'static str {
-    const FAMILIES: [&str; 8] = [
+    const FAMILIES: [&str; 9] = [
         "/v1/agent/service",
         "/v1/agent/check",
         "/v1/agent",
         "/v1/catalog",
         "/v1/health",
+        "/v1/query",
         "/v1/status",
         "/v1/rollcall",
         "/metrics",
     ];
     FAMILIES.into_iter().find(|family| path.starts_with(family)).unwrap_or("other")
-}
-
-/// Four spaces and a line end, as Consul indents.
-async fn prettied(response: Response) -> Response {
-    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/json");
-    if !json {
-        return response;
-    }
-    let (mut parts, body) = response.into_parts();
-    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let bytes = body.to_bytes();
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
-        return Response::from_parts(parts, Body::from(bytes));
-    };
-    let mut out = Vec::new();
-    let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, format);
-    if value.serialize(&mut serializer).is_err() {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
-    out.push(b'\n');
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from(out))
 }

@@ -5,7 +5,7 @@ use axum::http::Uri;
 use super::error::Error;
 
 /// Parts of Consul's API that are not discovery.
-const NEVER: [(&str, &str); 16] = [
+const NEVER: [(&str, &str); 20] = [
     ("/v1/kv", "the key/value store"),
     ("/v1/session", "sessions and locks"),
     ("/v1/event", "user events"),
@@ -20,19 +20,16 @@ const NEVER: [(&str, &str); 16] = [
     ("/v1/exported-services", "cluster peering"),
     ("/v1/internal", "the interface of Consul's own web page"),
     ("/v1/agent/connect", "the service mesh"),
+    ("/v1/catalog/connect", "the service mesh"),
+    ("/v1/catalog/gateway-services", "the service mesh"),
+    ("/v1/health/connect", "the service mesh"),
+    ("/v1/health/ingress", "the service mesh"),
     ("/v1/agent/token", "agent tokens"),
     ("/v1/agent/join", "joining other servers"),
 ];
 
 /// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 6] = [
-    "/v1/acl",
-    "/v1/query",
-    "/v1/catalog/connect",
-    "/v1/catalog/gateway-services",
-    "/v1/health/connect",
-    "/v1/health/ingress",
-];
+const NOT_YET: [&str; 1] = ["/v1/acl"];
 
 /// 404, with the reason.
 pub(super) async fn not_found(uri: Uri) -> Error {

@@ -1,6 +1,8 @@
 //! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
 //! nothing.
 
+mod query;
+
 use std::io;
 use std::sync::Arc;
 
@@ -85,6 +87,8 @@ impl Planner<'_> {
             Command::CatalogDeregister { node, instance, check } => {
                 self.catalog_deregister(&node, instance, check, &mut plan)?;
             }
+            Command::PutQuery { query, new } => self.put_query(query, new, &mut plan)?,
+            Command::RemoveQuery { id } => self.remove_query(id, &mut plan)?,
             Command::SetFileDefinitions { instances, checks } => {
                 self.set_file(instances, checks, &mut plan)?;
             }
@@ -100,6 +104,7 @@ impl Planner<'_> {
                 Record::Node(node) => ("node", node.name.as_str()),
                 Record::Instance(instance) => ("service", instance.id.as_str()),
                 Record::Check(check) => ("check", check.id.as_str()),
+                Record::Query(query) => ("prepared query", query.name.as_str()),
                 Record::Maintenance(_) => continue,
             };
             let mut octets = Count(0);
@@ -481,7 +486,7 @@ fn ambiguous(kind: &'static str, id: &str, nodes: &[NodeName]) -> Refused {
     Refused::Ambiguous { kind, id: id.to_owned(), nodes }
 }
 
-fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {
+pub(super) fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {
     if count > max {
         return Err(Refused::Limit { what: what.to_owned(), count, max, key });
     }

@@ -92,6 +92,9 @@ fn contents(transaction: &ReadTransaction) -> Result<Contents, StoreError> {
         nodes.append(&mut part);
         statuses.append(&mut of);
     }
+    for kind in format::APART {
+        nodes.append(&mut Part::whole(transaction)?.records(kind, &mut Reader::default())?);
+    }
     Ok((nodes, statuses))
 }
 
@@ -106,16 +109,15 @@ fn sealed(transaction: &ReadTransaction, seal: &Seal) -> Result<Contents, StoreE
     Ok((records, statuses))
 }
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Keys and values of a table, decrypted, in the order of the keys.
-fn opened(
-    transaction: &ReadTransaction,
-    place: Place,
-    seal: &Seal,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+fn opened(transaction: &ReadTransaction, place: Place, seal: &Seal) -> Result<Vec<Pair>, StoreError> {
     let table = if matches!(place, Place::Record) { RECORDS } else { STATUSES };
     // Parts by the first octet of a key.
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    let work = || -> Result<Vec<Pair>, StoreError> {
         let table = transaction.open_table(table).map_err(|e| broken(e.into()))?;
         let mut found = Vec::new();
         loop {

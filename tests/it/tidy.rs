@@ -16,7 +16,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
-    ("config", &["model", "registry", "select", "dns", "http", "checks", "store", "handover", "tls"]),
+    (
+        "config",
+        &["model", "registry", "select", "dns", "http", "checks", "store", "filter", "handover", "tls"],
+    ),
     ("handover", &[]),
     ("cli", &["config", "model", "store", "handover", "tls"]),
 ];
