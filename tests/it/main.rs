@@ -35,6 +35,7 @@ mod reads;
 mod request_log;
 mod restart;
 mod rfc;
+mod sealed;
 mod server;
 mod store;
 mod targets;
