@@ -6,6 +6,8 @@
 mod api;
 mod backup;
 mod check_config;
+mod export;
+mod import;
 mod place;
 mod register;
 mod restart;
@@ -48,6 +50,12 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
     Restore(backup::RestoreArguments),
+    /// Write the whole registry of a running server as one JSON document
+    Export(export::Arguments),
+    /// Take in an export, or the catalog of a running Consul
+    Import(import::Arguments),
+    /// Print the OpenAPI document of all that the server serves over HTTP
+    Openapi,
     /// Change how a stopped server's definitions are encrypted
     Store(store::Arguments),
     /// Print the version
@@ -81,6 +89,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Openapi => say(format_args!("{:#}", crate::openapi())),
         Command::Store(arguments) => store::run(&arguments),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }

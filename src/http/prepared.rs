@@ -1,13 +1,11 @@
 //! `/v1/query`: prepared queries.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State as Extract;
-use axum::http::Method;
-use axum::http::header::HeaderMap;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,9 +13,9 @@ use uuid::Uuid;
 
 use super::State;
 use super::blocking::{answer, put_headers};
-use super::caller::Whose;
 use super::decode::{Kind, Shape, decode};
 use super::error::Error;
+use super::near::Near;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole};
 use super::shape;
@@ -25,16 +23,32 @@ use crate::model::name::NAME_OCTETS_MAX;
 use crate::model::query::{Failover, FailoverTarget, Terms, Wanted};
 use crate::model::{PreparedQuery, ServiceName, duration};
 use crate::registry::{Command, QueryEntry, Snapshot, Topic};
-use crate::select::near::Origin;
-use crate::select::{World, order, query as execution};
+use crate::select::{order, query as execution};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     let all = axum::routing::get(list).post(create);
     let one = axum::routing::get(read).put(update).delete(remove);
     Router::new()
         .route("/v1/query", route::with_rest(all, "OPTIONS,GET,POST"))
-        .route("/v1/query/", route::with_rest(one.clone(), "OPTIONS,GET,PUT,DELETE"))
-        .route("/v1/query/{*rest}", route::with_rest(one, "OPTIONS,GET,PUT,DELETE"))
+        .route("/v1/query/", route::with_rest(one.clone(), ONE))
+        .route("/v1/query/{*rest}", one.options(allowed).fallback(other))
+}
+
+/// The methods of one query.
+const ONE: &str = "OPTIONS,GET,PUT,DELETE";
+
+/// Those of a path: executions and explanations are read alone.
+fn methods(rest: &str) -> &'static str {
+    let read = rest.ends_with("/execute") || rest.ends_with("/explain");
+    if read { "OPTIONS,GET" } else { ONE }
+}
+
+async fn allowed(Rest(rest): Rest) -> Response {
+    [(header::ALLOW, methods(&rest))].into_response()
+}
+
+async fn other(Rest(rest): Rest, method: Method) -> Response {
+    route::method_not_allowed(&method, methods(&rest))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,7 +120,7 @@ const fn shape(fields: &'static [(&'static str, Kind)]) -> Shape {
     Shape { fields, aliases: &[], lax: false }
 }
 
-const BODY: Shape = shape(&[
+pub(super) const BODY: Shape = shape(&[
     ("ID", Kind::Plain),
     ("Name", Kind::Plain),
     ("Session", Kind::Plain),
@@ -312,10 +326,10 @@ async fn remove(
     Ok(Done::default().into_response())
 }
 
-/// Executions and explanations are read.
+/// Whether a path has no such method.
 fn only_read(rest: &str, method: &Method) -> Option<Response> {
-    let read = rest.ends_with("/execute") || rest.ends_with("/explain");
-    read.then(|| route::method_not_allowed(method, "OPTIONS,GET"))
+    let allowed = methods(rest);
+    (allowed != ONE).then(|| route::method_not_allowed(method, allowed))
 }
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
@@ -328,12 +342,11 @@ async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Res
 async fn read(
     Extract(state): Extract<Arc<State>>,
     Rest(rest): Rest,
-    whose: Whose,
+    near: Near,
     params: Params,
-    headers: HeaderMap,
 ) -> Result<Response, Error> {
     if let Some(name) = rest.strip_suffix("/execute") {
-        return execute(&state, name, &whose, &params, &headers);
+        return execute(&state, name, &near, &params);
     }
     if let Some(name) = rest.strip_suffix("/explain") {
         return explain(&state, name, &params);
@@ -366,13 +379,7 @@ fn explain(state: &State, id_or_name: &str, params: &Params) -> Result<Response,
     Ok(with_headers(&told, index, params))
 }
 
-fn execute(
-    state: &State,
-    id_or_name: &str,
-    whose: &Whose,
-    params: &Params,
-    headers: &HeaderMap,
-) -> Result<Response, Error> {
+fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Result<Response, Error> {
     let config = state.config.load_full();
     params.check_read(&config.datacenter)?;
     let limit = limit(params)?;
@@ -380,16 +387,10 @@ fn execute(
         return Err(Error::bad("?connect is not served: Rollcall does discovery, not the service mesh"));
     }
     let snapshot = state.registry.snapshot();
-    let world = World { snapshot: &snapshot, settings: &config.settings };
     let query = execution::rendered(find(&snapshot, id_or_name)?, id_or_name);
-    let near = params.get("near").filter(|near| !near.is_empty()).unwrap_or(&query.service.near);
-    let agent = || {
-        let node = snapshot.node(whose.caller.node.folded());
-        node.map(|node| Origin::of_node(node)).unwrap_or_default()
-    };
-    let address = || client(headers, whose).map_or_else(agent, |ip| Origin::of_address(world, ip));
-    let origin = execution::origin(world, near, agent, address);
-    let known = execution::execute(world, &query, origin.as_ref());
+    let wanted = if near.text.is_empty() { &query.service.near } else { &near.text };
+    let origin = near.origin(&snapshot, wanted);
+    let known = execution::execute(near.world(&snapshot), &query, origin.as_ref());
     let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
     order::shuffle(&mut chosen, rand::random());
     chosen.truncate(limit);
@@ -407,13 +408,6 @@ fn execute(
     });
     finish(&mut told, index, params);
     Ok(with_headers(&told, index, params))
-}
-
-/// The address of the client: what a proxy says that passes it on, else whoever is connected. None for this machine.
-fn client(headers: &HeaderMap, whose: &Whose) -> Option<IpAddr> {
-    let said = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    let said = said.and_then(|list| list.split(',').next()?.trim().parse().ok());
-    said.or(whose.caller.address)
 }
 
 fn limit(params: &Params) -> Result<usize, Error> {

@@ -114,6 +114,19 @@ async fn self_members_version_and_host_have_what_clients_read() {
     assert_eq!([&tags["role"], &tags["dc"], &tags["acls"], &tags["segment"]], ["consul", "dc1", "0", ""]);
     assert!(tags["build"].as_str().unwrap().contains(":rollcall-"), "{tags}");
     assert_eq!(server.get("/v1/agent/members?segment=other").await.text(), "[]");
+    for (filter, count) in [
+        ("Name == n1", 1),
+        ("Tags[\"dc\"] == dc1 and Status == 1", 1),
+        ("Tags.role == node", 0),
+        ("Port != 8301", 0),
+        ("x in Tags", 0),
+    ] {
+        let asked = filter.replace(' ', "%20").replace('"', "%22").replace(['[', ']'], "%5B");
+        let asked = asked.replacen("dc%22%5B", "dc%22%5D", 1);
+        let found = server.get(&format!("/v1/agent/members?filter={asked}")).await;
+        assert_eq!(found.json().as_array().unwrap().len(), count, "{filter}: {}", found.text());
+    }
+    assert_eq!(server.get("/v1/agent/members?filter=Nope%20==%20a").await.status, 500);
     let version = server.get("/v1/agent/version").await.json();
     assert_eq!(version["HumanVersion"], shown["Config"]["Version"]);
     let host = server.get("/v1/agent/host").await.json();
@@ -144,6 +157,14 @@ async fn metrics_come_as_consuls_json_and_as_prometheus_text() {
     let text = server.get("/v1/agent/metrics?format=prometheus").await;
     assert!(text.header("content-type").starts_with("text/plain"), "{}", text.header("content-type"));
     assert!(text.text().contains("\nrollcall_registry_instances 1\n"));
+}
+
+#[tokio::test]
+async fn metrics_are_streamed_a_line_each_the_first_at_once() {
+    let server = Configured::start("");
+    let line = Lines::of(&server, "/v1/agent/metrics/stream").await.until("Timestamp").await;
+    let shown: Value = serde_json::from_str(&line).unwrap();
+    assert!(!shown["Gauges"].as_array().unwrap().is_empty(), "{shown}");
 }
 
 #[tokio::test]

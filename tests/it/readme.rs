@@ -380,7 +380,12 @@ async fn the_table_of_paths_is_what_is_served() {
     // And the other way round: no route that the page passes over.
     let mut routes = 0;
     for entry in fs::read_dir(root().join("src/http")).unwrap() {
-        let code = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        // Routes stand in a family's own file.
+        if path.is_dir() {
+            continue;
+        }
+        let code = fs::read_to_string(path).unwrap();
         for rest in code.split(".route(\"").skip(1) {
             let route = rest.split(['"', '{']).next().unwrap();
             let listed =
