@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::Peer;
@@ -68,6 +69,10 @@ impl Drop for Place {
         }
     }
 }
+
+/// Ends a request's connection where it stands, for who sends to a client that does not read.
+#[derive(Debug, Clone)]
+pub(super) struct Cut(pub(super) CancellationToken);
 
 /// Accepts until the shutdown, then lets open requests end for a moment.
 pub(super) async fn accept(listener: TcpListener, routes: Router, state: Arc<State>) {
@@ -126,8 +131,11 @@ fn turn_away(stream: &TcpStream, key: &str, max: usize) {
 async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config, state: &State) {
     // Answers are small and wanted at once.
     let _ = stream.set_nodelay(true);
+    let cut = Cut(CancellationToken::new());
+    let cutting = cut.clone();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(cut.clone());
         let mut routes = routes.clone();
         async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
@@ -150,6 +158,7 @@ async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = cutting.0.cancelled() => return,
         () = last => {
             connection.as_mut().graceful_shutdown();
             connection.await
