@@ -36,7 +36,7 @@ enum Command {
     /// Check a configuration file: every error at once; exit status 1 if there is one
     CheckConfig(check_config::Arguments),
     /// Register a service, or take a new definition for it
-    Register(register::Arguments),
+    Register(Box<register::Arguments>),
     /// Take a service instance out
     Deregister(register::DeregisterArguments),
     /// List the services and how many of their instances are healthy
@@ -53,6 +53,8 @@ enum Command {
     Export(export::Arguments),
     /// Take in an export, or the catalog of a running Consul
     Import(import::Arguments),
+    /// Print the OpenAPI document of all that the server serves over HTTP
+    Openapi,
     /// Print the version
     Version,
 }
@@ -77,7 +79,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Restart(arguments) => restart::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
-        Command::Register(arguments) => register::register(arguments),
+        Command::Register(arguments) => register::register(*arguments),
         Command::Deregister(arguments) => register::deregister(&arguments),
         Command::Services(arguments) => show::services(&arguments),
         Command::Instances(arguments) => show::instances(&arguments),
@@ -86,6 +88,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
+        Command::Openapi => say(format_args!("{:#}", crate::openapi())),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

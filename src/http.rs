@@ -24,9 +24,14 @@ mod error;
 mod faces;
 mod guard;
 mod health;
+mod listener;
 mod listing;
 mod members;
+mod near;
+mod openapi;
 mod ops;
+mod parked;
+mod prepared;
 mod query;
 mod route;
 mod selectors;
@@ -41,7 +46,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -49,13 +53,17 @@ use uuid::Uuid;
 use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
+use crate::select;
 use crate::telemetry::Metrics;
 
 pub use agent_control::Asked;
 pub use agent_self::Shown;
-pub use caller::Peer;
+pub use caller::{Over, Peer};
+pub use connection::Open;
 pub use definition::{check_of_file, service_of_file};
 pub use faces::Faces;
+pub use listener::Listener;
+pub use openapi::document as openapi;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -64,6 +72,8 @@ pub struct Config {
     pub node: NodeName,
     pub node_id: Uuid,
     pub datacenter: String,
+    /// What answers depend on beside the registry, as in DNS.
+    pub settings: select::Settings,
     /// Host names, beside our node's and localhost, under which we may be asked.
     pub allowed_hosts: Vec<String>,
     /// Whether script checks may be registered.
@@ -75,6 +85,12 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
+    /// How long a handshake of TLS may take.
+    pub handshake_wait: Duration,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
     /// How long an import may be.
     pub import_octets_max: usize,
     /// Streams of changes at once, changes that are kept for them, and how long one may not be read.
@@ -85,8 +101,6 @@ pub struct Config {
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
     pub shown: Shown,
-    /// How large an expression of `?filter=` may be.
-    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -94,6 +108,8 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Connections of all listeners.
+    pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
     pub faces: Faces,
@@ -102,7 +118,7 @@ pub struct State {
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
-pub async fn serve(listener: TcpListener, state: Arc<State>) {
+pub async fn serve(listener: Listener, state: Arc<State>) {
     let routes = routes(state.clone());
     connection::accept(listener, routes, state).await;
 }
@@ -120,7 +136,9 @@ fn routes(state: Arc<State>) -> Router {
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
+        .merge(prepared::routes())
         .merge(status::routes())
+        .merge(openapi::routes())
         .merge(ops::routes())
         .merge(faces::routes())
         .fallback(unserved::not_found)
@@ -136,6 +154,13 @@ impl Config {
             node: NodeName::parse("n1").unwrap(),
             node_id: Uuid::nil(),
             datacenter: "dc1".into(),
+            settings: select::Settings {
+                ttl_ceiling: Duration::from_secs(5),
+                service_ttl: Vec::new(),
+                a_limit: Vec::new(),
+                nearest: Vec::new(),
+                clients: Default::default(),
+            },
             allowed_hosts: Vec::new(),
             script_checks: false,
             body_octets_max: 1 << 20,
@@ -143,6 +168,10 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
+            handshake_wait: Duration::from_secs(10),
+            handshakes_max: 10,
+            handshakes_per_client_max: 10,
             import_octets_max: 1 << 20,
             streams_max: 10,
             events_max: 100,
@@ -150,7 +179,6 @@ impl Config {
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),
-            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }

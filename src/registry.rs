@@ -17,6 +17,7 @@ mod own;
 mod plan;
 #[cfg(test)]
 mod properties;
+mod queries;
 mod resume;
 pub mod snapshot;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::telemetry::metrics::Kind;
 
 pub use command::{Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
+pub use queries::QueryEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 pub use watch::Topic;
 

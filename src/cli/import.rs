@@ -21,7 +21,7 @@ use hyper::{Method, Request};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::api::{Server, exchange};
+use super::api::Server;
 use super::block_on;
 use source::Source;
 use told::Told;
@@ -89,7 +89,7 @@ async fn import(arguments: &Arguments) -> anyhow::Result<Told> {
         u8::from(arguments.prune)
     );
     let request = Request::builder().method(Method::PUT).uri(path).body(body)?;
-    let sent = exchange(&arguments.server.server, request, PATIENCE).await;
+    let sent = arguments.server.exchange(request, PATIENCE).await;
     let read = reading.await.map_err(|e| anyhow!("reading broke off: {e}"))?;
     let mut told = match (read, &sent) {
         (Ok(told), _) => told,

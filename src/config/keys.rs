@@ -7,8 +7,10 @@ use toml::de::{DeTable, DeValue};
 use super::value::{self, Value};
 use super::{Config, Data};
 use crate::dns::forward;
-use crate::model::{Address, NodeName};
+use crate::model::{Address, Locality, NodeName};
+use crate::select::near::Clients;
 use crate::telemetry::logs;
+use crate::tls::Version;
 
 /// One key.
 pub struct Key {
@@ -159,6 +161,14 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "dns",
+        "nearest",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`: clients get their instances in the same zone, if at least so many are healthy there; else those in the same region, if there are as many; else all. See `[locality]`.",
+        |c, v| { c.dns.nearest = by_service(v, value::count)? }
+    ),
+    key!(
+        "dns",
         "udp_threads",
         "0",
         AT_START,
@@ -213,8 +223,24 @@ pub const KEYS: &[Key] = &[
         "listen",
         "[\"127.0.0.1:8500\"]",
         AT_START,
-        "Addresses for the HTTP API. There is no password: whoever reaches it can register.",
-        |c, v| { c.http.listen = value::list(v, value::listen)? }
+        "Addresses for the HTTP API in clear, and Unix sockets (`unix:///run/rollcall/api.sock`), whose callers act for this machine's node. There is no password: whoever reaches it can register. `[]` leaves `[https]` alone.",
+        |c, v| { c.http.listen_on(value::list(v, |v| value::http_listen(value::text(v)?))?) }
+    ),
+    key!(
+        "http",
+        "unix_mode",
+        "\"0600\"",
+        AT_START,
+        "Permission bits of Unix sockets, whatever the umask: who may write may use the API.",
+        |c, v| { c.http.unix_access.mode = value::mode(v)? }
+    ),
+    key!(
+        "http",
+        "unix_owner",
+        "",
+        AT_START,
+        "Owner of Unix sockets: `user`, `user:group` or `:group`, by name or number. Default: the server's own.",
+        |c, v| { (c.http.unix_access.user, c.http.unix_access.group) = value::owner(v)? }
     ),
     key!(
         "http",
@@ -267,6 +293,79 @@ pub const KEYS: &[Key] = &[
         |c, v| { c.http.connections_per_client_max = value::count(v)? }
     ),
     key!(
+        "https",
+        "listen",
+        "[]",
+        AT_START,
+        "Addresses for the HTTP API over TLS; Consul's port for it is 8501. All limits of `[http]` hold for both together.",
+        |c, v| { c.https.listen = value::list(v, value::listen)? }
+    ),
+    key!(
+        "https",
+        "cert_file",
+        "",
+        RELOADS,
+        "PEM file of the certificate, followed by those between it and its authority.",
+        |c, v| { c.https.files.cert = value::text(v)?.into() }
+    ),
+    key!(
+        "https",
+        "key_file",
+        "",
+        RELOADS,
+        "PEM file of its key (PKCS#8, PKCS#1 or SEC1), not encrypted.",
+        |c, v| { c.https.files.key = value::text(v)?.into() }
+    ),
+    key!(
+        "https",
+        "client_ca_file",
+        "",
+        RELOADS,
+        "PEM file of the authorities of clients. When set, a client without a certificate by one of them is refused (mutual TLS).",
+        |c, v| { c.https.files.client_ca = Some(value::text(v)?.into()) }
+    ),
+    key!(
+        "https",
+        "client_crl_file",
+        "",
+        RELOADS,
+        "PEM file of lists of revoked certificates, one by each authority in a client's chain. A client whose certificate is on it is refused, and at a reload loses the connection that it has.",
+        |c, v| { c.https.files.client_crl = Some(value::text(v)?.into()) }
+    ),
+    key!(
+        "https",
+        "min_version",
+        "\"1.2\"",
+        RELOADS,
+        "The least version of TLS: `\"1.2\"` or `\"1.3\"`.",
+        |c, v| {
+            c.https.files.min_version = match value::text(v)? {
+                "1.2" => Version::Tls12,
+                "1.3" => Version::Tls13,
+                other => return Err(format!("{other:?} is not \"1.2\" or \"1.3\"")),
+            }
+        }
+    ),
+    key!("https", "handshake_wait", "\"10s\"", RELOADS, "How long a handshake may take.", |c, v| {
+        c.https.handshake_wait = value::time(v)?
+    }),
+    key!(
+        "https",
+        "handshakes_max",
+        "2048",
+        RELOADS,
+        "Handshakes at once; those beyond are closed.",
+        |c, v| { c.https.handshakes_max = value::count(v)? }
+    ),
+    key!(
+        "https",
+        "handshakes_per_client_max",
+        "256",
+        RELOADS,
+        "Handshakes at once from one address.",
+        |c, v| { c.https.handshakes_per_client_max = value::count(v)? }
+    ),
+    key!(
         "checks",
         "script",
         "false",
@@ -297,6 +396,22 @@ pub const KEYS: &[Key] = &[
         AT_START,
         "Names of targets whose addresses are remembered while their TTL lasts; names beyond are looked up for each probe.",
         |c, v| { c.checks.names_max = value::count(v)? }
+    ),
+    key!(
+        "checks",
+        "allow_targets",
+        "[]",
+        AT_START,
+        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself.",
+        |c, v| { c.checks.targets.allow = value::list(v, value::network)? }
+    ),
+    key!(
+        "checks",
+        "deny_targets",
+        "[]",
+        AT_START,
+        "Networks that probes may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
+        |c, v| { c.checks.targets.deny = value::list(v, value::network)? }
     ),
     key!(
         "forward",
@@ -337,6 +452,33 @@ pub const KEYS: &[Key] = &[
         AT_START,
         "Answers of others that are kept. Default: 10000.",
         |c, v| { forward(c).cache_entries = value::number(v, 0, 10_000_000)? }
+    ),
+    key!(
+        "locality",
+        "region",
+        "",
+        AT_START,
+        "The region of this machine. Other nodes say theirs when they are registered (`Locality`), or in their meta `region` and `zone`; an instance may say another.",
+        |c, v| { own(c).region = place(value::text(v)?)? }
+    ),
+    key!("locality", "zone", "", AT_START, "The zone of this machine in its region.", |c, v| {
+        own(c).zone = place(value::text(v)?)?
+    }),
+    key!(
+        "locality",
+        "clients",
+        "",
+        RELOADS,
+        "A table of networks to where their clients are: `\"10.1.0.0/16\" = \"eu-west/a\"`, or the region alone. The smallest network that has a client's address counts. A client on a node that says its place is there.",
+        |c, v| { c.locality.clients = clients(v)? }
+    ),
+    key!(
+        "locality",
+        "client_subnet_from",
+        "[\"127.0.0.0/8\", \"::1/128\"]",
+        RELOADS,
+        "Networks of resolvers whose word on the network of their clients is taken (RFC 7871): it is looked up in `clients` instead of the resolver's own address.",
+        |c, v| { c.locality.client_subnet_from = value::list(v, value::network)? }
     ),
     key!("store", "cache", "\"32MiB\"", AT_START, "Memory for the pages of the store.", |c, v| c
         .cache_octets =
@@ -398,8 +540,18 @@ pub const KEYS: &[Key] = &[
         "definition_octets_max",
         "131072",
         RELOADS,
-        "Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.",
+        "Octets of one definition (a node, an instance, a check or a prepared query) as it is stored: what no limit of its own bounds.",
         |c, v| c.limits.definition_octets_max = value::count(v)?
+    ),
+    key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "query_regexp_octets_max",
+        "262144",
+        RELOADS,
+        "Memory that the regular expression of one prepared query template may take, once compiled.",
+        |c, v| c.limits.query_regexp_octets_max = value::count(v)?
     ),
     key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
         .limits
@@ -457,6 +609,35 @@ pub fn label(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err(format!("{text:?} cannot be a label in DNS: letters, digits, - and _, 1 to 63 octets"))
+}
+
+/// The place of this machine, once one of its keys is set.
+fn own(config: &mut Config) -> &mut Locality {
+    config.locality.own.get_or_insert_with(|| Locality { region: String::new(), zone: String::new() })
+}
+
+fn place(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        return Err(format!(
+            "{text:?} is no name of a region or zone: 1 to 128 octets, no control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn clients(value: &Value<'_>) -> Result<Clients, String> {
+    let networks = value::texts(value)?.into_iter().map(|(network, text)| {
+        let (region, zone) = text.split_once('/').map_or((text, None), |(region, zone)| (region, Some(zone)));
+        let zone = zone.map(place).transpose()?.unwrap_or_default();
+        Ok((value::network_of(network)?, Locality { region: place(region)?, zone }))
+    });
+    let networks: Vec<_> = networks.collect::<Result<_, String>>()?;
+    for (at, (network, _)) in networks.iter().enumerate() {
+        if networks[..at].iter().any(|(other, _)| other == network) {
+            return Err(format!("{network} is named twice"));
+        }
+    }
+    Ok(Clients::new(networks))
 }
 
 /// `[forward]`, with its defaults once one of its keys is set.

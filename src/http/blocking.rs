@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::State;
 use super::error::Error;
 use super::listing::Listing;
+use super::parked;
 use super::query::Params;
 use super::route::json;
 use crate::registry::{Snapshot, Topic};
@@ -20,7 +21,6 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(300);
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Answers a read: at once, or when the topic's index has passed the one that the client names.
-#[allow(dead_code, reason = "for reads that are no listing: prepared queries")]
 pub(super) async fn answer<T: Serialize>(
     state: &State,
     params: &Params,
@@ -51,6 +51,7 @@ pub(super) async fn waited(state: &State, params: &Params, topic: &Topic) -> Res
         return Ok(state.registry.snapshot());
     }
     let wait = with_jitter(wait, rand::random());
+    parked::will_take_long();
     tokio::select! {
         woken = state.registry.wait(topic, index, wait) => Ok(woken?),
         () = state.shutdown.cancelled() => Ok(state.registry.snapshot()),

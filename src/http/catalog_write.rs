@@ -11,13 +11,14 @@ use serde::Deserialize;
 use super::State;
 use super::decode::{Kind, Shape, decode};
 use super::definition::{
-    CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, check_meta,
+    CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, LOCALITY, LocalityBody,
+    check_meta,
 };
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, Whole, put};
 use crate::model::{
-    Address, Check, CheckId, CheckKind, Instance, InstanceId, Node, NodeName, Origin, Status, Terms,
+    Address, Check, CheckId, CheckKind, Instance, InstanceId, Locality, Node, NodeName, Origin, Status, Terms,
 };
 use crate::registry::{Command, Seen};
 
@@ -41,6 +42,7 @@ struct RegisterBody {
     check: Option<CheckEntryBody>,
     checks: Vec<CheckEntryBody>,
     skip_node_update: bool,
+    locality: Option<LocalityBody>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -81,7 +83,7 @@ const CHECK_ENTRY: Shape = Shape {
     aliases: &[],
     lax: false,
 };
-const REGISTER: Shape = Shape {
+pub(super) const REGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("ID", Kind::Plain),
@@ -93,7 +95,7 @@ const REGISTER: Shape = Shape {
         ("Check", Kind::Object(&CHECK_ENTRY)),
         ("Checks", Kind::List(&CHECK_ENTRY)),
         ("SkipNodeUpdate", Kind::Plain),
-        ("Locality", Kind::Plain),
+        ("Locality", Kind::Object(&LOCALITY)),
         ("PeerName", Kind::Plain),
         ("WriteRequest", Kind::Plain),
     ],
@@ -159,6 +161,13 @@ pub(super) fn registration(value: serde_json::Value, state: &State) -> Result<Re
     Ok(Registration { node, instance, checks, notes })
 }
 
+/// The node that a registration is about, or the instance on it, as far as it can be told.
+pub(super) fn owner_of(value: &serde_json::Value) -> Option<(NodeName, Option<InstanceId>)> {
+    let node = NodeName::parse(value["Node"].as_str()?).ok()?;
+    let id = value["Service"]["ID"].as_str().map(InstanceId::parse);
+    Some((node, id.transpose().ok()?))
+}
+
 /// What a registration is about, in words, as far as it can be told.
 pub(super) fn name_of(value: &serde_json::Value) -> String {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
@@ -205,6 +214,7 @@ impl RegisterBody {
             address: address(own)?,
             tagged_addresses: tagged.collect::<Result<_, Error>>()?,
             meta: self.node_meta.clone(),
+            locality: self.locality.as_ref().map(Locality::from),
             implied: false,
         })
     }
@@ -280,7 +290,7 @@ struct DeregisterBody {
     check_id: String,
 }
 
-const DEREGISTER: Shape = Shape {
+pub(super) const DEREGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("Node", Kind::Plain),

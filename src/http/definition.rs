@@ -64,6 +64,12 @@ pub(super) struct LocalityBody {
     zone: String,
 }
 
+impl From<&LocalityBody> for Locality {
+    fn from(body: &LocalityBody) -> Self {
+        Self { region: body.region.clone(), zone: body.zone.clone() }
+    }
+}
+
 /// A check of a service, a check on its own (`PUT /v1/agent/check/register`), or a catalog check's `Definition`.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -123,7 +129,7 @@ const TAGGED_ADDRESS: Shape =
     Shape { fields: &[("Address", Kind::Plain), ("Port", Kind::Plain)], aliases: &[], lax: false };
 const WEIGHTS: Shape =
     Shape { fields: &[("Passing", Kind::Plain), ("Warning", Kind::Plain)], aliases: &[], lax: false };
-const LOCALITY: Shape =
+pub(super) const LOCALITY: Shape =
     Shape { fields: &[("Region", Kind::Plain), ("Zone", Kind::Plain)], aliases: &[], lax: false };
 
 const CHECK_FIELDS: &[(&str, Kind)] = &[
@@ -280,7 +286,7 @@ impl ServiceBody {
             let port = port(body.port)?;
             tagged_addresses.insert(tag, TaggedAddress { address: service_address(&body.address)?, port });
         }
-        let locality = self.locality.map(|l| Locality { region: l.region, zone: l.zone });
+        let locality = self.locality.as_ref().map(Locality::from);
         let extras = Extras { kind: self.kind, tagged_addresses, socket_path: self.socket_path, locality };
         let instance = Instance {
             node: of.node.clone(),

@@ -5,7 +5,7 @@ use axum::http::Uri;
 use super::error::Error;
 
 /// Parts of Consul's API that are not discovery.
-const NEVER: [(&str, &str); 16] = [
+const NEVER: [(&str, &str); 27] = [
     ("/v1/kv", "the key/value store"),
     ("/v1/session", "sessions and locks"),
     ("/v1/event", "user events"),
@@ -16,23 +16,27 @@ const NEVER: [(&str, &str); 16] = [
     ("/v1/connect", "the service mesh"),
     ("/v1/config", "mesh configuration entries"),
     ("/v1/peering", "cluster peering"),
+    ("/v1/peerings", "cluster peering"),
     ("/v1/discovery-chain", "the service mesh"),
     ("/v1/exported-services", "cluster peering"),
+    ("/v1/imported-services", "cluster peering"),
     ("/v1/internal", "the interface of Consul's own web page"),
+    ("/v1/namespace", "namespaces"),
+    ("/v1/namespaces", "namespaces"),
+    ("/v1/partition", "partitions"),
+    ("/v1/partitions", "partitions"),
     ("/v1/agent/connect", "the service mesh"),
+    ("/v1/agent/join", "joining other servers: a Rollcall stands alone, and other machines register with it"),
+    ("/v1/catalog/connect", "the service mesh"),
+    ("/v1/catalog/gateway-services", "the service mesh"),
+    ("/v1/health/connect", "the service mesh"),
+    ("/v1/health/ingress", "the service mesh"),
     ("/v1/agent/token", "agent tokens"),
-    ("/v1/agent/join", "joining other servers"),
+    ("/api", "Consul's resource API"),
 ];
 
 /// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 6] = [
-    "/v1/acl",
-    "/v1/query",
-    "/v1/catalog/connect",
-    "/v1/catalog/gateway-services",
-    "/v1/health/connect",
-    "/v1/health/ingress",
-];
+const NOT_YET: [&str; 1] = ["/v1/acl"];
 
 /// 404, with the reason.
 pub(super) async fn not_found(uri: Uri) -> Error {

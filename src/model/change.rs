@@ -11,8 +11,9 @@ use std::sync::Arc;
 use arcstr::ArcStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
+use super::{Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Status};
 
 /// One step of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub enum Record {
     Instance(Arc<Instance>),
     Check(Check),
     Maintenance(Maintenance),
+    Query(Arc<PreparedQuery>),
 }
 
 /// An operator's word that a node or an instance is out of service.
@@ -67,6 +69,7 @@ impl Record {
             Self::Instance(instance) => Key::Instance(instance.node.clone(), instance.id.clone()),
             Self::Check(check) => Key::Check(check.node.clone(), check.id.clone()),
             Self::Maintenance(m) => Key::Maintenance(m.node.clone(), m.instance.clone()),
+            Self::Query(query) => Key::Query(query.id),
         }
     }
 }
@@ -79,6 +82,7 @@ pub enum Key {
     Instance(NodeName, InstanceId),
     Check(NodeName, CheckId),
     Maintenance(NodeName, Option<InstanceId>),
+    Query(Uuid),
 }
 
 /// The name of a check.

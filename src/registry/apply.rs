@@ -53,6 +53,7 @@ impl Snapshot {
             Definition::Remove(Key::Maintenance(node, instance)) => {
                 self.maintain(index, node, instance.as_ref(), None, effects);
             }
+            Definition::Remove(Key::Query(id)) => self.remove_query(index, *id, effects),
         }
     }
 
@@ -64,6 +65,7 @@ impl Snapshot {
             Record::Maintenance(Maintenance { node, instance, reason }) => {
                 self.maintain(index, node, instance.as_ref(), Some(reason.clone()), effects);
             }
+            Record::Query(query) => self.put_query(index, query, effects),
         }
     }
 
@@ -461,6 +463,6 @@ pub(super) fn instance_addresses(instance: &Instance) -> Addresses {
 /// Whether a DNS answer can tell two definitions of an instance apart.
 fn answers_differ(old: &Instance, new: &Instance) -> bool {
     let (was, is) = (&old.extras.tagged_addresses, &new.extras.tagged_addresses);
-    (&old.service, &old.address, was, old.port, &old.tags, old.weights, &old.meta)
-        != (&new.service, &new.address, is, new.port, &new.tags, new.weights, &new.meta)
+    (&old.service, &old.address, was, old.port, &old.tags, old.weights, &old.meta, &old.extras.locality)
+        != (&new.service, &new.address, is, new.port, &new.tags, new.weights, &new.meta, &new.extras.locality)
 }

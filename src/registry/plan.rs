@@ -2,6 +2,7 @@
 //! nothing.
 
 mod import;
+mod query;
 
 use std::io;
 use std::sync::Arc;
@@ -87,6 +88,8 @@ impl Planner<'_> {
             Command::CatalogDeregister { node, instance, check } => {
                 self.catalog_deregister(&node, instance, check, &mut plan)?;
             }
+            Command::PutQuery { query, new } => self.put_query(query, new, &mut plan)?,
+            Command::RemoveQuery { id } => self.remove_query(id, &mut plan)?,
             Command::Import(brought) => self.import(brought, &mut plan)?,
             Command::SetFileDefinitions { instances, checks } => {
                 self.set_file(instances, checks, &mut plan)?;
@@ -103,6 +106,7 @@ impl Planner<'_> {
                 Record::Node(node) => ("node", node.name.as_str()),
                 Record::Instance(instance) => ("service", instance.id.as_str()),
                 Record::Check(check) => ("check", check.id.as_str()),
+                Record::Query(query) => ("prepared query", query.name.as_str()),
                 Record::Maintenance(_) => continue,
             };
             let mut octets = Count(0);
@@ -176,6 +180,7 @@ impl Planner<'_> {
                 address: Address::Ip(address),
                 tagged_addresses: Default::default(),
                 meta: Default::default(),
+                locality: None,
                 implied: true,
             },
             plan,
@@ -484,7 +489,7 @@ fn ambiguous(kind: &'static str, id: &str, nodes: &[NodeName]) -> Refused {
     Refused::Ambiguous { kind, id: id.to_owned(), nodes }
 }
 
-fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {
+pub(super) fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {
     if count > max {
         return Err(Refused::Limit { what: what.to_owned(), count, max, key });
     }

@@ -70,7 +70,10 @@ impl Snapshot {
                 output: entry.output.clone(),
             }));
         }
-        let records = [nodes, instances, checks, words].concat();
+        let queries = self.queries();
+        let queries = queries
+            .map(|entry| stored(Record::Query(entry.query.clone()), entry.create_index, entry.modify_index));
+        let records = [nodes, instances, checks, words, queries.collect()].concat();
         Loaded { records, statuses, index: self.index() }
     }
 }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Stored;
 use crate::model::{
-    Address, Check, CheckId, CheckKey, CheckKind, Extras, Instance, InstanceId, Maintenance, Node, NodeName,
-    Origin, Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
+    Address, Check, CheckId, CheckKey, CheckKind, Extras, Instance, InstanceId, Locality, Maintenance, Node,
+    NodeName, Origin, Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -116,12 +116,18 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
         Record::Instance(instance) => &instance.node,
         Record::Check(check) => &check.node,
         Record::Maintenance(maintenance) => &maintenance.node,
+        Record::Query(query) => {
+            let (create_index, modify_index) = (*create_index, *modify_index);
+            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
+            add(&mut bytes, &serde_json::to_string(query)?)?;
+            return Ok(bytes);
+        }
     };
     let node = (node.as_str() != node.folded()).then(|| node.as_str());
     add(&mut bytes, &Head { create_index: *create_index, modify_index: *modify_index, node })?;
     match record {
         Record::Node(node) => {
-            let Node { name: _, id, address, tagged_addresses, meta, implied } = &**node;
+            let Node { name: _, id, address, tagged_addresses, meta, locality, implied } = &**node;
             let tagged_addresses = json_unless(tagged_addresses.is_empty(), tagged_addresses)?;
             let meta = Pairs::from(meta);
             let (address, id) = (Place::from(address), id.map(|id| id.as_u128()));
@@ -129,6 +135,10 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
                 &mut bytes,
                 &NodeValue { id, address, tagged_addresses, meta: meta.packed(), implied: *implied },
             )?;
+            if let Some(Locality { region, zone }) = locality {
+                bytes[0] = super::format::PLACED as u8;
+                add(&mut bytes, &(region.as_str(), zone.as_str()))?;
+            }
         }
         Record::Instance(instance) => {
             let Instance { service, tags, address, meta, port, weights, origin, extras, .. } = &**instance;
@@ -150,6 +160,7 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
             add(&mut bytes, &TermsValue::from(&*check.terms))?;
         }
         Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
+        Record::Query(_) => {}
     }
     Ok(bytes)
 }
@@ -228,6 +239,11 @@ impl Reader {
     /// Reads what stands behind the version's octet; `kind`, `node` and `id` are the key's.
     pub(super) fn decode(&mut self, kind: u8, node: &str, id: &str, bytes: &[u8]) -> Result<Stored, Failure> {
         let (Head { create_index, modify_index, node: spelt }, rest) = postcard::take_from_bytes(bytes)?;
+        if kind == super::format::QUERY {
+            let json: &str = postcard::from_bytes(rest)?;
+            let record = Record::Query(Arc::new(serde_json::from_str(json)?));
+            return Ok(Stored { record, create_index, modify_index });
+        }
         let node = self.node(spelt.unwrap_or(node))?;
         let record = match kind {
             b'1' => Record::Node(Arc::new(read_node(node, rest)?)),
@@ -335,13 +351,15 @@ impl Reader {
                 self.checks.keys.push((node.clone(), check.id.clone()));
                 Record::Check(Check { node, id: check.id, instance, terms })
             }
-            Record::Node(_) | Record::Maintenance(_) => record,
+            Record::Node(_) | Record::Maintenance(_) | Record::Query(_) => record,
         })
     }
 }
 
 fn read_node(name: NodeName, bytes: &[u8]) -> Result<Node, Failure> {
-    let value: NodeValue<'_> = postcard::from_bytes(bytes)?;
+    let (value, rest): (NodeValue<'_>, &[u8]) = postcard::take_from_bytes(bytes)?;
+    // Version 3: the place comes last.
+    let place: Option<(&str, &str)> = (!rest.is_empty()).then(|| postcard::from_bytes(rest)).transpose()?;
     let tagged = value.tagged_addresses.map(|json| serde_json::from_str(&json)).transpose()?;
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     Ok(Node {
@@ -350,6 +368,7 @@ fn read_node(name: NodeName, bytes: &[u8]) -> Result<Node, Failure> {
         address: value.address.into(),
         tagged_addresses: tagged.unwrap_or_default(),
         meta: Pairs::from_packed(value.meta).iter().map(owned).collect(),
+        locality: place.map(|(region, zone)| Locality { region: region.into(), zone: zone.into() }),
         implied: value.implied,
     })
 }

@@ -12,7 +12,7 @@ use arcstr::ArcStr;
 
 use super::compact::{self, Reader};
 use super::{StoreError, Stored, StoredStatus};
-use crate::model::{CheckKey, InstanceId, Key, NodeName, Record, Status};
+use crate::model::{CheckKey, InstanceId, Key, Record, Status};
 
 /// The tables of the file.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
@@ -26,10 +26,17 @@ pub(super) const NODE_ID: &str = "node_id";
 pub(super) const FORMAT: &str = "format";
 pub(super) const JOURNAL: &str = "journal";
 
-/// The version of values that is written, and the highest that is read.
+/// The version of values that is written.
 pub(super) const VERSION: u32 = 2;
-/// The version of the file: 3 since its last changes may be in a journal alone, which an older rollcall would pass over.
-pub(super) const FILE: u32 = 3;
+/// That of a node which has a place: version 2 with the place behind it. The highest that is read.
+pub(super) const PLACED: u32 = 3;
+/// The version of the file: 3 since its last changes may be in a journal alone, 4 since it may hold records of kinds that are on
+/// no node ([`APART`]): an older rollcall would pass over them.
+pub(super) const FILE: u32 = 4;
+/// What keys of prepared queries begin with.
+pub(super) const QUERY: u8 = b'5';
+/// The kinds of records that are on no node.
+pub(super) const APART: [u8; 1] = [QUERY];
 /// The first octet of a value of version 1.
 const JSON: u8 = b'{';
 
@@ -46,25 +53,27 @@ struct StatusValue {
     output: ArcStr,
 }
 
-/// The key's bytes: kind, node in lower case, NUL, id. Names hold no control characters.
+/// The key's bytes: kind, node in lower case, NUL, id; of what is on no node, its own name stands for a node's. Names hold no
+/// control characters.
 pub(super) fn key(key: &Key) -> Vec<u8> {
     let (kind, node, id) = match key {
         Key::Node(node) => (b'1', node, ""),
         Key::Instance(node, id) => (b'2', node, id.as_str()),
         Key::Check(node, id) => (b'3', node, id.as_str()),
         Key::Maintenance(node, id) => (b'4', node, id.as_ref().map_or("", InstanceId::as_str)),
+        Key::Query(id) => return joined(Some(QUERY), &id.to_string(), ""),
     };
-    joined(Some(kind), node, id)
+    joined(Some(kind), node.folded(), id)
 }
 
 /// The bytes under which a check's status stands.
 pub(super) fn status_key(check: &CheckKey) -> Vec<u8> {
-    joined(None, &check.node, check.id.as_str())
+    joined(None, check.node.folded(), check.id.as_str())
 }
 
-fn joined(kind: Option<u8>, node: &NodeName, id: &str) -> Vec<u8> {
+fn joined(kind: Option<u8>, node: &str, id: &str) -> Vec<u8> {
     let mut bytes: Vec<u8> = kind.into_iter().collect();
-    bytes.extend_from_slice(node.folded().as_bytes());
+    bytes.extend_from_slice(node.as_bytes());
     bytes.push(0);
     bytes.extend_from_slice(id.as_bytes());
     bytes
@@ -128,10 +137,10 @@ fn compact_part<'a>(at: &[u8], bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Stor
         Some((&JSON, _)) => (json::<Version>(at, bytes)?.v, None),
         Some((v, rest)) => (u32::from(*v), Some(rest)),
     };
-    if v > VERSION {
+    if v > PLACED {
         let at = String::from_utf8_lossy(at).replace('\0', "/");
         return Err(StoreError::new(format!(
-            "entry {at:?} was written by a newer rollcall (format {v}, this one reads up to {VERSION}); \
+            "entry {at:?} was written by a newer rollcall (format {v}, this one reads up to {PLACED}); \
              start that version again, or restore a backup made by this one"
         )));
     }
@@ -158,7 +167,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Check, CheckId, CheckKind, Origin, ProbeTls, Terms};
+    use crate::model::{Check, CheckId, CheckKind, NodeName, Origin, ProbeTls, Terms};
 
     /// Written by version 1 and read for ever.
     const GOLDEN_1: [&str; 4] = [
@@ -267,13 +276,17 @@ mod tests {
         )
         .unwrap();
         let node: Record = serde_json::from_str(
-            r#"{"node":{"name":"N1","id":"01020304-0506-0708-090a-0b0c0d0e0f10","address":"h.example","tagged_addresses":{"wan":"10.0.0.2"},"implied":true}}"#,
+            r#"{"node":{"name":"N1","id":"01020304-0506-0708-090a-0b0c0d0e0f10","address":"h.example","tagged_addresses":{"wan":"10.0.0.2"},"locality":{"region":"eu","zone":""},"implied":true}}"#,
         )
         .unwrap();
         let maintenance: Record =
             serde_json::from_str(r#"{"maintenance":{"node":"n1","reason":""}}"#).unwrap();
+        let query: Record = serde_json::from_str(
+            r#"{"query":{"id":"01020304-0506-0708-090a-0b0c0d0e0f10","name":"Q.a","token":"t","template":{"regexp":"^(.)","remove_empty_tags":true},"service":{"service":"${match(1)}","failover":{"nearest":1,"datacenters":["a"],"targets":[{"peer":"p","datacenter":"d"}]},"only_passing":true,"ignore_checks":["c"],"near":"_ip","tags":["!a"],"node_meta":{"k":"v"},"service_meta":{"m":"w"}},"ttl":"5s"}}"#,
+        )
+        .unwrap();
         let mut reader = Reader::default();
-        for record in kinds.map(check).into_iter().chain([full, node, maintenance]) {
+        for record in kinds.map(check).into_iter().chain([full, node, maintenance, query]) {
             let stored = Stored { record, create_index: u64::MAX, modify_index: 0 };
             let at = key(&stored.record.key());
             assert_eq!(reader.record(&at, &encode(&stored)).unwrap(), stored);
@@ -303,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_damage_are_errors_that_name_the_entry() {
-        for newer in [br#"{"v":3,"other":true}"#.as_slice(), &[3, 0, 0]] {
+        for newer in [br#"{"v":4,"other":true}"#.as_slice(), &[4, 0, 0]] {
             let newer = read(b"2n1\0a", newer).unwrap_err().to_string();
             assert!(newer.contains("\"2n1/a\"") && newer.contains("newer"), "{newer}");
         }

@@ -12,13 +12,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("select", &["model", "registry"]),
     ("dns", &["model", "registry", "select", "gently"]),
     ("filter", &[]),
-    ("http", &["model", "registry", "select", "filter"]),
+    ("http", &["model", "registry", "select", "filter", "tls"]),
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
-    ("config", &["model", "registry", "select", "dns", "http", "checks", "store", "filter"]),
+    (
+        "config",
+        &["model", "registry", "select", "dns", "http", "checks", "store", "filter", "handover", "tls"],
+    ),
     ("handover", &[]),
-    ("cli", &["config", "model", "store", "handover"]),
+    ("cli", &["config", "model", "store", "handover", "tls"]),
 ];
 /// Crates that one room, or one file of another, keeps to itself.
 const KEPT: &[(&str, &[&str])] = &[

@@ -46,7 +46,7 @@ impl Source {
         if url.trim_start_matches("http://").trim_end_matches('/').contains('/') {
             bail!("{url}: name the server alone, such as http://consul:8500");
         }
-        Ok(Self { address: api::address(url), token: token.map(str::to_owned) })
+        Ok(Self { address: api::address(url)?, token: token.map(str::to_owned) })
     }
 
     pub(super) fn connection(&self) -> Connection<'_> {

@@ -268,6 +268,9 @@ fn octets<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 fn key_of(octets: &[u8]) -> Option<Key> {
     let (kind, rest) = octets.split_first()?;
     let (node, id) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
+    if *kind == format::QUERY {
+        return node.parse().ok().map(Key::Query);
+    }
     let node = NodeName::parse(node).ok()?;
     Some(match kind {
         b'1' => Key::Node(node),
@@ -302,6 +305,7 @@ mod tests {
             Key::Check(name.clone(), CheckId::parse("c").unwrap()),
             Key::Maintenance(name.clone(), None),
             Key::Maintenance(name.clone(), Some(InstanceId::parse("i").unwrap())),
+            Key::Query(uuid::Uuid::from_u128(9)),
             Key::Node(name),
         ];
         let removed = keys.into_iter().map(Definition::Remove);
