@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, filter, handover, registry, select, tls};
+use crate::{checks, dns, filter, handover, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -52,6 +52,8 @@ pub struct Config {
     pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
+    /// What the store is encrypted with.
+    pub store_key: store::KeySource,
     pub log: logs::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
@@ -111,6 +113,16 @@ pub struct Http {
     pub monitor_lines_max: usize,
 }
 
+/// `[locality]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Locality {
+    /// Where this server is.
+    pub own: Option<crate::model::Locality>,
+    pub clients: select::near::Clients,
+    /// Whose word on the network of its clients is taken (RFC 7871).
+    pub client_subnet_from: Vec<IpNet>,
+}
+
 /// `[https]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Https {
@@ -154,16 +166,6 @@ impl Http {
             }
         }
     }
-}
-
-/// `[locality]`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Locality {
-    /// Where this server is.
-    pub own: Option<crate::model::Locality>,
-    pub clients: select::near::Clients,
-    /// Whose word on the network of its clients is taken (RFC 7871).
-    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// One `[[zone]]`.
@@ -319,6 +321,7 @@ impl Default for Config {
             limits: registry::Limits::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
+            store_key: Default::default(),
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),

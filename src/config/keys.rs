@@ -9,6 +9,7 @@ use super::{Config, Data};
 use crate::dns::forward;
 use crate::model::{Address, Locality, NodeName};
 use crate::select::near::Clients;
+use crate::store::KeySource;
 use crate::telemetry::logs;
 use crate::tls::Version;
 
@@ -483,6 +484,14 @@ pub const KEYS: &[Key] = &[
     key!("store", "cache", "\"32MiB\"", AT_START, "Memory for the pages of the store.", |c, v| c
         .cache_octets =
         value::octets(v)?),
+    key!(
+        "store",
+        "key_file",
+        "",
+        AT_START,
+        "File with the key that the store is encrypted with: 32 octets in base64 (`openssl rand -base64 32`). `ROLLCALL_STORE_KEY` has the key itself, and comes first. A new store is encrypted at once; one that is there by `rollcall store rotate`.",
+        |c, v| { c.store_key = KeySource::File(value::text(v)?.into()) }
+    ),
     key!(
         "telemetry",
         "log_level",

@@ -140,7 +140,7 @@ async fn services(
             rows.pair(entry.instance.id.as_str(), &shown);
         }
     });
-    Ok(listing.into_response().await)
+    Ok(listing.into_response(&state).await)
 }
 
 /// One instance; with `?hash=` waits until it looks different.

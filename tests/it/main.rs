@@ -36,6 +36,7 @@ mod reads;
 mod request_log;
 mod restart;
 mod rfc;
+mod sealed;
 mod server;
 mod store;
 mod targets;
