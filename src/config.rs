@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, filter, handover, registry, select, tls};
+use crate::{checks, dns, filter, handover, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -52,6 +52,8 @@ pub struct Config {
     pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
+    /// What the store is encrypted with.
+    pub store_key: store::KeySource,
     pub log: logs::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
@@ -102,6 +104,10 @@ pub struct Http {
     pub idle: Duration,
     pub body_wait: Duration,
     pub import_max: usize,
+    pub stream_wait: Duration,
+    /// Of `[limits]`.
+    pub streams_max: usize,
+    pub events_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -291,6 +297,9 @@ impl Default for Config {
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
                 import_max: 0,
+                stream_wait: Duration::ZERO,
+                streams_max: 0,
+                events_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,
             },
@@ -312,6 +321,7 @@ impl Default for Config {
             limits: registry::Limits::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
+            store_key: Default::default(),
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
