@@ -164,10 +164,14 @@ async fn serve(
         (Socket::Tcp(stream), Listener::Tls(_, server)) => {
             // Answers are small and wanted at once.
             let _ = stream.set_nodelay(true);
-            let handshake = tokio::select! {
-                handshake = listener::handshake(stream, peer, server, state) => handshake,
-                () = state.shutdown.cancelled() => None,
-            };
+            // In a box: it is large, and over when the connection begins.
+            let handshake = Box::pin(async {
+                tokio::select! {
+                    handshake = listener::handshake(stream, peer, server, state) => handshake,
+                    () = state.shutdown.cancelled() => None,
+                }
+            });
+            let handshake = handshake.await;
             if let Some((stream, session)) = handshake {
                 // In a box: the settings of TLS make it large.
                 let stream: Box<dyn Stream> = Box::new(stream);
@@ -207,10 +211,10 @@ fn turn_away(socket: &Socket, peer: Peer, key: &str, max: usize) {
 }
 
 /// Waits until TLS does not let the client stay.
-async fn expelled(session: Option<Session>) -> Refused {
+fn expelled(session: Option<Session>) -> BoxFuture<'static, Refused> {
     match session {
-        Some(mut session) => session.expelled().await,
-        None => std::future::pending().await,
+        Some(mut session) => Box::pin(async move { session.expelled().await }),
+        None => Box::pin(std::future::pending()),
     }
 }
 
@@ -244,7 +248,6 @@ async fn converse(
     let connection = parked::Connection::new(stream, builder, Arc::new(ask));
     tokio::pin!(connection);
     let expelled = expelled(session);
-    tokio::pin!(expelled);
     let last = async {
         state.shutdown.cancelled().await;
         tokio::time::sleep(LAST_REQUESTS).await;
