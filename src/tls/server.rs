@@ -132,8 +132,17 @@ impl Files {
             }
             builder = builder.with_crls(lists);
         }
-        let used = self.client_crl.as_ref().unwrap_or(file);
-        builder.build().map(Some).map_err(|error| wrong(used, format!("it cannot be used: {error}")))
+        builder.build().map(Some).map_err(|error| match &self.client_crl {
+            // RFC 5280 section 5.1.2.1; OpenSSL writes older ones where its configuration says nothing of extensions.
+            Some(list) => wrong(
+                list,
+                format!(
+                    "it cannot be used: {error} (lists have to be of version 2, with a number: `openssl ca` needs crlnumber \
+                     and crl_extensions)"
+                ),
+            ),
+            None => wrong(file, format!("it cannot be used: {error}")),
+        })
     }
 }
 
