@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
@@ -99,6 +100,10 @@ impl Drop for Place {
         }
     }
 }
+
+/// Ends a request's connection where it stands, for who sends to a client that does not read.
+#[derive(Debug, Clone)]
+pub(super) struct Cut(pub(super) CancellationToken);
 
 fn bounds(config: &Config) -> Bounds {
     Bounds {
@@ -221,8 +226,11 @@ async fn converse(
     state: &State,
 ) {
     let shutdown = state.shutdown.clone();
+    let cut = Cut(CancellationToken::new());
+    let cutting = cut.clone();
     let ask = move |mut request: Request<Incoming>| -> BoxFuture<'static, Response> {
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(cut.clone());
         let (mut routes, shutdown) = (routes.clone(), shutdown.clone());
         Box::pin(async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
@@ -245,6 +253,7 @@ async fn converse(
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = cutting.0.cancelled() => return,
         why = expelled => {
             listener::turned_away(&why, peer, state);
             return;

@@ -15,6 +15,7 @@ mod daemon;
 mod definitions;
 mod disk;
 mod dns;
+mod events;
 mod faces;
 mod filter;
 mod forward;
