@@ -1,7 +1,7 @@
 //! What a TLS listener shows and whom it lets in: a certificate, and where wanted the authorities of its clients.
 //!
 //! All files are read aside and taken together, or none: a file that is missing or wrong leaves what was there. Whoever is
-//! connected is judged anew by what is there then ([`Server::recheck`]): a client whose certificate was revoked loses its
+//! connected is judged anew by what is there then ([`Session::expelled`]): a client whose certificate was revoked loses its
 //! connection, the others notice nothing. With client certificates no session is resumed, since a resumed one is not
 //! verified.
 //!
