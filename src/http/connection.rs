@@ -41,6 +41,8 @@ pub struct Open {
     pub(super) connections: Arc<Places>,
     pub(super) handshakes: Arc<Places>,
     pub(super) said: Said,
+    /// Of revoked certificates, which other refusals must not keep out of the log.
+    pub(super) said_revoked: Said,
 }
 
 /// How many of something there are, by client.

@@ -22,9 +22,11 @@ class Authority:
     def __init__(self, folder):
         self.folder = Path(folder)
         (self.folder / "index.txt").touch()
+        (self.folder / "crlnumber").write_text("01\n")
         self.file("ca.conf").write_text(
             f"[ca]\ndefault_ca = own\n[own]\ndatabase = {self.folder}/index.txt\ndefault_md = sha256\n"
-            "default_crl_days = 30\n[names]\nsubjectAltName = IP:127.0.0.1\n[clients]\nextendedKeyUsage = clientAuth\n")
+            f"default_crl_days = 30\ncrlnumber = {self.folder}/crlnumber\ncrl_extensions = list\n"
+            "[list]\nauthorityKeyIdentifier = keyid\n[names]\nsubjectAltName = IP:127.0.0.1\n[clients]\nextendedKeyUsage = clientAuth\n")
         self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
                      "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
         self.issue("server", "names", "rsa:2048")
