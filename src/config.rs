@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, registry};
+use crate::{acl, checks, dns, registry};
 
 pub use rooms::node_address;
 
@@ -42,6 +42,7 @@ pub struct Config {
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
     pub limits: registry::Limits,
+    pub acl: acl::Config,
     /// Memory for the store's pages.
     pub cache_octets: usize,
     pub log: logs::Config,
@@ -211,6 +212,7 @@ impl Default for Config {
             checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,
             limits: registry::Limits::default(),
+            acl: acl::Config::default(),
             cache_octets: 0,
             log: logs::Config::default(),
             zones: Vec::new(),

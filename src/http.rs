@@ -4,6 +4,8 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
+mod access;
+mod acl;
 mod agent_check;
 mod agent_health;
 mod agent_self;
@@ -87,6 +89,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(catalog_write::routes())
         .merge(health::routes())
         .merge(status::routes())
+        .merge(acl::routes())
         .merge(ops::routes())
         .fallback(unserved::not_found)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))

@@ -4,6 +4,7 @@
 //! a handle. Nothing else knows more than one of the doors (`dns`, `http`, `checks`). The caller decides when to
 //! stop and when to reload; a test starts a whole server on port 0 in a line.
 
+pub mod acl;
 pub mod checks;
 pub mod cli;
 pub mod config;
@@ -226,6 +227,7 @@ impl Prepared {
         let node_id = config.node_id.unwrap_or(node_id);
         let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
+        registry.set_access(config.acl.clone(), &config.datacenter);
         registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
         if gently::is_beside_another() {
             settle(&registry).await;
@@ -308,6 +310,7 @@ impl Running {
         }
         core.dns_state.zones.store(Arc::new(zones));
         core.dns_state.settings.store(Arc::new(config.dns_settings()));
+        core.registry.set_access(config.acl.clone(), &config.datacenter);
         self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
         core.config = config;
         Ok(waiting)

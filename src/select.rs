@@ -3,7 +3,7 @@
 //! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
 //! comes out; whatever explains an answer asks here too, so that it shows what DNS did. In which order the
 //! instances come is [`order`]'s business.
-//! Fields for the client's place, its view and the clock come with the features that read them.
+//! Fields for the client's place and the clock come with the features that read them.
 
 pub mod order;
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub use order::{Order, Ring};
 
+use crate::acl::View;
 use crate::model::{Address, CheckKind};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 
@@ -33,6 +34,8 @@ pub struct Settings {
 pub struct World<'a> {
     pub snapshot: &'a Snapshot,
     pub settings: &'a Settings,
+    /// What the asker may see; the rest is not there.
+    pub view: &'a View,
 }
 
 /// A question about a service; names in lower case.
@@ -83,15 +86,21 @@ pub struct Reached<'a> {
 /// Selects the instances that answer.
 pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     let Some(service) = world.snapshot.service(asked.service) else { return Selection::Unknown };
+    if !world.view.reads_service(service.name.folded()) {
+        return Selection::Unknown;
+    }
     let ceiling = world.settings.ceiling(service.name.folded());
-    let (mut tagged, mut ttl) = (asked.tag.is_none(), ceiling);
+    let (mut found, mut ttl) = (false, ceiling);
     let mut chosen = Vec::new();
     for entry in service.instances.values() {
         // Whoever asks for tags that nobody has is to cost little.
         if !has_tag(entry, asked.tag) {
             continue;
         }
-        tagged = true;
+        if !world.view.reads_node(entry.instance.node.folded()) {
+            continue;
+        }
+        found = true;
         let health = world.snapshot.health(entry);
         if !health.is_served() {
             continue;
@@ -102,8 +111,8 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         let weight = if health == Health::Warning { weights.warning } else { weights.passing };
         chosen.push(Chosen { entry, node, weight, reached: reached(entry, node) });
     }
-    if !tagged {
-        let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag));
+    if !found {
+        let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
     Selection::Known(Known { service, chosen, ttl: seconds(ttl, ceiling) })
@@ -114,14 +123,15 @@ fn has_tag(entry: &InstanceEntry, tag: Option<&str>) -> bool {
 }
 
 /// `2` stands above the tag `v1.2`.
-fn is_above_a_tag(service: &ServiceEntry, tag: &str) -> bool {
+fn is_above_a_tag(service: &ServiceEntry, tag: &str, view: &View) -> bool {
     let below = |longer: &str| {
         longer.len() > tag.len() && {
             let (front, end) = longer.as_bytes().split_at(longer.len() - tag.len());
             front.ends_with(b".") && end.eq_ignore_ascii_case(tag.as_bytes())
         }
     };
-    service.instances.values().any(|entry| entry.instance.tags.iter().any(&below))
+    let mut seen = service.instances.values().filter(|entry| view.reads_node(entry.instance.node.folded()));
+    seen.any(|entry| entry.instance.tags.iter().any(&below))
 }
 
 /// Where an instance is reached. Addresses tagged `lan_ipv4` and `lan_ipv6` are the dual-stack form;

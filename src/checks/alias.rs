@@ -78,12 +78,14 @@ impl Aliases {
                 Record::Instance(instance) => (&instance.node, Some(instance.id.clone())),
                 Record::Node(node) => (&node.name, None),
                 Record::Maintenance(maintenance) => (&maintenance.node, maintenance.instance.clone()),
+                Record::Acl(_) => return,
             },
             // Whose check it was is not known any more: as if it was the node's.
             Change::Definition(Definition::Remove(key)) => match key {
                 Key::Instance(node, id) => (node, Some(id.clone())),
                 Key::Maintenance(node, instance) => (node, instance.clone()),
                 Key::Node(node) | Key::Check(node, _) => (node, None),
+                Key::Acl(_) => return,
             },
         };
         let Some(of_node) = self.watchers.get(node) else { return };

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::value::{self, Value};
 use super::{Config, Data};
 use crate::dns::forward;
-use crate::model::{Address, NodeName};
+use crate::model::{Address, NodeName, Secret};
 use crate::telemetry::logs;
 
 /// One key.
@@ -341,6 +341,60 @@ pub const KEYS: &[Key] = &[
         "`human`, `json`, or `auto`: human on a terminal, else JSON.",
         |c, v| { c.log.format = logs::Format::parse(value::text(v)?)? }
     ),
+    key!(
+        "acl",
+        "enabled",
+        "false",
+        RELOADS,
+        "Whether access is controlled by tokens ([acl.md](acl.md)). Off, whoever reaches the API may do everything.",
+        |c, v| { c.acl.enabled = value::flag(v)? }
+    ),
+    key!(
+        "acl",
+        "default_policy",
+        "\"allow\"",
+        RELOADS,
+        "`allow` or `deny`: what holds where no rule of a token speaks.",
+        |c, v| {
+            c.acl.default_allow = match value::text(v)? {
+                "allow" => true,
+                "deny" => false,
+                other => return Err(format!("{other:?} is neither \"allow\" nor \"deny\"")),
+            }
+        }
+    ),
+    key!(
+        "acl",
+        "initial_management",
+        "",
+        RELOADS,
+        "A token that may do everything, as long as it stands here; better given as `ROLLCALL_ACL_INITIAL_MANAGEMENT`. Default: none, and the first one comes from `PUT /v1/acl/bootstrap`.",
+        |c, v| { c.acl.initial_management = Some(secret(v)?) }
+    ),
+    key!(
+        "acl",
+        "default_token",
+        "",
+        RELOADS,
+        "The token of requests that bring none. Default: the anonymous token.",
+        |c, v| { c.acl.default_token = Some(secret(v)?) }
+    ),
+    key!(
+        "acl",
+        "agent_token",
+        "",
+        RELOADS,
+        "The token of the server's own work, as Consul's agents have one. Rollcall's own work needs none; it is kept so that files of a Consul keep their meaning.",
+        |c, v| { c.acl.agent_token = Some(secret(v)?) }
+    ),
+    key!(
+        "acl",
+        "dns_token",
+        "",
+        RELOADS,
+        "The token that decides what DNS shows. Default: `default_token`, else the anonymous token.",
+        |c, v| { c.acl.dns_token = Some(secret(v)?) }
+    ),
     key!("limits", "nodes_max", "100000", RELOADS, "Nodes.", |c, v| c.limits.nodes_max = value::count(v)?),
     key!("limits", "instances_max", "1000000", RELOADS, "Instances of all services.", |c, v| c
         .limits
@@ -384,6 +438,14 @@ pub const KEYS: &[Key] = &[
         "Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.",
         |c, v| c.limits.definition_octets_max = value::count(v)?
     ),
+    key!(
+        "limits",
+        "acl_entries_max",
+        "100000",
+        RELOADS,
+        "Tokens, policies, roles, auth methods and binding rules together.",
+        |c, v| c.limits.acl_entries_max = value::count(v)?
+    ),
     key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
         .limits
         .watchers_max =
@@ -404,6 +466,15 @@ pub fn label(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err(format!("{text:?} cannot be a label in DNS: letters, digits, - and _, 1 to 63 octets"))
+}
+
+/// A token's secret; it is never repeated in an error.
+fn secret(value: &Value<'_>) -> Result<Secret, String> {
+    let text = value::text(value)?;
+    if text.is_empty() || text.len() > crate::registry::access::TOKEN_OCTETS_MAX {
+        return Err("a token has 1 to 1024 octets".to_owned());
+    }
+    Ok(Secret::new(text))
 }
 
 /// `[forward]`, with its defaults once one of its keys is set.

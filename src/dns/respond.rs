@@ -12,6 +12,7 @@ use super::encode::{Answer, Encoded, ExtendedError, Frame, encode};
 use super::live::{self, Live};
 use super::request::{self, Edns, Malformed, Question, Request};
 use super::zone::{Zone, Zones};
+use crate::acl::View;
 use crate::registry::Snapshot;
 use crate::select::{Order, World};
 
@@ -25,6 +26,8 @@ pub(super) enum Transport {
 /// All that an answer depends on beside the message.
 pub(super) struct Context<'a> {
     pub(super) snapshot: &'a Snapshot,
+    /// What may be shown.
+    pub(super) view: &'a View,
     pub(super) settings: &'a Settings,
     pub(super) zones: &'a Zones,
     pub(super) transport: Transport,
@@ -140,7 +143,8 @@ fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
 
 /// What we know of one name: live or static.
 fn one_name(question: &Question, context: &Context<'_>, order: Order) -> Option<Live> {
-    let world = World { snapshot: context.snapshot, settings: &context.settings.domains.settings };
+    let settings = &context.settings.domains.settings;
+    let world = World { snapshot: context.snapshot, settings, view: context.view };
     let live = live::answer(world, &context.settings.domains, question, order);
     live.or_else(|| {
         let zone = context.zones.find(&question.name, question.kind)?;

@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::acl::Denied;
 use crate::model::NameError;
 use crate::model::address::AddressError;
 use crate::registry::Refused;
@@ -52,12 +53,21 @@ impl From<Refused> for Error {
             }
             // Consul answers 500 here, and its clients match on the text.
             Refused::NotTtl(_) | Refused::UnknownNode(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::AclNotFound(_) => StatusCode::NOT_FOUND,
+            Refused::AclInvalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::Bootstrapped(_) => StatusCode::FORBIDDEN,
             Refused::Ambiguous { .. } | Refused::FileOwned { .. } => StatusCode::CONFLICT,
             Refused::Limit { .. } => StatusCode::BAD_REQUEST,
             Refused::Busy { .. } | Refused::TooManyWatchers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refused.to_string())
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, denied.to_string())
     }
 }
 

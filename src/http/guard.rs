@@ -13,14 +13,18 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::access;
 use super::error::Error;
 use super::{Config, State};
 
 /// Lets a request through, or refuses it.
-pub(super) async fn guard(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
     let config = state.config.load_full();
     match check(&config, request.method(), request.uri().host(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => match access::admit(&state, &mut request) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        },
         Err(error) => {
             state.metrics.http.refused("guard");
             error.into_response()

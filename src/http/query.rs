@@ -5,12 +5,17 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
+use super::access::Access;
 use super::error::Error;
 use crate::model::duration;
 
 /// All parameters in their order; names may repeat.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Params(Vec<(String, String)>);
+pub(super) struct Params {
+    pairs: Vec<(String, String)>,
+    /// Who asks: what is read for these parameters is what they may see.
+    pub(super) access: Access,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Error;
@@ -18,7 +23,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let Query(pairs) = pairs.map_err(|e| Error::bad(format!("Invalid query string: {e}")))?;
-        let params = Self(pairs);
+        let access = parts.extensions.get::<Access>().cloned().unwrap_or_default();
+        let params = Self { pairs, access };
         for (parameter, feature) in [("ns", "Namespaces"), ("partition", "Partitions")] {
             if params.get(parameter).is_some() {
                 return Err(Error::bad(format!(
@@ -33,12 +39,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     /// The first value of a parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Every value of a parameter.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -123,7 +129,7 @@ mod tests {
 
     fn params(query: &str) -> Params {
         let uri = format!("http://x/?{query}").parse().unwrap();
-        Params(Query::try_from_uri(&uri).unwrap().0)
+        Params { pairs: Query::try_from_uri(&uri).unwrap().0, access: Access::default() }
     }
 
     #[test]

@@ -38,7 +38,7 @@ where
 }
 
 /// OPTIONS, and 405 for all other methods.
-fn with_rest(methods: MethodRouter<Arc<State>>, allow: &'static str) -> MethodRouter<Arc<State>> {
+pub(super) fn with_rest(methods: MethodRouter<Arc<State>>, allow: &'static str) -> MethodRouter<Arc<State>> {
     let allowed = move || [(header::ALLOW, allow)];
     methods.options(move || async move { allowed() }).fallback(move |method: Method| async move {
         let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("method {method} not allowed"));
@@ -153,7 +153,8 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
     let family = family(request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert("x-consul-default-acl-policy", HeaderValue::from_static("allow"));
+    let policy = if state.registry.default_is_allow() { "allow" } else { "deny" };
+    headers.insert("x-consul-default-acl-policy", HeaderValue::from_static(policy));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if pretty {
@@ -168,7 +169,8 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
 
 /// The first parts of a path, from a fixed set.
 fn family(path: &str) -> &'static str {
-    const FAMILIES: [&str; 8] = [
+    const FAMILIES: [&str; 9] = [
+        "/v1/acl",
         "/v1/agent/service",
         "/v1/agent/check",
         "/v1/agent",

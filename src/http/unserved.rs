@@ -20,13 +20,12 @@ const NEVER: [(&str, &str); 16] = [
     ("/v1/exported-services", "cluster peering"),
     ("/v1/internal", "the interface of Consul's own web page"),
     ("/v1/agent/connect", "the service mesh"),
-    ("/v1/agent/token", "agent tokens"),
+    ("/v1/acl/templated-policies", "templated policies"),
     ("/v1/agent/join", "joining other servers"),
 ];
 
 /// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 13] = [
-    "/v1/acl",
+const NOT_YET: [&str; 12] = [
     "/v1/query",
     "/v1/agent/members",
     "/v1/agent/host",

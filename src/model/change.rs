@@ -12,7 +12,7 @@ use arcstr::ArcStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
+use super::{Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
 
 /// One step of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub enum Record {
     Instance(Arc<Instance>),
     Check(Check),
     Maintenance(Maintenance),
+    Acl(Acl),
 }
 
 /// An operator's word that a node or an instance is out of service.
@@ -67,6 +68,7 @@ impl Record {
             Self::Instance(instance) => Key::Instance(instance.node.clone(), instance.id.clone()),
             Self::Check(check) => Key::Check(check.node.clone(), check.id.clone()),
             Self::Maintenance(m) => Key::Maintenance(m.node.clone(), m.instance.clone()),
+            Self::Acl(acl) => Key::Acl(acl.key()),
         }
     }
 }
@@ -79,6 +81,7 @@ pub enum Key {
     Instance(NodeName, InstanceId),
     Check(NodeName, CheckId),
     Maintenance(NodeName, Option<InstanceId>),
+    Acl(AclKey),
 }
 
 /// The name of a check.

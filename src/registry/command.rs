@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arcstr::ArcStr;
 
-use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
+use crate::model::acl::Token;
+use crate::model::{Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
 
 /// Who asks, through the agent API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,19 @@ pub enum Command {
         instances: Vec<Instance>,
         checks: Vec<Check>,
     },
+    /// Tokens, policies and what belongs to them.
+    Acl(AclCommand),
+}
+
+/// A change of access control.
+#[derive(Debug, Clone)]
+pub enum AclCommand {
+    /// The first management token; given away once.
+    Bootstrap { token: Arc<Token> },
+    /// A new record, or (unless `create`) another form of one that is there.
+    Put { record: Acl, create: bool },
+    /// What is not there is no error.
+    Remove(AclKey),
 }
 
 /// Why a command changed nothing.
@@ -96,6 +110,13 @@ pub enum Refused {
     /// A catalog request with `SkipNodeUpdate` for a node that is not there.
     #[error("node {0:?} does not exist; register it with its address first")]
     UnknownNode(String),
+    /// Text as Consul's.
+    #[error("Permission denied: ACL bootstrap no longer allowed (reset index: {0})")]
+    Bootstrapped(u64),
+    #[error("{0}")]
+    AclInvalid(String),
+    #[error("{0}")]
+    AclNotFound(String),
     #[error("{what} {count}: at most {max} are allowed ([limits] {key})")]
     Limit { what: String, count: usize, max: usize, key: &'static str },
     #[error("{max} requests are waiting to be stored already; try again ([limits] queue_max)")]

@@ -17,6 +17,8 @@ pub struct Limits {
     pub tagged_addresses_max: usize,
     /// Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.
     pub definition_octets_max: usize,
+    /// Tokens, policies, roles, auth methods and binding rules.
+    pub acl_entries_max: usize,
     /// Blocking queries that wait at once.
     pub watchers_max: usize,
     /// Requests that wait for the writer.
@@ -39,6 +41,7 @@ impl Default for Limits {
             meta_value_octets_max: 512,
             tagged_addresses_max: 16,
             definition_octets_max: 131_072,
+            acl_entries_max: 100_000,
             watchers_max: 16_384,
             queue_max: 4_096,
             commits_waiting_max: 4_096,

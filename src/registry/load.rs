@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use super::apply::{instance_addresses, node_addresses};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
+use crate::acl;
 use crate::model::{Check, Instance, Maintenance, Node, NodeName, Record, ServiceName};
 use crate::store::{Loaded, Stored, StoredStatus};
 
@@ -37,7 +38,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
     let index = loaded.index.max(1);
     let mut gathering = Gathering { nodes: Vec::new(), places: HashMap::new(), current: 0 };
     gathering.node(Arc::new(own.clone()), index, index);
-    let mut maintained = Vec::new();
+    let (mut maintained, mut tables) = (Vec::new(), acl::Tables::default());
     for Stored { record, create_index, modify_index } in loaded.records {
         match record {
             // Our own node is what the configuration says now, not what it was.
@@ -48,6 +49,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             Record::Instance(instance) => gathering.instance(instance, create_index, modify_index),
             Record::Check(check) => gathering.check(check, create_index, modify_index),
             Record::Maintenance(maintenance) => maintained.push(maintenance),
+            Record::Acl(record) => tables.load(&record, Some(create_index), modify_index),
         }
     }
     gathering.sort();
@@ -58,7 +60,9 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             unplaced.statuses.insert(check, (status, output));
         }
     }
-    (build(gathering.nodes, index), unplaced)
+    let mut state = build(gathering.nodes, index);
+    state.acl = tables;
+    (state, unplaced)
 }
 
 impl Gathering {

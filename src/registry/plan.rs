@@ -84,6 +84,9 @@ impl Planner<'_> {
             Command::CatalogDeregister { node, instance, check } => {
                 self.catalog_deregister(&node, instance, check, &mut plan)?;
             }
+            Command::Acl(command) => {
+                super::acl::plan(self.state.acl(), command, self.limits.acl_entries_max, &mut plan)?;
+            }
             Command::SetFileDefinitions { instances, checks } => {
                 self.set_file(instances, checks, &mut plan)?;
             }
@@ -100,6 +103,7 @@ impl Planner<'_> {
                 Record::Instance(instance) => ("service", instance.id.as_str()),
                 Record::Check(check) => ("check", check.id.as_str()),
                 Record::Maintenance(_) => continue,
+                Record::Acl(acl) => (acl.key().kind.word(), ""),
             };
             let mut octets = Count(0);
             let octets = serde_json::to_writer(&mut octets, record).map_or(usize::MAX, |()| octets.0);
@@ -474,7 +478,7 @@ fn refuse_file(origin: Origin, kind: &'static str, id: &str) -> Result<(), Refus
     }
 }
 
-fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {
+pub(super) fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {
     if count > max {
         return Err(Refused::Limit { what: what.to_owned(), count, max, key });
     }

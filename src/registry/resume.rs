@@ -69,7 +69,9 @@ impl Snapshot {
                 output: entry.output.clone(),
             }));
         }
-        let records = [nodes, instances, checks, words].concat();
+        let acl = self.acl.stored().into_iter();
+        let acl = acl.map(|(record, made, changed)| stored(Record::Acl(record), made, changed)).collect();
+        let records = [nodes, instances, checks, words, acl].concat();
         Loaded { records, statuses, index: self.index() }
     }
 }

@@ -13,6 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
 use super::watch::Topic;
+use crate::acl;
 use crate::model::{
     Check, CheckId, CheckKey, Instance, InstanceId, Maintenance, Node, NodeName, ServiceName, Status,
 };
@@ -31,6 +32,7 @@ pub struct Snapshot {
     pub(super) addresses: OrdMap<(IpAddr, Option<Owner>), u32>,
     pub(super) tables: Tables,
     pub(super) counts: Counts,
+    pub(super) acl: acl::Tables,
 }
 
 /// The index of the last change to each listing as a whole.
@@ -233,6 +235,11 @@ impl Snapshot {
     /// The SOA serial: the low 32 bits of the index of the last change that an answer can show.
     pub fn serial(&self) -> u32 {
         self.serial
+    }
+
+    /// Tokens, policies and what belongs to them.
+    pub fn acl(&self) -> &acl::Tables {
+        &self.acl
     }
 
     pub fn counts(&self) -> Counts {

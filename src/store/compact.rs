@@ -116,6 +116,12 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
         Record::Instance(instance) => &instance.node,
         Record::Check(check) => &check.node,
         Record::Maintenance(maintenance) => &maintenance.node,
+        Record::Acl(acl) => {
+            let (create_index, modify_index) = (*create_index, *modify_index);
+            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
+            add(&mut bytes, &serde_json::to_string(acl)?)?;
+            return Ok(bytes);
+        }
     };
     let node = (node.as_str() != node.folded()).then(|| node.as_str());
     add(&mut bytes, &Head { create_index: *create_index, modify_index: *modify_index, node })?;
@@ -150,6 +156,7 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
             add(&mut bytes, &TermsValue::from(&*check.terms))?;
         }
         Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
+        Record::Acl(_) => {}
     }
     Ok(bytes)
 }
@@ -228,6 +235,11 @@ impl Reader {
     /// Reads what stands behind the version's octet; `kind`, `node` and `id` are the key's.
     pub(super) fn decode(&mut self, kind: u8, node: &str, id: &str, bytes: &[u8]) -> Result<Stored, Failure> {
         let (Head { create_index, modify_index, node: spelt }, rest) = postcard::take_from_bytes(bytes)?;
+        if kind == super::format::ACL {
+            let json: &str = postcard::from_bytes(rest)?;
+            let record = Record::Acl(serde_json::from_str(json)?);
+            return Ok(Stored { record, create_index, modify_index });
+        }
         let node = self.node(spelt.unwrap_or(node))?;
         let record = match kind {
             b'1' => Record::Node(Arc::new(read_node(node, rest)?)),
@@ -335,7 +347,7 @@ impl Reader {
                 self.checks.keys.push((node.clone(), check.id.clone()));
                 Record::Check(Check { node, id: check.id, instance, terms })
             }
-            Record::Node(_) | Record::Maintenance(_) => record,
+            Record::Node(_) | Record::Maintenance(_) | Record::Acl(_) => record,
         })
     }
 }

@@ -12,7 +12,7 @@ use arcstr::ArcStr;
 
 use super::compact::{self, Reader};
 use super::{StoreError, Stored, StoredStatus};
-use crate::model::{CheckKey, InstanceId, Key, NodeName, Record, Status};
+use crate::model::{CheckKey, InstanceId, Key, Record, Status};
 
 /// The tables of the file.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
@@ -28,8 +28,13 @@ pub(super) const JOURNAL: &str = "journal";
 
 /// The version of values that is written, and the highest that is read.
 pub(super) const VERSION: u32 = 2;
-/// The version of the file: 3 since its last changes may be in a journal alone, which an older rollcall would pass over.
-pub(super) const FILE: u32 = 3;
+/// The version of the file: 3 since its last changes may be in a journal alone, 4 since it may hold records of kinds that are on
+/// no node ([`APART`]): an older rollcall would pass over them.
+pub(super) const FILE: u32 = 4;
+/// What keys of access control begin with.
+pub(super) const ACL: u8 = b'6';
+/// The kinds of records that are on no node.
+pub(super) const APART: [u8; 1] = [ACL];
 /// The first octet of a value of version 1.
 const JSON: u8 = b'{';
 
@@ -46,25 +51,27 @@ struct StatusValue {
     output: ArcStr,
 }
 
-/// The key's bytes: kind, node in lower case, NUL, id. Names hold no control characters.
+/// The key's bytes: kind, node in lower case, NUL, id; of what is on no node, its own name stands for a node's. Names hold no
+/// control characters.
 pub(super) fn key(key: &Key) -> Vec<u8> {
     let (kind, node, id) = match key {
         Key::Node(node) => (b'1', node, ""),
         Key::Instance(node, id) => (b'2', node, id.as_str()),
         Key::Check(node, id) => (b'3', node, id.as_str()),
         Key::Maintenance(node, id) => (b'4', node, id.as_ref().map_or("", InstanceId::as_str)),
+        Key::Acl(key) => return joined(Some(ACL), key.kind.word(), &key.id),
     };
-    joined(Some(kind), node, id)
+    joined(Some(kind), node.folded(), id)
 }
 
 /// The bytes under which a check's status stands.
 pub(super) fn status_key(check: &CheckKey) -> Vec<u8> {
-    joined(None, &check.node, check.id.as_str())
+    joined(None, check.node.folded(), check.id.as_str())
 }
 
-fn joined(kind: Option<u8>, node: &NodeName, id: &str) -> Vec<u8> {
+fn joined(kind: Option<u8>, node: &str, id: &str) -> Vec<u8> {
     let mut bytes: Vec<u8> = kind.into_iter().collect();
-    bytes.extend_from_slice(node.folded().as_bytes());
+    bytes.extend_from_slice(node.as_bytes());
     bytes.push(0);
     bytes.extend_from_slice(id.as_bytes());
     bytes
@@ -158,7 +165,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Check, CheckId, CheckKind, Origin, ProbeTls, Terms};
+    use crate::model::{Check, CheckId, CheckKind, NodeName, Origin, ProbeTls, Terms};
 
     /// Written by version 1 and read for ever.
     const GOLDEN_1: [&str; 4] = [
@@ -272,8 +279,12 @@ mod tests {
         .unwrap();
         let maintenance: Record =
             serde_json::from_str(r#"{"maintenance":{"node":"n1","reason":""}}"#).unwrap();
+        let acl: Record = serde_json::from_str(
+            r#"{"acl":{"token":{"accessor":"01020304-0506-0708-090a-0b0c0d0e0f10","secret":"s","grants":{"services":[{"name":"web"}]},"expires":5,"created":1}}}"#,
+        )
+        .unwrap();
         let mut reader = Reader::default();
-        for record in kinds.map(check).into_iter().chain([full, node, maintenance]) {
+        for record in kinds.map(check).into_iter().chain([full, node, maintenance, acl]) {
             let stored = Stored { record, create_index: u64::MAX, modify_index: 0 };
             let at = key(&stored.record.key());
             assert_eq!(reader.record(&at, &encode(&stored)).unwrap(), stored);

@@ -87,6 +87,9 @@ fn contents(transaction: &ReadTransaction) -> Result<Contents, StoreError> {
         nodes.append(&mut part);
         statuses.append(&mut of);
     }
+    for kind in format::APART {
+        nodes.append(&mut Part::whole(transaction)?.records(kind, &mut Reader::default())?);
+    }
     Ok((nodes, statuses))
 }
 

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 /// The table of ARCHITECTURE.md: a room and the rooms it may know. `telemetry` may be known by all.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("acl", &["model"]),
     ("gently", &[]),
     ("store", &["model", "gently"]),
-    ("registry", &["model", "store", "gently"]),
-    ("select", &["model", "registry"]),
-    ("dns", &["model", "registry", "select", "gently"]),
-    ("http", &["model", "registry", "select"]),
+    ("registry", &["acl", "model", "store", "gently"]),
+    ("select", &["acl", "model", "registry"]),
+    ("dns", &["acl", "model", "registry", "select", "gently"]),
+    ("http", &["acl", "model", "registry", "select"]),
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
-    ("config", &["model", "registry", "select", "dns", "http", "checks", "store"]),
+    ("config", &["acl", "model", "registry", "select", "dns", "http", "checks", "store"]),
     ("handover", &[]),
     ("cli", &["config", "model", "store", "handover"]),
 ];

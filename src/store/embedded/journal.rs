@@ -24,7 +24,7 @@ use redb::backends::FileBackend;
 use super::super::compact::Reader;
 use super::super::{StoreError, Stored, file, format};
 use super::Entry;
-use crate::model::{CheckId, Definition, InstanceId, Key, NodeName};
+use crate::model::{AclKey, AclKind, CheckId, Definition, InstanceId, Key, NodeName};
 
 /// Where frames may begin: no device writes less than this in part.
 const BLOCK: usize = 4096;
@@ -268,6 +268,9 @@ fn octets<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 fn key_of(octets: &[u8]) -> Option<Key> {
     let (kind, rest) = octets.split_first()?;
     let (node, id) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
+    if *kind == format::ACL {
+        return AclKind::parse(node).map(|kind| Key::Acl(AclKey { kind, id: id.into() }));
+    }
     let node = NodeName::parse(node).ok()?;
     Some(match kind {
         b'1' => Key::Node(node),
@@ -302,6 +305,7 @@ mod tests {
             Key::Check(name.clone(), CheckId::parse("c").unwrap()),
             Key::Maintenance(name.clone(), None),
             Key::Maintenance(name.clone(), Some(InstanceId::parse("i").unwrap())),
+            Key::Acl(AclKey::new(AclKind::Token, &"9")),
             Key::Node(name),
         ];
         let removed = keys.into_iter().map(Definition::Remove);
