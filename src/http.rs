@@ -4,7 +4,7 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
-mod access;
+mod admission;
 mod acl;
 mod agent_check;
 mod agent_health;
@@ -41,6 +41,7 @@ use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
+pub use admission::{NEEDS, Need};
 pub use caller::Peer;
 pub use definition::service_of_file;
 

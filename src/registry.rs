@@ -14,6 +14,7 @@ pub mod command;
 mod deadlines;
 pub mod limits;
 mod load;
+mod own;
 mod plan;
 #[cfg(test)]
 mod properties;
@@ -107,6 +108,7 @@ impl Registry {
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
         let loaded = store.load()?;
         let (state, unplaced) = gently(|| load::load(loaded, &config.own));
+        let state = state.with_ours(&config.own.name);
         let (commands, command_queue) = mpsc::channel(config.limits.queue_max);
         let (observations, observation_queue) = mpsc::channel(OBSERVATIONS_WAITING_MAX);
         let shared = Arc::new(Shared {

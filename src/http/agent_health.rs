@@ -14,6 +14,7 @@ use super::error::Error;
 use super::query::Params;
 use super::route::{Rest, get};
 use super::shape;
+use crate::model::Origin;
 use crate::registry::{Caller, Health, InstanceEntry, Snapshot};
 
 pub(super) fn routes() -> Router<Arc<State>> {
@@ -37,10 +38,12 @@ async fn by_id(
     let text = wants_text(&params, &headers);
     let snapshot = state.registry.load();
     let found = snapshot.find_instance(caller.node.folded(), &id).ok().flatten();
+    let found = found.filter(|entry| entry.instance.origin != Origin::Own);
     let Some(entry) = found else {
         let unknown = json!({ "AggregatedStatus": "critical", "Service": null, "Checks": null });
         return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceId {id} not found"), &unknown));
     };
+    params.asker.read_service(entry.instance.service.folded())?;
     let health = snapshot.health(entry);
     let datacenter = &state.config.load().datacenter;
     let shown = aggregated(&snapshot, entry, health, datacenter);
@@ -58,6 +61,7 @@ async fn by_name(
     if name.is_empty() {
         return Err(Error::server("Missing service Name"));
     }
+    params.asker.read_service(&name)?;
     let text = wants_text(&params, &headers);
     let snapshot = state.registry.load();
     let members = on_node(&snapshot, &caller, &name);
@@ -72,13 +76,15 @@ async fn by_name(
 
 fn on_node<'a>(snapshot: &'a Snapshot, caller: &Caller, name: &str) -> Vec<&'a Arc<InstanceEntry>> {
     let members = shape::members(snapshot, name, &[], &[]).into_iter();
-    members.filter(|(node, _)| node.node.name == caller.node).map(|(_, entry)| entry).collect()
+    let known = members.map(|(_, entry)| entry).filter(|entry| entry.instance.origin != Origin::Own);
+    known.filter(|entry| entry.instance.node == caller.node).collect()
 }
 
 fn aggregated(snapshot: &Snapshot, entry: &InstanceEntry, health: Health, datacenter: &str) -> Value {
     let node = snapshot.node(entry.instance.node.folded());
-    let checks = node
-        .map(|node| shape::node_checks(node).chain(shape::instance_checks(node, entry)).collect::<Vec<_>>());
+    let checks = node.map(|node| {
+        shape::agent_node_checks(node).chain(shape::instance_checks(node, entry)).collect::<Vec<_>>()
+    });
     json!({
         "AggregatedStatus": health.as_str(),
         "Service": shape::agent_service(entry, datacenter),

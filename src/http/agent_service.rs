@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::State;
+use super::admission::Admitted;
 use super::blocking::with_jitter;
 use super::caller::Whose;
 use super::decode::decode;
@@ -20,6 +21,7 @@ use super::error::Error;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole, get, put};
 use super::shape;
+use crate::acl::{Access as Wanted, Resource};
 use crate::model::{InstanceId, Origin};
 use crate::registry::{Caller, Command, InstanceEntry, Snapshot, Topic};
 
@@ -46,6 +48,7 @@ async fn register(
     let scripts = state.config.load().script_checks;
     let of = Context { node: &whose.caller.node, origin: Origin::Agent, scripts, here: whose.here };
     let (instance, checks, warnings) = body.build(&of)?;
+    params.asker.register(&state.registry.load(), &instance)?;
     let caller = whose.caller;
     state.registry.submit(Command::RegisterInstance { caller, instance, checks, replace_checks }).await?;
     Ok(Done { warnings })
@@ -55,8 +58,10 @@ async fn deregister(
     Extract(state): Extract<Arc<State>>,
     Whose { caller, .. }: Whose,
     Rest(id): Rest,
+    asker: Admitted,
 ) -> Result<Done, Error> {
     let id = known_id(&id)?;
+    asker.write_instance(&state.registry.load(), caller.node.folded(), id.as_str())?;
     state.registry.submit(Command::DeregisterInstance { caller, id }).await?;
     Ok(Done::default())
 }
@@ -80,7 +85,9 @@ async fn maintain_service(
         return Err(Error::bad("Missing service ID"));
     }
     let reason = maintenance_reason(&params, "service")?;
-    let instance = Some(known_id(&id)?);
+    let id = known_id(&id)?;
+    params.asker.write_instance(&state.registry.load(), caller.node.folded(), id.as_str())?;
+    let instance = Some(id);
     state.registry.submit(Command::Maintain { caller, instance, reason }).await?;
     Ok(Done::default())
 }
@@ -91,6 +98,7 @@ async fn maintain_node(
     params: Params,
 ) -> Result<Done, Error> {
     let reason = maintenance_reason(&params, "node")?;
+    params.asker.write_node(caller.node.folded())?;
     state.registry.submit(Command::Maintain { caller, instance: None, reason }).await?;
     Ok(Done::default())
 }
@@ -130,11 +138,13 @@ async fn services(
     let snapshot = state.registry.load();
     let node = snapshot.node(caller.node.folded());
     let own = node.into_iter().flat_map(|node| node.instances.values());
-    let own = own.filter(|entry| entry.instance.origin != Origin::Catalog);
+    let own = own.filter(|entry| !matches!(entry.instance.origin, Origin::Catalog | Origin::Own));
+    let mut hidden = false;
+    let own = own.filter(|entry| params.asker.shows(entry.instance.service.folded(), &mut hidden));
     let shown: Map<String, Value> = own
         .map(|entry| (entry.instance.id.to_string(), Value::Object(shape::agent_service(entry, &datacenter))))
         .collect();
-    Ok(route::json(&shown))
+    Ok(params.asker.filtered(route::json(&shown), hidden))
 }
 
 /// One instance; with `?hash=` waits until it looks different.
@@ -151,6 +161,7 @@ async fn service(
     loop {
         let snapshot = state.registry.snapshot();
         let entry = find(&snapshot, &caller, &id)?;
+        params.asker.again(&state)?.require(Resource::Service, entry.instance.service.folded(), Wanted::Read)?;
         let mut shown = shape::agent_service(entry, &datacenter);
         let hash = content_hash(&shown);
         let left = until.saturating_duration_since(tokio::time::Instant::now());
@@ -175,6 +186,7 @@ fn find<'a>(snapshot: &'a Snapshot, caller: &Caller, id: &str) -> Result<&'a Arc
     let found = snapshot.find_instance(caller.node.folded(), id);
     let found = found
         .map_err(|_| Error::bad(format!("service ID {id:?} is on several nodes; name one with ?node=")))?;
+    let found = found.filter(|entry| entry.instance.origin != Origin::Own);
     found.ok_or_else(|| Error::not_found(format!("unknown service ID: {id}")))
 }
 

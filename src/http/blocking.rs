@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 
 use super::State;
@@ -26,16 +26,20 @@ pub(super) async fn answer<T: Serialize>(
 ) -> Result<Response, Error> {
     params.check_read(&state.config.load().datacenter)?;
     let (index, wait) = params.blocking()?;
+    let mut view = params.asker.view.clone();
     let snapshot = if index == 0 {
         state.registry.snapshot()
     } else {
         let wait = with_jitter(wait, rand::random());
-        tokio::select! {
+        let snapshot = tokio::select! {
             woken = state.registry.wait(topic, index, wait) => woken?,
             () = state.shutdown.cancelled() => state.registry.snapshot(),
-        }
+        };
+        view = params.asker.again(state)?;
+        snapshot
     };
-    let mut response = json(&build(&snapshot)?).into_response();
+    let (seen, hidden) = snapshot.seen_by(&view, topic);
+    let mut response = params.asker.filtered(json(&build(&seen)?), hidden);
     put_headers(response.headers_mut(), snapshot.index_of(topic), params.consistency());
     Ok(response)
 }

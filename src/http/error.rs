@@ -56,7 +56,9 @@ impl From<Refused> for Error {
             Refused::AclNotFound(_) => StatusCode::NOT_FOUND,
             Refused::AclInvalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::Bootstrapped(_) => StatusCode::FORBIDDEN,
-            Refused::Ambiguous { .. } | Refused::FileOwned { .. } => StatusCode::CONFLICT,
+            Refused::Ambiguous { .. } | Refused::FileOwned { .. } | Refused::Ours { .. } => {
+                StatusCode::CONFLICT
+            }
             Refused::Limit { .. } => StatusCode::BAD_REQUEST,
             Refused::Busy { .. } | Refused::TooManyWatchers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::access;
+use super::admission;
 use super::error::Error;
 use super::{Config, State};
 
@@ -21,7 +21,7 @@ use super::{Config, State};
 pub(super) async fn guard(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
     let config = state.config.load_full();
     match check(&config, request.method(), request.uri().host(), request.headers()) {
-        Ok(()) => match access::admit(&state, &mut request) {
+        Ok(()) => match admission::admit(&state, &mut request) {
             Ok(()) => next.run(request).await,
             Err(error) => error.into_response(),
         },

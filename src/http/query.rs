@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
-use super::access::Access;
+use super::admission::Admitted;
 use super::error::Error;
 use crate::model::duration;
 
@@ -14,7 +14,7 @@ use crate::model::duration;
 pub(super) struct Params {
     pairs: Vec<(String, String)>,
     /// Who asks: what is read for these parameters is what they may see.
-    pub(super) access: Access,
+    pub(super) asker: Admitted,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
@@ -23,8 +23,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let Query(pairs) = pairs.map_err(|e| Error::bad(format!("Invalid query string: {e}")))?;
-        let access = parts.extensions.get::<Access>().cloned().unwrap_or_default();
-        let params = Self { pairs, access };
+        let asker = parts.extensions.get::<Admitted>().cloned().unwrap_or_default();
+        let params = Self { pairs, asker };
         for (parameter, feature) in [("ns", "Namespaces"), ("partition", "Partitions")] {
             if params.get(parameter).is_some() {
                 return Err(Error::bad(format!(
@@ -129,7 +129,7 @@ mod tests {
 
     fn params(query: &str) -> Params {
         let uri = format!("http://x/?{query}").parse().unwrap();
-        Params { pairs: Query::try_from_uri(&uri).unwrap().0, access: Access::default() }
+        Params { pairs: Query::try_from_uri(&uri).unwrap().0, asker: Admitted::default() }
     }
 
     #[test]

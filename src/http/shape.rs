@@ -10,7 +10,7 @@ use arcstr::ArcStr;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::model::{Address, CheckKind, Node, Status, Texts, duration};
+use crate::model::{Address, CheckKind, Node, Origin, Status, Texts, duration};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, Snapshot};
 
 /// A node, in `/v1/catalog/nodes` and everywhere a node stands.
@@ -167,7 +167,7 @@ pub(super) struct CheckShape {
     output: ArcStr,
     #[serde(rename = "ServiceID")]
     service_id: String,
-    service_name: String,
+    pub(super) service_name: String,
     service_tags: Texts,
     r#type: &'static str,
     interval: String,
@@ -207,7 +207,7 @@ pub(super) fn check(entry: &CheckEntry, of: Option<&InstanceEntry>) -> CheckShap
 fn definition(entry: &CheckEntry) -> Map<String, Value> {
     let check = &entry.check;
     let mut map = Map::new();
-    if check.origin != crate::model::Origin::Catalog {
+    if check.origin != Origin::Catalog {
         return map;
     }
     match &check.kind {
@@ -256,6 +256,17 @@ fn maintenance(node: &NodeEntry, of: Option<&InstanceEntry>) -> Option<CheckShap
 /// The checks of a node itself, maintenance first.
 pub(super) fn node_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape> + '_ {
     maintenance(node, None).into_iter().chain(node.own_checks.iter().map(|entry| check(entry, None)))
+}
+
+/// The same as agents know them: without those that stand in the catalog alone.
+pub(super) fn agent_node_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape> + '_ {
+    let known = node.own_checks.iter().filter(|entry| entry.check.origin != Origin::Own);
+    maintenance(node, None).into_iter().chain(known.map(|entry| check(entry, None)))
+}
+
+/// All checks on a node as agents know them.
+pub(super) fn agent_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape> + '_ {
+    agent_node_checks(node).chain(node.instances.values().flat_map(|of| instance_checks(node, of)))
 }
 
 /// The checks of one instance, maintenance first.

@@ -125,4 +125,13 @@ pub enum Origin {
     Catalog,
     /// Stands in the configuration file, which owns it: not stored.
     File,
+    /// Made at each start, on our own node: not stored.
+    Own,
+}
+
+impl Origin {
+    /// Whether the store keeps what comes from there.
+    pub fn is_stored(self) -> bool {
+        matches!(self, Self::Agent | Self::Catalog)
+    }
 }

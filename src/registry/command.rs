@@ -107,6 +107,8 @@ pub enum Refused {
     Ambiguous { kind: &'static str, id: String, nodes: String },
     #[error("{kind} ID {id:?} is defined in the configuration file; change it there and reload the server")]
     FileOwned { kind: &'static str, id: String },
+    #[error("{kind} ID {id:?} is this server's own, and no request changes it")]
+    Ours { kind: &'static str, id: String },
     /// A catalog request with `SkipNodeUpdate` for a node that is not there.
     #[error("node {0:?} does not exist; register it with its address first")]
     UnknownNode(String),

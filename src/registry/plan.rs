@@ -8,6 +8,7 @@ use arcstr::ArcStr;
 
 use super::command::{Caller, Command, Refused};
 use super::limits::Limits;
+use super::own::refuse;
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Snapshot};
 use crate::model::{
     Address, Check, CheckId, CheckKey, CheckKind, Definition, Instance, InstanceId, Key, Maintenance, Node,
@@ -50,13 +51,13 @@ impl Planner<'_> {
             Command::RegisterCheck { caller, check } => self.register_check(&caller, check, &mut plan)?,
             Command::DeregisterInstance { caller, id } => {
                 let entry = self.instance(&caller, &id)?;
-                refuse_file(entry.instance.origin, "service", id.as_str())?;
+                refuse(entry.instance.origin, "service", id.as_str())?;
                 self.remove_instance(entry, &mut plan);
                 self.drop_implied(&entry.instance.node, &mut plan);
             }
             Command::DeregisterCheck { caller, id } => {
                 let entry = self.check(&caller, &id)?;
-                refuse_file(entry.check.origin, "check", id.as_str())?;
+                refuse(entry.check.origin, "check", id.as_str())?;
                 plan.definitions.push(remove_check(entry));
                 self.drop_implied(&entry.check.node, &mut plan);
             }
@@ -121,6 +122,7 @@ impl Planner<'_> {
         if let Some(id) = &check.instance {
             let found = self.state.find_instance(caller.node.folded(), id.as_str());
             let entry = found.map_err(|nodes| ambiguous("service", id.as_str(), &nodes))?;
+            let entry = entry.filter(|entry| entry.instance.origin != Origin::Own);
             let entry = entry.ok_or_else(|| Refused::NoSuchInstance(id.to_string()))?;
             check.node = entry.instance.node.clone();
             of = Some((check.node.clone(), id.clone()));
@@ -200,13 +202,14 @@ impl Planner<'_> {
         self.state.share_names(&mut instance);
         let old = self.state.instance(instance.node.folded(), instance.id.as_str());
         match old {
-            Some(old) if instance.origin != Origin::File => {
-                refuse_file(old.instance.origin, "service", instance.id.as_str())?;
+            // A reload puts the file's own in place of what is there.
+            Some(old) if instance.origin == Origin::File && old.instance.origin != Origin::Own => {}
+            Some(old) => {
+                refuse(old.instance.origin, "service", instance.id.as_str())?;
                 if *old.instance == instance {
                     return Ok(());
                 }
             }
-            Some(_) => {}
             None => {
                 let count = self.state.counts().instances + 1;
                 limit("instances:", count, self.limits.instances_max, "instances_max")?;
@@ -262,7 +265,14 @@ impl Planner<'_> {
             }
             (None, None) => &[],
         };
-        let stays = |old: &CheckEntry| !replace && checks.iter().all(|check| check.id != old.check.id);
+        if let Some((entry, (_, id))) = instance.zip(of)
+            && entry.instance.origin == Origin::Own
+        {
+            refuse(entry.instance.origin, "service", id.as_str())?;
+        }
+        let stays = |old: &CheckEntry| {
+            !replace && old.check.origin != Origin::Own && checks.iter().all(|check| check.id != old.check.id)
+        };
         let count = checks.len() + present.iter().filter(|old| stays(old)).count();
         let max = self.limits.checks_per_instance_max;
         limit("checks of one service or node:", count, max, "checks_per_instance_max")?;
@@ -281,8 +291,8 @@ impl Planner<'_> {
     fn put_check(&self, check: Check, plan: &mut Plan) -> Result<(), Refused> {
         let key = check.key();
         if let Some(old) = self.state.check(&key) {
-            if check.origin != Origin::File {
-                refuse_file(old.check.origin, "check", key.id.as_str())?;
+            if check.origin != Origin::File || old.check.origin == Origin::Own {
+                refuse(old.check.origin, "check", key.id.as_str())?;
             }
             if matches!(check.kind, CheckKind::Ttl { .. }) {
                 plan.renewals.push(key.clone());
@@ -354,12 +364,12 @@ impl Planner<'_> {
         match (instance, check) {
             (Some(id), _) => {
                 let Some(entry) = entry.instances.get(&id) else { return Ok(()) };
-                refuse_file(entry.instance.origin, "service", id.as_str())?;
+                refuse(entry.instance.origin, "service", id.as_str())?;
                 self.remove_instance(entry, plan);
             }
             (None, Some(id)) => {
                 let Some(entry) = entry.checks.get(&id) else { return Ok(()) };
-                refuse_file(entry.check.origin, "check", id.as_str())?;
+                refuse(entry.check.origin, "check", id.as_str())?;
                 plan.definitions.push(remove_check(entry));
             }
             (None, None) => return self.remove_node(entry, plan),
@@ -371,12 +381,13 @@ impl Planner<'_> {
     fn remove_node(&self, entry: &NodeEntry, plan: &mut Plan) -> Result<(), Refused> {
         let in_file = entry.instances.values().find(|e| e.instance.origin == Origin::File);
         if let Some(in_file) = in_file {
-            return refuse_file(Origin::File, "service", in_file.instance.id.as_str());
+            return refuse(Origin::File, "service", in_file.instance.id.as_str());
         }
-        for instance in entry.instances.values() {
+        for instance in entry.instances.values().filter(|e| e.instance.origin != Origin::Own) {
             self.remove_instance(instance, plan);
         }
-        plan.definitions.extend(entry.own_checks.iter().map(|check| remove_check(check)));
+        let own_checks = entry.own_checks.iter().filter(|e| e.check.origin != Origin::Own);
+        plan.definitions.extend(own_checks.map(|check| remove_check(check)));
         if entry.maintenance.is_some() {
             plan.definitions.push(Definition::Remove(Key::Maintenance(entry.node.name.clone(), None)));
         }
@@ -438,12 +449,15 @@ impl Planner<'_> {
     fn instance(&self, caller: &Caller, id: &InstanceId) -> Result<&Arc<InstanceEntry>, Refused> {
         let found = self.state.find_instance(caller.node.folded(), id.as_str());
         let entry = found.map_err(|nodes| ambiguous("service", id.as_str(), &nodes))?;
+        // Agents do not know the service of Consul's servers, which stands in the catalog alone.
+        let entry = entry.filter(|entry| entry.instance.origin != Origin::Own);
         entry.ok_or_else(|| Refused::UnknownInstance(id.to_string()))
     }
 
     fn check(&self, caller: &Caller, id: &CheckId) -> Result<&Arc<CheckEntry>, Refused> {
         let found = self.state.find_check(caller.node.folded(), id.as_str());
         let entry = found.map_err(|nodes| ambiguous("check", id.as_str(), &nodes))?;
+        let entry = entry.filter(|entry| entry.check.origin != Origin::Own);
         entry.ok_or_else(|| Refused::UnknownCheck(id.to_string()))
     }
 }
@@ -469,13 +483,6 @@ fn remove_check(entry: &CheckEntry) -> Definition {
 fn ambiguous(kind: &'static str, id: &str, nodes: &[NodeName]) -> Refused {
     let nodes = nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
     Refused::Ambiguous { kind, id: id.to_owned(), nodes }
-}
-
-fn refuse_file(origin: Origin, kind: &'static str, id: &str) -> Result<(), Refused> {
-    match origin {
-        Origin::File => Err(Refused::FileOwned { kind, id: id.to_owned() }),
-        Origin::Agent | Origin::Catalog => Ok(()),
-    }
 }
 
 pub(super) fn limit(what: &str, count: usize, max: usize, key: &'static str) -> Result<(), Refused> {

@@ -51,11 +51,11 @@ impl Snapshot {
         let stored = |record, create_index, modify_index| Stored { record, create_index, modify_index };
         for node in self.nodes() {
             nodes.push(stored(Record::Node(node.node.clone()), node.create_index, node.modify_index));
-            let own = node.instances.values().filter(|entry| entry.instance.origin != Origin::File);
+            let own = node.instances.values().filter(|entry| entry.instance.origin.is_stored());
             instances.extend(own.map(|entry| {
                 stored(Record::Instance(entry.instance.clone()), entry.create_index, entry.modify_index)
             }));
-            let own = node.checks.values().filter(|entry| entry.check.origin != Origin::File);
+            let own = node.checks.values().filter(|entry| entry.check.origin.is_stored());
             checks.extend(own.map(|entry| {
                 stored(Record::Check(entry.check.clone()), entry.create_index, entry.modify_index)
             }));
@@ -63,7 +63,8 @@ impl Snapshot {
                 node.maintenances()
                     .map(|word| stored(Record::Maintenance(word), node.modify_index, node.modify_index)),
             );
-            statuses.extend(node.checks.values().map(|entry| StoredStatus {
+            let known = node.checks.values().filter(|entry| entry.check.origin != Origin::Own);
+            statuses.extend(known.map(|entry| StoredStatus {
                 check: entry.key(),
                 status: entry.status,
                 output: entry.output.clone(),

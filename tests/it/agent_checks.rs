@@ -142,12 +142,12 @@ async fn checks_come_and_go_on_their_own() {
     assert_eq!((&node["ServiceID"], &node["Status"]), (&json!(""), &json!("critical")));
     // The node's check is each instance's.
     let entry = server.get("/v1/health/service/web").await.json();
-    assert_eq!(entry[0]["Checks"].as_array().unwrap().len(), 2);
+    assert_eq!(entry[0]["Checks"].as_array().unwrap().len(), 3);
     assert_eq!(server.get("/v1/health/service/web?passing").await.text(), "[]");
     assert_eq!(server.put("/v1/agent/check/deregister/of%20the%20node", "").await.status, 200);
     assert_eq!(
         server.get("/v1/health/service/web?passing").await.json()[0]["Checks"].as_array().unwrap().len(),
-        1
+        2
     );
     assert_eq!(server.put("/v1/agent/check/deregister/c%2F1", "").await.status, 200);
     assert_eq!(server.get("/v1/agent/checks").await.text(), "{}");

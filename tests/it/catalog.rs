@@ -135,8 +135,9 @@ async fn deregistration_takes_a_check_a_service_or_a_whole_node() {
         put(&server, DEREGISTER, body).await;
     }
     put(&server, DEREGISTER, json!({ "Node": "n2" })).await;
-    assert_eq!(server.get("/v1/catalog/services").await.text(), "{}");
-    assert_eq!(server.get("/v1/health/state/any").await.text(), "[]");
+    assert_eq!(server.get("/v1/catalog/services").await.text(), r#"{"consul":[]}"#);
+    let left = server.get("/v1/health/state/any").await.json();
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["CheckID"]), (1, &json!("serfHealth")));
     assert_eq!(server.get("/v1/catalog/nodes").await.json().as_array().unwrap().len(), 1);
     // Our own node stays, whatever is asked.
     put(&server, DEREGISTER, json!({ "Node": "n1" })).await;

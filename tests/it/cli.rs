@@ -180,7 +180,10 @@ async fn sighup_takes_definitions_ttls_and_limits() {
     assert!(said.contains("these keys differ and wait for the next start: datacenter"), "{said}");
     let db = get(daemon, "/v1/catalog/service/db").await.json();
     assert_eq!((&db[0]["ServicePort"], &db[0]["Datacenter"]), (&json!(2), &json!("dc1")));
-    assert_eq!(get(daemon, "/v1/catalog/services").await.json(), json!({ "db": [], "new": [] }));
+    assert_eq!(
+        get(daemon, "/v1/catalog/services").await.json(),
+        json!({ "consul": [], "db": [], "new": [] })
+    );
     assert_eq!(asked("db").await.answers[0].ttl, 3);
     let body = json!({ "Name": "web", "Tags": ["a", "b"] }).to_string();
     let refused = request(daemon.http[0], "PUT", "/v1/agent/service/register", &[], &body).await;

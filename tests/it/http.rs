@@ -81,7 +81,7 @@ async fn reads_of_health_have_consuls_shape_and_headers() {
         (&json!([]), &json!({}), &json!(""))
     );
     assert_eq!(service["Weights"], json!({ "Passing": 1, "Warning": 1 }));
-    let check = &entry["Checks"][0];
+    let check = &entry["Checks"][1];
     assert_eq!(
         keys(check),
         [
@@ -106,8 +106,8 @@ async fn reads_of_health_have_consuls_shape_and_headers() {
     assert_eq!((&check["CheckID"], &check["Type"]), (&json!("service:web"), &json!("ttl")));
     assert_eq!((&check["Name"], &check["ServiceTags"]), (&json!("Service 'web' check"), &json!([])));
     assert_eq!(server.get("/v1/health/checks/web").await.json(), json!([check]));
-    assert_eq!(server.get("/v1/health/node/n1").await.json(), json!([check]));
-    assert_eq!(server.get("/v1/health/state/passing").await.json(), json!([check]));
+    assert_eq!(server.get("/v1/health/node/n1").await.json(), entry["Checks"]);
+    assert_eq!(server.get("/v1/health/state/passing").await.json(), entry["Checks"]);
     let consistent = server.get("/v1/health/service/web?consistent").await;
     assert_eq!(consistent.header("x-consul-effective-consistency"), "consistent");
 }
@@ -118,7 +118,7 @@ async fn what_is_not_there_is_empty_or_null_as_in_consul() {
     for (path, body) in [
         ("/v1/agent/services", "{}"),
         ("/v1/agent/checks", "{}"),
-        ("/v1/catalog/services", "{}"),
+        ("/v1/catalog/services", r#"{"consul":[]}"#),
         ("/v1/catalog/service/nope", "[]"),
         ("/v1/catalog/node/nope", "null"),
         ("/v1/catalog/node-services/nope", r#"{"Node":null,"Services":null}"#),
@@ -126,7 +126,7 @@ async fn what_is_not_there_is_empty_or_null_as_in_consul() {
         ("/v1/health/service/nope", "[]"),
         ("/v1/health/checks/nope", "[]"),
         ("/v1/health/node/nope", "[]"),
-        ("/v1/health/state/any", "[]"),
+        ("/v1/health/state/critical", "[]"),
         ("/v1/health/state/nonsense", "[]"),
         ("/v1/status/leader", "\"127.0.0.1:8300\""),
         ("/v1/status/peers", "[\"127.0.0.1:8300\"]"),
@@ -175,7 +175,7 @@ async fn names_of_services_fold_case() {
     let server = TestServer::start().await;
     server.register(json!({ "ID": "a", "Name": "Redis", "Tags": ["Main"] })).await;
     server.register(json!({ "ID": "b", "Name": "redis" })).await;
-    assert_eq!(server.get("/v1/catalog/services").await.json(), json!({ "Redis": ["Main"] }));
+    assert_eq!(server.get("/v1/catalog/services").await.json(), json!({ "Redis": ["Main"], "consul": [] }));
     let both = server.get("/v1/health/service/REDIS").await.json();
     assert_eq!(both.as_array().unwrap().len(), 2);
     let tagged = server.get("/v1/health/service/redis?tag=mAIN").await.json();
@@ -200,7 +200,7 @@ async fn bodies_are_read_as_go_reads_them() {
         let answer = request(server.http(), "PUT", REGISTER, headers, &body.to_string()).await;
         assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{headers:?}");
     }
-    assert_eq!(server.get("/v1/catalog/services").await.json().as_object().unwrap().len(), 4);
+    assert_eq!(server.get("/v1/catalog/services").await.json().as_object().unwrap().len(), 5);
     for text in ["1m30s", "1.5h", "500ms", "2us", "1h0m0s"] {
         server.register(json!({ "Name": "d", "Check": { "TTL": text } })).await;
     }
@@ -240,6 +240,7 @@ async fn registering_again_replaces_the_definition_and_keeps_status_and_checks()
         .as_array()
         .unwrap()
         .iter()
+        .skip(1)
         .map(|c| [&c["CheckID"], &c["Status"], &c["Output"]])
         .collect();
     assert_eq!(json!(seen), json!([["a", "passing", "fine"], ["b", "passing", ""]]));
@@ -248,8 +249,8 @@ async fn registering_again_replaces_the_definition_and_keeps_status_and_checks()
     assert_eq!(server.put(path, again).await.status, 200);
     let entry = &server.get("/v1/health/service/web").await.json()[0];
     assert_eq!(
-        (entry["Checks"].as_array().unwrap().len(), &entry["Checks"][0]["Status"]),
-        (1, &json!("passing"))
+        (entry["Checks"].as_array().unwrap().len(), &entry["Checks"][1]["Status"]),
+        (2, &json!("passing"))
     );
     let wrong = server
         .put("/v1/agent/service/register?replace-existing-checks=maybe", json!({ "Name": "web" }))
@@ -323,7 +324,8 @@ async fn deregistration_and_maintenance_answer_as_consul_does() {
         "Maintenance mode is enabled for this node, but no reason was provided. This is a default message."
     );
     assert_eq!(server.put("/v1/agent/maintenance?enable=0", "").await.status, 200);
-    assert_eq!(server.get("/v1/health/node/n1").await.text(), "[]");
+    let left = server.get("/v1/health/node/n1").await.json();
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["CheckID"]), (1, &json!("serfHealth")));
 }
 
 #[tokio::test]

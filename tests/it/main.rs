@@ -20,6 +20,7 @@ mod journal;
 mod limits;
 mod old_format;
 mod order;
+mod own_node;
 mod readme;
 mod restart;
 mod rfc;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::State;
-use super::super::access::Access;
+use super::super::admission::Admitted;
 use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Rest, Whole, get, put};
@@ -73,7 +73,7 @@ async fn bootstrap(Extract(state): Extract<Arc<State>>, Whole(body): Whole) -> R
 }
 
 /// All, or those with a policy, a role, an auth method, a service's identity.
-async fn list(Extract(state): Extract<Arc<State>>, access: Access, params: Params) -> Response {
+async fn list(Extract(state): Extract<Arc<State>>, access: Admitted, params: Params) -> Response {
     let (now, secrets) = (Now::of(&state), shows_secrets(&access));
     let tables = now.tables();
     let wanted = |name: &str| params.get(name).filter(|value| !value.is_empty());
@@ -93,7 +93,7 @@ async fn list(Extract(state): Extract<Arc<State>>, access: Access, params: Param
 }
 
 /// The request's own token.
-async fn own(Extract(state): Extract<Arc<State>>, access: Access, _: Params) -> Result<Response, Error> {
+async fn own(Extract(state): Extract<Arc<State>>, access: Admitted, _: Params) -> Result<Response, Error> {
     let accessor = access.view.accessor().ok_or_else(not_found)?;
     if accessor == INITIAL {
         let config = state.registry.access();
@@ -107,7 +107,7 @@ async fn own(Extract(state): Extract<Arc<State>>, access: Access, _: Params) -> 
 
 async fn one(
     Extract(state): Extract<Arc<State>>,
-    access: Access,
+    access: Admitted,
     Rest(id): Rest,
     params: Params,
 ) -> Result<Response, Error> {

@@ -3,25 +3,26 @@
 //! One place looks at the token, before any handler: with access control off that is one load of a pointer. [`NEEDS`] has a line for
 //! every route; a route without one is refused while access is controlled, and `tests/it/acl_routes.rs` fails. Reads are then made
 //! from a snapshot that has only what the view shows (`Snapshot::seen_by`), so that a handler cannot show more; writes
-//! ask the [`Access`] for what they are about.
+//! ask the [`Admitted`] for what they are about.
 
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use percent_encoding::percent_decode_str;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::Response;
 
 use super::State;
 use super::error::Error;
 use crate::acl::{Access as Wanted, Denied, Resource, View};
-use crate::registry::Snapshot;
+use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, Secret};
+use crate::registry::{CheckEntry, Snapshot};
 use crate::registry::access::TOKEN_OCTETS_MAX;
 
 /// What a request may see and do.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Access {
+pub(super) struct Admitted {
     pub(super) view: View,
-    /// Whether the request brought a token.
-    pub(super) given: bool,
+    /// What the request brought.
+    token: Option<Secret>,
 }
 
 /// What a route needs.
@@ -140,7 +141,7 @@ pub(super) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
     let need = need(matched.as_str(), request.method());
     let access = match need {
         // Nothing may be seen by the way.
-        Some(Open | Never) => Access { view: View::nothing(), given: false },
+        Some(Open | Never) => Admitted { view: View::nothing(), token: None },
         _ => resolve(state, request.uri(), request.headers())?,
     };
     let own = state.config.load().node.clone();
@@ -171,9 +172,8 @@ fn need(route: &str, method: &Method) -> Option<Need> {
     })
 }
 
-fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Access, Error> {
+fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Admitted, Error> {
     let token = token(uri, headers);
-    let given = token.is_some();
     let refused = |kind| {
         state.metrics.http.refused(kind);
         Error::new(StatusCode::FORBIDDEN, "ACL not found")
@@ -182,14 +182,13 @@ fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Access, Erro
         return Err(refused("token too long"));
     }
     let view = state.registry.view(token.as_deref()).map_err(|_| refused("unknown token"))?;
-    Ok(Access { view, given })
+    Ok(Admitted { view, token: token.map(|token| Secret::new(&token)) })
 }
 
 /// The token that a request brings: `?token=`, `X-Consul-Token`, or a bearer (RFC 6750). An empty one is none.
 pub(super) fn token(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let query = uri.query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("token="));
-    let query =
-        query.map(|text| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned());
+    let mut pairs = url::form_urlencoded::parse(uri.query().unwrap_or("").as_bytes());
+    let query = pairs.find(|(key, _)| key == "token").map(|(_, value)| value.into_owned());
     let text =
         |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let bearer = || {
@@ -202,7 +201,7 @@ pub(super) fn token(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     query.filter(some).or_else(|| text("x-consul-token").filter(some)).or_else(|| bearer().filter(some))
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Access {
+impl<S: Send + Sync> FromRequestParts<S> for Admitted {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
@@ -210,7 +209,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Access {
     }
 }
 
-impl Access {
+impl Admitted {
+    /// The same request later: its token may have been taken away while it waited.
+    pub(super) fn again(&self, state: &State) -> Result<View, Error> {
+        let view = state.registry.view(self.token.as_ref().map(Secret::reveal));
+        view.map_err(|_| Error::new(StatusCode::FORBIDDEN, "ACL not found"))
+    }
+
+    /// Whether the request brought a token.
+    pub(super) fn is_named(&self) -> bool {
+        self.token.is_some()
+    }
+
     pub(super) fn write_service(&self, name: &str) -> Result<(), Error> {
         Ok(self.view.require(Resource::Service, name, Write)?)
     }
@@ -234,17 +244,124 @@ impl Access {
         }
     }
 
+    /// To register an instance is to write its service, and that of the one in whose place it comes.
+    pub(super) fn register(&self, snapshot: &Snapshot, instance: &Instance) -> Result<(), Error> {
+        self.write_service(instance.service.folded())?;
+        self.write_known(snapshot, instance.node.folded(), instance.id.as_str())
+    }
+
+    fn write_known(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
+        match snapshot.instance(node, id) {
+            Some(entry) => self.write_service(entry.instance.service.folded()),
+            None => Ok(()),
+        }
+    }
+
+    /// The catalog's own rules: a node that comes or changes, each service, and what each check is of.
+    pub(super) fn catalog_register(
+        &self,
+        snapshot: &Snapshot,
+        node: &Node,
+        skip_node: bool,
+        instance: Option<&Instance>,
+        checks: &[Check],
+    ) -> Result<(), Error> {
+        if self.view.is_open() {
+            return Ok(());
+        }
+        let name = node.name.folded();
+        let same = snapshot.node(name).is_some_and(|entry| skip_node || *entry.node == *node);
+        if !same {
+            self.write_node(name)?;
+        }
+        if let Some(instance) = instance {
+            self.register(snapshot, instance)?;
+        }
+        for check in checks {
+            self.replace_check(snapshot, name, &check.id)?;
+            match &check.instance {
+                None => self.write_node(name)?,
+                Some(id) if instance.is_some_and(|instance| instance.id == *id) => {}
+                Some(id) => self.write_known(snapshot, name, id.as_str())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever may write the node may take away what it has; else what it is of decides.
+    pub(super) fn catalog_deregister(
+        &self,
+        snapshot: &Snapshot,
+        node: &NodeName,
+        instance: Option<&InstanceId>,
+        check: Option<&CheckId>,
+    ) -> Result<(), Error> {
+        let node = node.folded();
+        let of_node = self.write_node(node);
+        if of_node.is_ok() {
+            return Ok(());
+        }
+        let of = match (instance, check) {
+            (Some(id), _) => snapshot.instance(node, id.as_str()),
+            (None, Some(id)) => {
+                let checks = snapshot.node(node).map(|entry| &entry.checks);
+                let check = checks.and_then(|checks| checks.get(id));
+                let of = check.and_then(|entry| entry.check.instance.as_ref());
+                of.and_then(|id| snapshot.instance(node, id.as_str()))
+            }
+            (None, None) => None,
+        };
+        match of {
+            Some(entry) => self.write_service(entry.instance.service.folded()),
+            None => of_node,
+        }
+    }
+
+    /// Whether a service is shown in a list; marks that something is not.
+    pub(super) fn shows(&self, service: &str, hidden: &mut bool) -> bool {
+        let shown = self.view.reads_service(service);
+        *hidden |= !shown;
+        shown
+    }
+
+    pub(super) fn shows_node(&self, node: &str, hidden: &mut bool) -> bool {
+        let shown = self.view.reads_node(node);
+        *hidden |= !shown;
+        shown
+    }
+
+    /// Says that something was left out, to those who brought a token.
+    pub(super) fn filtered(&self, mut response: Response, hidden: bool) -> Response {
+        if hidden && self.is_named() {
+            let told = HeaderValue::from_static("true");
+            response.headers_mut().insert("x-consul-results-filtered-by-acls", told);
+        }
+        response
+    }
+
     /// To change a check is to write what it is of: its service, else its node.
     pub(super) fn write_check(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
         if self.view.is_open() {
             return Ok(());
         }
-        let Ok(Some(entry)) = snapshot.find_check(node, id) else { return Ok(()) };
+        match snapshot.find_check(node, id) {
+            Ok(Some(entry)) => self.write_what_has(snapshot, entry),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same of a check on this node alone, in whose place another comes.
+    pub(super) fn replace_check(&self, snapshot: &Snapshot, node: &str, id: &CheckId) -> Result<(), Error> {
+        let known = snapshot.node(node).and_then(|entry| entry.checks.get(id));
+        known.map_or(Ok(()), |entry| self.write_what_has(snapshot, entry))
+    }
+
+    fn write_what_has(&self, snapshot: &Snapshot, entry: &CheckEntry) -> Result<(), Error> {
         let of = entry.check.instance.as_ref();
         let of = of.and_then(|id| snapshot.instance(entry.check.node.folded(), id.as_str()));
         match of {
-            Some(entry) => self.write_service(entry.instance.service.as_str()),
-            None => self.write_node(entry.check.node.as_str()),
+            Some(entry) => self.write_service(entry.instance.service.folded()),
+            None => self.write_node(entry.check.node.folded()),
         }
     }
 }
