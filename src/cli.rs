@@ -3,6 +3,7 @@
 //! Each command is a file; this one says what there is and turns errors into an exit status: 0 done, 1 it could not
 //! be done, 2 the command line was wrong.
 
+mod acl;
 mod api;
 mod backup;
 mod check_config;
@@ -47,6 +48,8 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
     Restore(backup::RestoreArguments),
+    /// Control access
+    Acl(acl::Arguments),
     /// Print the version
     Version,
 }
@@ -78,6 +81,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Acl(arguments) => acl::run(&arguments),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -4,8 +4,8 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
-mod admission;
 mod acl;
+mod admission;
 mod agent_check;
 mod agent_health;
 mod agent_self;

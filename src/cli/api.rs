@@ -1,5 +1,6 @@
 //! A client of the HTTP API, as small as the commands need: one request on one connection.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -22,9 +23,23 @@ pub(super) struct Server {
     /// The server's HTTP address
     #[arg(long, value_name = "HOST:PORT", env = "ROLLCALL_SERVER", default_value = "127.0.0.1:8500")]
     server: String,
+    /// The token to ask with; better given by the environment or a file, where other users of the machine do not see it
+    #[arg(long, value_name = "SECRET", env = "ROLLCALL_HTTP_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A file that holds the token
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_HTTP_TOKEN_FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
 }
 
 impl Server {
+    /// What the server is told of who asks.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("reading the token in {}", file.display()))?;
+        Ok(Some(text.trim().to_owned()))
+    }
+
     /// Sends a request; gives the answer of a status below 300. `wait` is what a blocking query asks for.
     pub(super) async fn send(
         &self,
@@ -34,6 +49,7 @@ impl Server {
         wait: Duration,
     ) -> anyhow::Result<Response<Incoming>> {
         let address = self.server.strip_prefix("http://").unwrap_or(&self.server).trim_end_matches('/');
+        let token = self.token()?;
         let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let address = if has_port { address.to_owned() } else { format!("{address}:8500") };
         let exchange = async {
@@ -43,7 +59,10 @@ impl Server {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
-            let request = Request::builder().method(method).uri(path).header(HOST, &address);
+            let mut request = Request::builder().method(method).uri(path).header(HOST, &address);
+            if let Some(token) = &token {
+                request = request.header("x-consul-token", token);
+            }
             anyhow::Ok(sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?)
         };
         let answer = tokio::time::timeout(PATIENCE + wait, exchange).await;

@@ -14,8 +14,8 @@ use super::State;
 use super::error::Error;
 use crate::acl::{Access as Wanted, Denied, Resource, View};
 use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, Secret};
-use crate::registry::{CheckEntry, Snapshot};
 use crate::registry::access::TOKEN_OCTETS_MAX;
+use crate::registry::{CheckEntry, Snapshot};
 
 /// What a request may see and do.
 #[derive(Debug, Clone, Default)]

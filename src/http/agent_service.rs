@@ -161,7 +161,11 @@ async fn service(
     loop {
         let snapshot = state.registry.snapshot();
         let entry = find(&snapshot, &caller, &id)?;
-        params.asker.again(&state)?.require(Resource::Service, entry.instance.service.folded(), Wanted::Read)?;
+        params.asker.again(&state)?.require(
+            Resource::Service,
+            entry.instance.service.folded(),
+            Wanted::Read,
+        )?;
         let mut shown = shape::agent_service(entry, &datacenter);
         let hash = content_hash(&shown);
         let left = until.saturating_duration_since(tokio::time::Instant::now());

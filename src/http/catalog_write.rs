@@ -117,7 +117,8 @@ async fn register(
         instance = Some(service.into_service()?.build(&of)?.0);
     }
     let bodies = body.check.into_iter().chain(body.checks);
-    let checks: Vec<Check> = bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
+    let checks: Vec<Check> =
+        bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
     params.asker.catalog_register(&state.registry.load(), &node, skip_node, instance.as_ref(), &checks)?;
     state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))

@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod acl;
+mod acl_routes;
 mod agent_checks;
 mod attacks;
 mod bad_input;
