@@ -13,8 +13,8 @@
 //!   as fast as it answers. `flip`: the same for the status of a TTL check, in and out of DNS. With `--beside N`, a second
 //!   server with N instances is measured in turn with the first: `beside`.
 //! - `durable`: new registrations in a closed loop over 8 connections, in ten parts with the lone loop between; `per_fsync` is the
-//!   median of the parts' rates divided by those of the lone loop beside them, and `last_to_first` compares the last three
-//!   parts with the first three. `identical`: the same registrations again. `ttl`: TTL updates that change nothing.
+//!   median of the parts' rates divided by those of the lone loop beside them, `floor_per_fsync` the same of the least that such a
+//!   server does ([`floor`]), in turn with it, and `last_to_first` compares the last three parts with the first three. `identical`: the same registrations again. `ttl`: TTL updates that change nothing.
 //!
 //! Before that, `--instances` (1,000) are registered, ten to a service. The client is one thread, so that it takes as little
 //! as it can of the cores that it shares with the server. `--short` is CI's form: its bounds are looser, and fail when what they
@@ -26,6 +26,8 @@
 mod client;
 #[path = "writes/disk.rs"]
 mod disk;
+#[path = "writes/floor.rs"]
+mod floor;
 #[path = "writes/options.rs"]
 mod options;
 #[path = "writes/program.rs"]
@@ -35,6 +37,7 @@ mod verdict;
 #[path = "writes/visible.rs"]
 mod visible;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -74,7 +77,8 @@ fn main() -> ExitCode {
     if !options.only_visible {
         let commits = || program.metric("rollcall_store_commits_total");
         let before = commits();
-        report["durable"] = durable(&program, options.registrations, &mut loops);
+        let floor = floor::start(dir.path(), CONNECTIONS);
+        report["durable"] = durable(&program, floor, options.registrations, &mut loops);
         report["durable"]["commits"] = json!(commits() - before);
         report["identical"] = identical(&program, options.registrations, options.seconds);
         report["ttl"] = ttl(&program, options.registrations, options.seconds);
@@ -127,9 +131,10 @@ fn visible(
     }
 }
 
-fn durable(program: &Program, count: usize, loops: &mut Loops) -> Value {
+fn durable(program: &Program, floor: SocketAddr, count: usize, loops: &mut Loops) -> Value {
     let mut connections = Loop::open(program.http, CONNECTIONS);
-    let (mut rates, mut lone, cpu) = (Vec::new(), Vec::new(), program.cpu());
+    let mut bare = Loop::open(floor, CONNECTIONS);
+    let (mut rates, mut lone, mut floors, cpu) = (Vec::new(), Vec::new(), Vec::new(), program.cpu());
     for part in 0..PARTS {
         let (from, to) = (count * part / PARTS, count * (part + 1) / PARTS);
         let requests: Vec<_> = (from..to).map(|i| registration("new", i, "")).collect();
@@ -138,11 +143,16 @@ fn durable(program: &Program, count: usize, loops: &mut Loops) -> Value {
         connections.run(requests.iter());
         rates.push((to - from) as f64 / begun.elapsed().as_secs_f64());
         lone.push((before + loops.run(count / PARTS / 20)) / 2.0);
+        let begun = Instant::now();
+        bare.run(requests.iter());
+        floors.push((to - from) as f64 / begun.elapsed().as_secs_f64());
     }
     let cpu = (program.cpu() - cpu) / count as f64;
     let each: Vec<f64> = rates.iter().zip(&lone).map(|(rate, lone)| rate / lone).collect();
+    let floors: Vec<f64> = floors.iter().zip(&lone).map(|(rate, lone)| rate / lone).collect();
     let flat = median(&rates[PARTS - 3..]) / median(&rates[..3]);
     json!({ "rate": median(&rates), "rates": rates, "lone_fsyncs": median(&lone), "per_fsync": median(&each), "each": each,
+        "floor_per_fsync": median(&floors),
         "last_to_first": flat, "server_cpu": cpu, "latency": connections.latency() })
 }
 

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{acl, checks, dns, registry};
+use crate::{acl, checks, dns, filter, registry};
 
 pub use rooms::node_address;
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub forward: Option<dns::forward::Config>,
     pub limits: registry::Limits,
     pub acl: acl::Config,
+    /// Of `?filter=` expressions.
+    pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
     pub log: logs::Config,
@@ -86,6 +88,9 @@ pub struct Http {
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
+    /// Of `[limits]`.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
 }
 
 /// One `[[zone]]`.
@@ -208,11 +213,14 @@ impl Default for Config {
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
+                monitors_max: 0,
+                monitor_lines_max: 0,
             },
             checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
             forward: None,
             limits: registry::Limits::default(),
             acl: acl::Config::default(),
+            filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
             log: logs::Config::default(),
             zones: Vec::new(),

@@ -11,6 +11,7 @@ pub mod forward;
 mod listen;
 mod live;
 mod names;
+mod query_log;
 mod request;
 mod respond;
 mod tcp;

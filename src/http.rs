@@ -4,10 +4,15 @@
 //! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
 //! here and nowhere else.
 
+mod access;
 mod acl;
 mod admission;
 mod agent_check;
+mod agent_control;
 mod agent_health;
+mod agent_host;
+mod agent_metrics;
+mod agent_monitor;
 mod agent_self;
 mod agent_service;
 mod blocking;
@@ -20,12 +25,16 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod listing;
+mod members;
 mod ops;
 mod query;
 mod route;
+mod selectors;
 mod shape;
 mod status;
 mod unserved;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,14 +43,18 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
 pub use admission::{NEEDS, Need};
+pub use agent_control::Asked;
+pub use agent_self::Shown;
 pub use caller::Peer;
 pub use definition::service_of_file;
 
@@ -63,6 +76,12 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// Clients that may follow the log at once, and lines that wait for each.
+    pub monitors_max: usize,
+    pub monitor_lines_max: usize,
+    pub shown: Shown,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -72,6 +91,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    /// To whoever runs the server.
+    pub asked: mpsc::Sender<Asked>,
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
@@ -86,6 +107,10 @@ fn routes(state: Arc<State>) -> Router {
         .merge(agent_check::routes())
         .merge(agent_health::routes())
         .merge(agent_self::routes())
+        .merge(agent_control::routes())
+        .merge(agent_host::routes())
+        .merge(agent_metrics::routes())
+        .merge(agent_monitor::routes())
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
@@ -112,6 +137,10 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            monitors_max: 1,
+            monitor_lines_max: 10,
+            shown: Shown::default(),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }

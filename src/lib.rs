@@ -9,6 +9,7 @@ pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod dns;
+pub mod filter;
 pub mod gently;
 pub mod handover;
 pub mod http;
@@ -30,6 +31,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,8 @@ use registry::{Command, Registry, Topic};
 use store::Store;
 use telemetry::Metrics;
 
+pub use http::Asked;
+
 /// How long tasks may take to end at a stop before they are left behind.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a store that another process has just closed may stay in use.
@@ -53,6 +57,8 @@ const FREE_WITHIN: Duration = Duration::from_secs(5);
 const OPEN_AGAIN: Duration = Duration::from_millis(50);
 /// How long our own node may take to be stored before DNS is answered without.
 const SETTLE_WITHIN: Duration = Duration::from_secs(1);
+/// Requests to whoever runs the server that may wait; those beyond are refused.
+const ASKED_WAITING_MAX: usize = 4;
 /// How often a server that could not be replaced tries to take up its work.
 const RESUME_AGAIN: Duration = Duration::from_secs(1);
 
@@ -65,6 +71,7 @@ pub struct Running {
     http_state: Arc<http::State>,
     /// Through which changes come: HTTP and the checks.
     doors: Tasks,
+    asked: mpsc::Receiver<http::Asked>,
 }
 
 /// What answers DNS.
@@ -234,6 +241,7 @@ impl Prepared {
         }
 
         let doors = Tasks::new();
+        let (asking, asked) = mpsc::channel(ASKED_WAITING_MAX);
         let checks =
             checks::run(registry.clone(), config.checks.clone(), metrics.clone(), doors.shutdown.clone())?;
         let http_state = Arc::new(http::State {
@@ -241,6 +249,7 @@ impl Prepared {
             config: ArcSwap::from_pointee(config.http_config(node_id)),
             metrics: metrics.clone(),
             shutdown: doors.shutdown.clone(),
+            asked: asking,
         });
         let answering = Tasks::new();
         let dns_state = Arc::new(dns::State {
@@ -254,7 +263,7 @@ impl Prepared {
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));
         let core = Core { config, node_id, registry, store, dns_state, answering, writer, sockets };
-        Ok(Answering { core, dns: dns_addresses, http, http_state, checks: Box::pin(checks), doors })
+        Ok(Answering { core, dns: dns_addresses, http, http_state, checks: Box::pin(checks), doors, asked })
     }
 }
 
@@ -275,17 +284,18 @@ struct Answering {
     http_state: Arc<http::State>,
     checks: Pin<Box<dyn Future<Output = ()> + Send>>,
     doors: Tasks,
+    asked: mpsc::Receiver<http::Asked>,
 }
 
 impl Answering {
     fn open_doors(self) -> Running {
-        let Self { core, dns, http: listeners, http_state, checks, doors } = self;
+        let Self { core, dns, http: listeners, http_state, checks, doors, asked } = self;
         let http = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         doors.all.spawn(checks);
         for listener in listeners {
             doors.all.spawn(http::serve(listener, http_state.clone()));
         }
-        Running { dns, http, core, http_state, doors }
+        Running { dns, http, core, http_state, doors, asked }
     }
 }
 
@@ -314,6 +324,14 @@ impl Running {
         self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
         core.config = config;
         Ok(waiting)
+    }
+
+    /// The next thing that a request asks of whoever runs the server.
+    pub async fn asked(&mut self) -> http::Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
+        }
     }
 
     /// The registry, for callers in this process.

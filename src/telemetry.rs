@@ -2,5 +2,7 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod tap;
+pub mod utc;
 
 pub use metrics::Metrics;

@@ -34,7 +34,9 @@ def run(given, _):
                  [[what, f"{one['rate']:,.0f}", f"{one['server_cpu']:.1f}"] for what, one in
                   (("durable registrations", durable), ("identical re-registrations", found["identical"]),
                    ("TTL updates that change nothing", found["ttl"]))] +
-                 [["fsyncs of a lone loop beside them", f"{durable['lone_fsyncs']:,.0f}", ""]])
+                 [["fsyncs of a lone loop beside them", f"{durable['lone_fsyncs']:,.0f}", ""],
+                  [f"(durable registrations for each of them: {durable['per_fsync']:.2f}; of a server that only reads, writes, "
+                   f"syncs and answers: {durable['floor_per_fsync']:.2f})", "", ""]])
     return targets(found, "6", "7"), [waits, rates], found
 
 

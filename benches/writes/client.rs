@@ -46,12 +46,12 @@ fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) {
 }
 
 /// Octets up to the empty line and with it.
-fn head(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// What `Content-Length` says.
-fn length(head: &[u8]) -> usize {
+pub(crate) fn length(head: &[u8]) -> usize {
     let name = b"\ncontent-length: ";
     let at = head.windows(name.len()).position(|part| part.eq_ignore_ascii_case(name)).expect("a length");
     let digits = head[at + name.len()..].iter().take_while(|octet| octet.is_ascii_digit());

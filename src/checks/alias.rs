@@ -10,7 +10,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Change, Check, CheckKey, CheckKind, Definition, InstanceId, Key, NodeName, Observation, Record, Status,
+    Change, Check, CheckKey, CheckKind, Definition, InstanceId, Key, NodeName, Observation, Origin, Record,
+    Status,
 };
 use crate::registry::{CheckEntry, Snapshot};
 
@@ -126,7 +127,9 @@ fn judge(snapshot: &Snapshot, node: &NodeName, instance: Option<&InstanceId>) ->
             continue;
         };
         let mut maintenances = vec![("Node", entry.maintenance.as_ref())];
-        let mut checks: Vec<&Arc<CheckEntry>> = entry.own_checks.iter().collect();
+        // Consul's aliases do not look at `serfHealth`.
+        let told = entry.own_checks.iter().filter(|check| check.check.origin != Origin::Own);
+        let mut checks: Vec<&Arc<CheckEntry>> = told.collect();
         if let Some(id) = &instance {
             let Some(of) = entry.instances.get(id) else {
                 let text = || format!("Service {id} could not be found on node {node}");

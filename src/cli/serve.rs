@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::place::lines;
 use super::restart::{self, Outcome};
 use super::say;
-use crate::Running;
 use crate::config::{Config, ConfigError, Data};
 use crate::handover::control::{self, Connection, Control};
 use crate::handover::{Inheritance, Predecessor, Program, Sockets, systemd};
 use crate::model::{NodeName, Secret};
 use crate::telemetry::logs::{self, Format, Logs};
+use crate::{Asked, Running};
 
 /// Flags of `serve`.
 #[derive(Args)]
@@ -172,9 +172,18 @@ impl Start<'_> {
         loop {
             let asked = tokio::select! {
                 _ = hangup.recv() => {
-                    reload(arguments, &mut running, &logs).await;
+                    // It is in the log.
+                    let _ = reload(arguments, &mut running, &logs).await;
                     continue;
                 }
+                request = running.asked() => match request {
+                    Asked::Reload(reply) => {
+                        // Who asked may have gone.
+                        let _ = reply.send(reload(arguments, &mut running, &logs).await);
+                        continue;
+                    }
+                    Asked::Leave => break,
+                },
                 () = stops.next() => break,
                 asked = accept(control.as_ref()) => asked,
             };
@@ -311,18 +320,24 @@ fn announce(running: &Running) -> anyhow::Result<()> {
     say(format_args!("ready"))
 }
 
-/// Reads everything again. A bad file changes nothing.
-async fn reload(arguments: &Arguments, running: &mut Running, logs: &Logs) {
+/// Reads everything again, and names keys that wait for the next start. A bad file changes nothing.
+async fn reload(
+    arguments: &Arguments,
+    running: &mut Running,
+    logs: &Logs,
+) -> Result<Vec<&'static str>, String> {
+    let refused = |text: String| {
+        let text = format!("not reloaded, nothing was changed: {text}");
+        tracing::error!("{text}");
+        Err(text)
+    };
     let config = match arguments.config() {
         Ok(config) => config,
-        Err(errors) => {
-            tracing::error!("not reloaded, nothing was changed:\n{}", lines(&errors));
-            return;
-        }
+        Err(errors) => return refused(format!("\n{}", lines(&errors))),
     };
     let level = config.log.level.clone();
     match running.reload(config).await {
-        Err(error) => tracing::error!("not reloaded, nothing was changed: {error:#}"),
+        Err(error) => refused(format!("{error:#}")),
         Ok(waiting) => {
             if let Err(error) = logs.set_level(&level) {
                 tracing::error!("the log level stays: {error}");
@@ -331,6 +346,7 @@ async fn reload(arguments: &Arguments, running: &mut Running, logs: &Logs) {
                 tracing::warn!("these keys differ and wait for the next start: {}", waiting.join(", "));
             }
             tracing::info!("reloaded");
+            Ok(waiting)
         }
     }
 }

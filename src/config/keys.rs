@@ -213,7 +213,7 @@ pub const KEYS: &[Key] = &[
         "listen",
         "[\"127.0.0.1:8500\"]",
         AT_START,
-        "Addresses for the HTTP API. There is no password: whoever reaches it can register.",
+        "Addresses for the HTTP API. Without `[acl] enabled` there is no password: whoever reaches it can register.",
         |c, v| { c.http.listen = value::list(v, value::listen)? }
     ),
     key!(
@@ -330,7 +330,8 @@ pub const KEYS: &[Key] = &[
         "log_level",
         "\"info\"",
         RELOADS,
-        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`.",
+        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`. \
+         `rollcall::http::access=debug` writes a line for each HTTP request, `rollcall::dns::query_log=trace` for each query.",
         |c, v| { c.log.level = logs::level(value::text(v)?)? }
     ),
     key!(
@@ -454,10 +455,34 @@ pub const KEYS: &[Key] = &[
         .limits
         .queue_max =
         value::count(v)?),
+    key!("limits", "filter_octets_max", "16384", RELOADS, "Octets of a `?filter=` expression.", |c, v| c
+        .filter
+        .octets_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "filter_matches_max",
+        "256",
+        RELOADS,
+        "Comparisons in a `?filter=` expression.",
+        |c, v| c.filter.matches_max = value::count(v)?
+    ),
     key!("limits", "commits_waiting_max", "4096", RELOADS, "Changes that wait for the disk.", |c, v| c
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
+        .http
+        .monitors_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "monitor_lines_max",
+        "512",
+        RELOADS,
+        "Log lines that wait for a client that follows the log; those beyond are counted, and it is told.",
+        |c, v| c.http.monitor_lines_max = value::count(v)?
+    ),
 ];
 
 /// A name that is one label in DNS, in lower case.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::Config;
+use super::{Config, Data};
 use crate::model::{Address, Node, NodeName};
 use crate::{dns, http, select};
 
@@ -43,6 +43,23 @@ impl Config {
         }
     }
 
+    /// What the HTTP API tells of other rooms' configuration.
+    fn shown(&self) -> http::Shown {
+        let data_dir = match &self.data {
+            Data::Dir(dir) => Some(dir.clone()),
+            Data::Ephemeral => None,
+        };
+        http::Shown {
+            dns_listen: self.dns.listen.clone(),
+            http_listen: self.http.listen.clone(),
+            domain: self.dns.domain.to_string(),
+            alt_domains: self.dns.alt_domains.iter().map(ToString::to_string).collect(),
+            data_dir,
+            log_level: self.log.level.clone(),
+            node_meta: self.node_meta.clone(),
+        }
+    }
+
     /// What the HTTP API is served by.
     pub fn http_config(&self, node_id: Uuid) -> http::Config {
         http::Config {
@@ -56,6 +73,10 @@ impl Config {
             connections_per_client_max: self.http.connections_per_client_max,
             idle: self.http.idle,
             body_wait: self.http.body_wait,
+            monitors_max: self.http.monitors_max,
+            monitor_lines_max: self.http.monitor_lines_max,
+            shown: self.shown(),
+            filter: self.filter,
         }
     }
 }

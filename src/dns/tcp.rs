@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::State;
+use super::query_log;
 use super::respond::{Outcome, Reply, Transport};
 
 /// Bounds on connections.
@@ -152,6 +153,9 @@ where
                 break;
             }
         };
+        if query_log::is_wanted() {
+            query_log::note(&query, Transport::Tcp, client);
+        }
         match state.respond(&query, Transport::Tcp, client.ip()) {
             // A response on a connection of ours: the peer is confused.
             Outcome::Silence => {

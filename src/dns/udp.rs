@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::State;
 use super::fast::{Fast, Tally};
+use super::query_log;
 use super::respond::{Outcome, Pending, Transport};
 use batch::{ANSWER_OCTETS, BATCH, Batch, Family, Path};
 
@@ -69,6 +70,11 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, mut fast: Fast, shar
                 tracing::debug!("receiving: {error}");
                 state.metrics.dns.dropped("receive error");
                 continue;
+            }
+        }
+        if query_log::is_wanted() {
+            for (path, message) in batch.messages() {
+                query_log::note(message, Transport::Udp, path.client.client());
             }
         }
         fast.refresh(state);

@@ -77,12 +77,17 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/acl/tokens", Acl(Read), Never),
     ("/v1/agent/check/deregister/", Never, Known),
     ("/v1/agent/check/deregister/{*id}", Never, Known),
+    ("/v1/agent/check/fail/", Never, Known),
     ("/v1/agent/check/fail/{*id}", Never, Known),
+    ("/v1/agent/check/pass/", Never, Known),
     ("/v1/agent/check/pass/{*id}", Never, Known),
     ("/v1/agent/check/register", Never, Known),
+    ("/v1/agent/check/update/", Never, Known),
     ("/v1/agent/check/update/{*id}", Never, Known),
+    ("/v1/agent/check/warn/", Never, Known),
     ("/v1/agent/check/warn/{*id}", Never, Known),
     ("/v1/agent/checks", Known, Never),
+    ("/v1/agent/force-leave/", Never, Operator(Write)),
     ("/v1/agent/force-leave/{*node}", Never, Operator(Write)),
     ("/v1/agent/health/service/id/", Known, Never),
     ("/v1/agent/health/service/id/{*id}", Known, Never),
@@ -91,7 +96,9 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/agent/host", Operator(Read), Never),
     ("/v1/agent/leave", Never, Agent(Write)),
     ("/v1/agent/maintenance", Never, Known),
+    ("/v1/agent/members", Known, Never),
     ("/v1/agent/metrics", Agent(Read), Never),
+    ("/v1/agent/metrics/stream", Agent(Read), Never),
     ("/v1/agent/monitor", Agent(Read), Never),
     ("/v1/agent/reload", Never, Agent(Write)),
     ("/v1/agent/self", Agent(Read), Never),
@@ -131,6 +138,10 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
 
 /// Resolves the token and refuses what the route does not give to it. Does nothing while access is not controlled.
 pub(super) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
+    // What methods there are is no secret.
+    if request.method() == Method::OPTIONS {
+        return Ok(());
+    }
     let of_acl = request.uri().path().starts_with("/v1/acl/");
     if !state.registry.access_is_controlled() {
         let disabled = || Err(Error::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));

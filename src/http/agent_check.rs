@@ -16,6 +16,7 @@ use super::definition::{CHECK, CheckBody, Context};
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, Done, Rest, Whole, get, put};
+use super::selectors::{self, listed};
 use super::shape;
 use crate::model::{CheckId, InstanceId, Origin, Status};
 use crate::registry::{Caller, Command};
@@ -29,9 +30,13 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/agent/check/register", put(register))
         .route("/v1/agent/check/deregister/", put(deregister))
         .route("/v1/agent/check/deregister/{*id}", put(deregister))
+        .route("/v1/agent/check/pass/", put(pass))
         .route("/v1/agent/check/pass/{*id}", put(pass))
+        .route("/v1/agent/check/warn/", put(warn))
         .route("/v1/agent/check/warn/{*id}", put(warn))
+        .route("/v1/agent/check/fail/", put(fail))
         .route("/v1/agent/check/fail/{*id}", put(fail))
+        .route("/v1/agent/check/update/", put(update))
         .route("/v1/agent/check/update/{*id}", put(update))
 }
 
@@ -41,15 +46,17 @@ async fn checks(
     params: Params,
 ) -> Result<Response, Error> {
     params.check_read(&state.config.load().datacenter)?;
+    let filter = params.filter(selectors::CHECK, &state)?;
     let snapshot = state.registry.load();
     let node = snapshot.node(caller.node.folded());
     let all = node.into_iter().flat_map(|node| shape::agent_checks(node));
     let mut hidden = false;
-    let all = all.filter(|check| match check.service_name.as_str() {
+    let all = all.filter(|check| match check.service_name {
         "" => params.asker.shows_node(caller.node.folded(), &mut hidden),
         service => params.asker.shows(service, &mut hidden),
     });
-    let shown: BTreeMap<String, _> = all.map(|check| (check.check_id.clone(), check)).collect();
+    let shown = all.filter(|check| listed(filter.as_ref(), check));
+    let shown: BTreeMap<String, _> = shown.map(|check| (check.check_id.to_string(), check)).collect();
     Ok(params.asker.filtered(route::json(&shown), hidden))
 }
 

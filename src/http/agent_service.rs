@@ -8,8 +8,8 @@ use arcstr::ArcStr;
 use axum::Router;
 use axum::extract::State as Extract;
 use axum::http::HeaderValue;
-use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use axum::response::Response;
+use serde_json::json;
 
 use super::State;
 use super::admission::Admitted;
@@ -18,9 +18,11 @@ use super::caller::Whose;
 use super::decode::decode;
 use super::definition::{Context, SERVICE, ServiceBody};
 use super::error::Error;
+use super::listing::Listing;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole, get, put};
-use super::shape;
+use super::selectors::{self, listed};
+use super::shape::{self, ServiceShape};
 use crate::acl::{Access as Wanted, Resource};
 use crate::model::{InstanceId, Origin};
 use crate::registry::{Caller, Command, InstanceEntry, Snapshot, Topic};
@@ -135,16 +137,21 @@ async fn services(
 ) -> Result<Response, Error> {
     let datacenter = state.config.load().datacenter.clone();
     params.check_read(&datacenter)?;
-    let snapshot = state.registry.load();
+    let filter = params.filter(selectors::SERVICE, &state)?;
+    let snapshot = state.registry.snapshot();
     let node = snapshot.node(caller.node.folded());
-    let own = node.into_iter().flat_map(|node| node.instances.values());
-    let own = own.filter(|entry| !matches!(entry.instance.origin, Origin::Catalog | Origin::Own));
     let mut hidden = false;
-    let own = own.filter(|entry| params.asker.shows(entry.instance.service.folded(), &mut hidden));
-    let shown: Map<String, Value> = own
-        .map(|entry| (entry.instance.id.to_string(), Value::Object(shape::agent_service(entry, &datacenter))))
-        .collect();
-    Ok(params.asker.filtered(route::json(&shown), hidden))
+    let all = node.into_iter().flat_map(|node| node.instances.values());
+    let all = all.filter(|entry| params.asker.shows(entry.instance.service.folded(), &mut hidden));
+    let all: Vec<_> = all.cloned().collect();
+    let listing = Listing::new("{", "}", all, move |entry, rows| {
+        let own = !matches!(entry.instance.origin, Origin::Catalog | Origin::Own);
+        let shown = shape::agent_service(&entry, &datacenter);
+        if own && listed(filter.as_ref(), &shown) {
+            rows.pair(entry.instance.id.as_str(), &shown);
+        }
+    });
+    Ok(params.asker.filtered(listing.into_response().await, hidden))
 }
 
 /// One instance; with `?hash=` waits until it looks different.
@@ -166,13 +173,12 @@ async fn service(
             entry.instance.service.folded(),
             Wanted::Read,
         )?;
-        let mut shown = shape::agent_service(entry, &datacenter);
+        let shown = shape::agent_service(entry, &datacenter);
         let hash = content_hash(&shown);
         let left = until.saturating_duration_since(tokio::time::Instant::now());
         let waits = params.get("hash") == Some(&hash) && !left.is_zero() && !state.shutdown.is_cancelled();
         if !waits {
-            shown.insert("ContentHash".into(), json!(hash));
-            let mut response = route::json(&shown).into_response();
+            let mut response = route::json(&shown.hashed(&hash));
             if let Ok(value) = HeaderValue::from_str(&hash) {
                 response.headers_mut().insert("x-consul-contenthash", value);
             }
@@ -195,7 +201,7 @@ fn find<'a>(snapshot: &'a Snapshot, caller: &Caller, id: &str) -> Result<&'a Arc
 }
 
 /// Opaque to clients: another content has another hash.
-fn content_hash(shown: &Map<String, Value>) -> String {
+fn content_hash(shown: &ServiceShape<'_>) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(json!(shown).to_string().as_bytes());
     format!("{:016x}", hasher.finish())

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::State;
@@ -42,6 +43,16 @@ impl Peer {
 pub(super) struct Whose {
     pub(super) caller: Caller,
     pub(super) here: bool,
+}
+
+impl Whose {
+    /// Refuses callers from other machines what is for the operator of this one.
+    pub(super) fn must_be_here(&self, what: &str) -> Result<(), Error> {
+        if self.here {
+            return Ok(());
+        }
+        Err(Error::new(StatusCode::FORBIDDEN, format!("{what} is for callers on this machine only")))
+    }
 }
 
 impl FromRequestParts<Arc<State>> for Whose {

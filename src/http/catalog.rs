@@ -6,16 +6,20 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State as Extract;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::State;
-use super::blocking::answer;
+use super::blocking::{cache_headers, list, waited, with_headers};
 use super::error::Error;
+use super::listing::{LOOKED_AT, Listing, Rows};
+use super::members;
 use super::query::Params;
 use super::route::{self, Rest, get};
-use super::shape;
+use super::selectors::{self, listed};
+use super::shape::{self, ServiceShape};
 use crate::model::{NodeName, ServiceName};
-use crate::registry::{NodeEntry, Snapshot, Topic};
+use crate::registry::{InstanceEntry, NodeEntry, Snapshot, Topic};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -30,37 +34,54 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/catalog/node-services/{*name}", get(node_services))
 }
 
-async fn datacenters(Extract(state): Extract<Arc<State>>, _: Params) -> Response {
-    route::json(&[&state.config.load().datacenter])
+async fn datacenters(Extract(state): Extract<Arc<State>>, params: Params) -> Response {
+    cache_headers(route::json(&[&state.config.load().datacenter]), &params)
 }
 
 async fn nodes(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
     let datacenter = state.config.load().datacenter.clone();
-    let meta = params.node_meta();
-    answer(&state, &params, &Topic::Nodes, |snapshot| {
-        let nodes = snapshot.nodes().filter(|entry| shape::has_meta(entry, &meta));
-        Ok(nodes.map(|entry| shape::node(entry, &datacenter)).collect::<Vec<_>>())
+    let (meta, filter) = (params.node_meta_owned(), params.filter(selectors::NODE, &state)?);
+    list(&state, &params, &Topic::Nodes, |snapshot| {
+        let nodes: Vec<_> = snapshot.nodes().cloned().collect();
+        Listing::array(nodes, move |entry, rows| {
+            let shown = shape::node(&entry, &datacenter);
+            if shape::has_meta(&entry, &meta) && listed(filter.as_ref(), &shown) {
+                rows.push(&shown);
+            }
+        })
     })
     .await
 }
 
 /// Names with the tags of all their instances; spelt as the first instance spells it.
 async fn services(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
-    let meta = params.node_meta();
-    answer(&state, &params, &Topic::Services, |snapshot| {
-        let mut all: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for service in snapshot.services() {
-            let on_node = |name: &NodeName| snapshot.node(name.folded());
-            let members = service.instances.values().filter(|entry| {
-                meta.is_empty() || on_node(&entry.instance.node).is_some_and(|n| shape::has_meta(n, &meta))
-            });
-            for entry in members {
+    let datacenter = state.config.load().datacenter.clone();
+    let (meta, filter) = (params.node_meta(), params.filter(selectors::CATALOG_SERVICE, &state)?);
+    let snapshot = waited(&state, &params, &Topic::Services).await?;
+    let is_listed = |entry: &InstanceEntry| {
+        let Some(node) = snapshot.node(entry.instance.node.folded()) else { return false };
+        shape::has_meta(node, &meta)
+            && listed(filter.as_ref(), &shape::catalog_service(node, entry, &datacenter))
+    };
+    let looks = !meta.is_empty() || filter.is_some();
+    let mut all: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut looked_at = 0;
+    for service in snapshot.services() {
+        // Instances of one service mostly have the same tags.
+        let mut last = None;
+        for entry in service.instances.values() {
+            looked_at += 1;
+            if looked_at % LOOKED_AT == 0 {
+                tokio::task::yield_now().await;
+            }
+            let tags = Some(entry.instance.tags.packed());
+            if tags != last && (!looks || is_listed(entry)) {
                 all.entry(service.name.as_str()).or_default().extend(entry.instance.tags.iter());
+                last = tags;
             }
         }
-        Ok(json!(all))
-    })
-    .await
+    }
+    Ok(with_headers(route::json(&all), &snapshot, &Topic::Services, &params))
 }
 
 async fn service(
@@ -70,10 +91,14 @@ async fn service(
 ) -> Result<Response, Error> {
     let topic = service_topic(&name)?;
     let datacenter = state.config.load().datacenter.clone();
-    let (tags, meta): (Vec<_>, _) = (params.all("tag").collect(), params.node_meta());
-    answer(&state, &params, &topic, |snapshot| {
-        let members = shape::members(snapshot, &name, &tags, &meta).into_iter();
-        Ok(members.map(|(node, entry)| shape::catalog_service(node, entry, &datacenter)).collect::<Vec<_>>())
+    let filter = params.filter(selectors::CATALOG_SERVICE, &state)?;
+    list(&state, &params, &topic, |snapshot| {
+        members::list(snapshot, &name, &params, params.tags(), move |node, entry, rows| {
+            let shown = shape::catalog_service(node, entry, &datacenter);
+            if listed(filter.as_ref(), &shown) {
+                rows.push(&shown);
+            }
+        })
     })
     .await
 }
@@ -86,35 +111,44 @@ pub(super) fn service_topic(name: &str) -> Result<Topic, Error> {
     Ok(Topic::Service(ServiceName::parse(name)?))
 }
 
-async fn node(
-    Extract(state): Extract<Arc<State>>,
-    Rest(name): Rest,
-    params: Params,
-) -> Result<Response, Error> {
-    let (name, topic) = node_topic(&state, &name)?;
-    let datacenter = state.config.load().datacenter.clone();
-    answer(&state, &params, &topic, |snapshot| {
-        let Some(entry) = find_node(snapshot, &name) else { return Ok(Value::Null) };
-        let services: Map<_, _> =
-            entry.instances.values().map(|e| (e.instance.id.to_string(), shape::node_service(e))).collect();
-        Ok(json!({ "Node": shape::node(entry, &datacenter), "Services": services }))
+/// The node and its services by id.
+async fn node(state: Extract<Arc<State>>, name: Rest, params: Params) -> Result<Response, Error> {
+    let nobody = Value::Null;
+    of_node(&state, &name.0, &params, nobody, ("\"Services\":{", "}}"), |service, rows| {
+        rows.pair(service.entry.instance.id.as_str(), service);
     })
     .await
 }
 
-async fn node_services(
-    Extract(state): Extract<Arc<State>>,
-    Rest(name): Rest,
-    params: Params,
+/// The node and its services in a list.
+async fn node_services(state: Extract<Arc<State>>, name: Rest, params: Params) -> Result<Response, Error> {
+    let nobody = json!({ "Node": null, "Services": null });
+    of_node(&state, &name.0, &params, nobody, ("\"Services\":[", "]}"), |service, rows| rows.push(service))
+        .await
+}
+
+/// A node, and between `around` what `write` puts for each of its services.
+async fn of_node(
+    state: &State,
+    name: &str,
+    params: &Params,
+    nobody: Value,
+    around: (&'static str, &'static str),
+    write: impl Fn(&ServiceShape<'_>, &mut Rows<'_>) + Send + 'static,
 ) -> Result<Response, Error> {
-    let (name, topic) = node_topic(&state, &name)?;
+    let (name, topic) = node_topic(state, name)?;
+    let filter = params.filter(selectors::SERVICE, state)?;
     let datacenter = state.config.load().datacenter.clone();
-    answer(&state, &params, &topic, |snapshot| {
-        let Some(entry) = find_node(snapshot, &name) else {
-            return Ok(json!({ "Node": null, "Services": null }));
-        };
-        let services: Vec<_> = entry.instances.values().map(|entry| shape::node_service(entry)).collect();
-        Ok(json!({ "Node": shape::node(entry, &datacenter), "Services": services }))
+    list(state, params, &topic, |snapshot| {
+        let Some(entry) = find_node(snapshot, &name) else { return Listing::value(&nobody) };
+        let open = format!("{{\"Node\":{},{}", json!(shape::node(entry, &datacenter)), around.0);
+        let instances: Vec<_> = entry.instances.values().cloned().collect();
+        Listing::new(open, around.1, instances, move |entry, rows| {
+            let shown = shape::node_service(&entry);
+            if listed(filter.as_ref(), &shown) {
+                write(&shown, rows);
+            }
+        })
     })
     .await
 }
@@ -130,15 +164,18 @@ pub(super) fn node_topic(state: &State, name: &str) -> Result<(String, Topic), E
     Ok((name.to_owned(), Topic::Node(found.unwrap_or(parsed))))
 }
 
-/// A node by its name, else by a prefix of its UUID of at least two characters.
+/// A node by its name, else by a prefix of its UUID of at least two characters that no other has.
 pub(super) fn find_node<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<NodeEntry>> {
     let folded = name.to_ascii_lowercase();
     let by_id = || {
         let looks_like_one = folded.len() >= 2 && folded.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        let mut having = snapshot
-            .nodes()
-            .filter(|entry| entry.node.id.is_some_and(|id| id.to_string().starts_with(&folded)));
-        looks_like_one.then(|| having.next()).flatten()
+        let has = |entry: &&Arc<NodeEntry>| {
+            let mut buffer = Uuid::encode_buffer();
+            entry.node.id.is_some_and(|id| id.hyphenated().encode_lower(&mut buffer).starts_with(&folded))
+        };
+        let mut having = snapshot.nodes().filter(has);
+        let first = looks_like_one.then(|| having.next()).flatten()?;
+        having.next().is_none().then_some(first)
     };
     snapshot.node(&folded).or_else(by_id)
 }

@@ -114,7 +114,7 @@ async fn register(
     let of = Context { node: &node.name, origin: Origin::Catalog, scripts: false, here: true };
     let mut instance = None;
     if let Some(service) = body.service {
-        instance = Some(service.into_service()?.build(&of)?.0);
+        instance = Some(service.into_service()?.build(&of).map_err(as_server)?.0);
     }
     let bodies = body.check.into_iter().chain(body.checks);
     let checks: Vec<Check> =
@@ -122,6 +122,11 @@ async fn register(
     params.asker.catalog_register(&state.registry.load(), &node, skip_node, instance.as_ref(), &checks)?;
     state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))
+}
+
+/// Consul's servers answer 500 to an address that means every address, where its agents answer 400.
+fn as_server(error: Error) -> Error {
+    if error.text == "Invalid service address" { Error::server(error.text) } else { error }
 }
 
 fn same_datacenter(asked: &str, ours: &str) -> Result<(), Error> {
@@ -148,7 +153,10 @@ impl RegisterBody {
         let tagged = self.tagged_addresses.iter().map(|(tag, text)| Ok((tag.clone(), address(text)?)));
         Ok(Node {
             name: NodeName::parse(&self.node)?,
-            id: id.transpose().map_err(|e| Error::server(format!("Bad node ID: {e}")))?,
+            id: id.transpose().map_err(|e| match self.id.len() {
+                36 => Error::server(format!("Bad node ID: {e}")),
+                _ => Error::server("Bad node ID: uuid string is wrong length"),
+            })?,
             address: address(own)?,
             tagged_addresses: tagged.collect::<Result<_, Error>>()?,
             meta: self.node_meta.clone(),

@@ -1,15 +1,17 @@
 //! Request bodies, read as Go's `encoding/json` reads them for Consul.
 //!
 //! Keys match without regard to case, unknown ones are errors, `null` is absence, of two equal keys
-//! the last counts. A [`Shape`] lists what a body may hold; the body is brought into that shape
-//! and then given to serde. The Content-Type is not looked at: curl and old clients send others.
+//! the last counts. A [`Shape`] lists what a body may hold; the body is read in that shape and given to serde piece by piece. The Content-Type is not looked at: curl and old clients send others.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::error::Error;
 
@@ -40,15 +42,22 @@ pub(super) fn decode<T: DeserializeOwned>(shape: &'static Shape, body: &[u8]) ->
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(failed(&"EOF"));
     }
-    let value: Value = serde_json::from_slice(body).map_err(|e| failed(&e))?;
-    let value = shaped(value, Kind::Object(shape)).map_err(|e| failed(&e))?;
-    serde_json::from_value(value).map_err(|e| failed(&format!("json: {e}")))
+    // Syntax is judged once, for the whole.
+    let raw: &RawValue = serde_json::from_slice(body).map_err(|e| failed(&e))?;
+    shaped(shape, raw).map_err(|e| failed(&e))
 }
 
 /// Decodes a table of a configuration file: the same shapes, with keys in snake_case.
 pub(super) fn decode_snake<T: DeserializeOwned>(shape: &'static Shape, value: Value) -> Result<T, String> {
-    let value = shaped(camel(value, shape), Kind::Object(shape))?;
-    serde_json::from_value(value).map_err(|e| e.to_string())
+    let raw = serde_json::value::to_raw_value(&camel(value, shape)).map_err(|e| e.to_string())?;
+    shaped(shape, &raw).map_err(|e| e.to_string())
+}
+
+fn shaped<T: DeserializeOwned>(shape: &'static Shape, raw: &RawValue) -> serde_json::Result<T> {
+    T::deserialize(Shaped { kind: Kind::Object(shape), text: raw.get() }).map_err(|e| match e.to_string() {
+        text if text.starts_with("json: ") => e,
+        text => serde_json::Error::custom(format!("json: {text}")),
+    })
 }
 
 /// Spells the keys that a shape knows as the shape does; the client's own stay.
@@ -73,43 +82,182 @@ fn camel(value: Value, shape: &'static Shape) -> Value {
     Value::Object(spelt.collect())
 }
 
-fn shaped(value: Value, kind: Kind) -> Result<Value, String> {
-    match (kind, value) {
-        (Kind::Object(shape), Value::Object(object)) => object_shaped(shape, object),
-        (Kind::List(shape), Value::Array(items)) => {
-            let items = items.into_iter().filter(|item| !item.is_null());
-            items.map(|item| shaped(item, Kind::Object(shape))).collect()
-        }
-        (Kind::Map(shape), Value::Object(object)) => {
-            let mut map = Map::new();
-            for (key, value) in object {
-                map.insert(key, shaped(value, Kind::Object(shape))?);
+/// JSON text that is read as the shape has it: what its objects hold is found first, and then given to serde under canonical
+/// keys, so that there is no tree in between.
+struct Shaped<'de> {
+    kind: Kind,
+    text: &'de str,
+}
+
+impl<'de> Shaped<'de> {
+    fn unexpected(&self, wanted: &str) -> serde_json::Error {
+        let given = type_of(self.text);
+        serde_json::Error::custom(format!("json: cannot unmarshal {given} where {wanted} is expected"))
+    }
+
+    /// Where in its own text something is wrong would mislead.
+    fn plain<T>(read: serde_json::Result<T>) -> serde_json::Result<T> {
+        read.map_err(|e| {
+            let text = e.to_string();
+            serde_json::Error::custom(text.rsplit_once(" at line ").map_or(text.as_str(), |(bare, _)| bare))
+        })
+    }
+}
+
+impl<'de> Deserializer<'de> for Shaped<'de> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        let mut json = serde_json::Deserializer::from_str(self.text);
+        match (self.kind, self.text.as_bytes().first()) {
+            (Kind::Plain, _) => Self::plain(json.deserialize_any(visitor)),
+            (Kind::Object(shape), Some(b'{')) => {
+                visitor.visit_map(Entries::of(Self::plain(json.deserialize_map(FieldsOf(shape)))?))
             }
-            Ok(Value::Object(map))
+            (Kind::Map(shape), Some(b'{')) => {
+                visitor.visit_map(Entries::of(Self::plain(json.deserialize_map(EntriesOf(shape)))?))
+            }
+            (Kind::List(shape), Some(b'[')) => {
+                let items = Vec::<&RawValue>::deserialize(&mut json)?.into_iter().filter(|raw| !is_null(raw));
+                let items = items.map(|raw| Shaped { kind: Kind::Object(shape), text: raw.get() });
+                visitor.visit_seq(SeqDeserializer::new(items))
+            }
+            (Kind::List(_), _) => Err(self.unexpected("an array")),
+            _ => Err(self.unexpected("an object")),
         }
-        (Kind::Plain, value) => Ok(value),
-        (kind, value) => {
-            let wanted = if matches!(kind, Kind::List(_)) { "an array" } else { "an object" };
-            Err(format!("json: cannot unmarshal {} where {wanted} is expected", type_of(&value)))
+    }
+
+    /// Nulls were left out before.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_some(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Shaped<'de> {
+    type Deserializer = Self;
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// Keys and what stands under them.
+type Found<'de> = SmallVec<[(Cow<'de, str>, Shaped<'de>); 16]>;
+
+/// Gives serde what was found.
+struct Entries<'de> {
+    rest: smallvec::IntoIter<[(Cow<'de, str>, Shaped<'de>); 16]>,
+    value: Option<(Cow<'de, str>, Shaped<'de>)>,
+}
+
+impl<'de> Entries<'de> {
+    fn of(found: Found<'de>) -> Self {
+        Self { rest: found.into_iter(), value: None }
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = serde_json::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
+        self.value = self.rest.next();
+        let Some((key, _)) = &self.value else { return Ok(None) };
+        match key {
+            Cow::Borrowed(key) => seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some),
+            Cow::Owned(key) => seed.deserialize(key.as_str().into_deserializer()).map(Some),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Self::Error> {
+        let (key, value) = self.value.take().ok_or_else(|| Self::Error::custom("a value without its key"))?;
+        seed.deserialize(value).map_err(|e| {
+            let text = e.to_string();
+            // The innermost key is told.
+            let told = !text.starts_with("json: cannot unmarshal") || text.ends_with(')');
+            if told { e } else { Self::Error::custom(format!("{text} ({key})")) }
+        })
+    }
+}
+
+/// Reads an object of a shape: its fields under their canonical keys, the last of two, no nulls.
+struct FieldsOf(&'static Shape);
+
+impl<'de> Visitor<'de> for FieldsOf {
+    type Value = Found<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Found::new();
+        while let Some(field) = map.next_key_seed(FieldOf(self.0))? {
+            let raw: &RawValue = map.next_value()?;
+            let Some((key, kind)) = field else { continue };
+            if is_null(raw) {
+                continue;
+            }
+            let value = Shaped { kind, text: raw.get() };
+            match found.iter_mut().find(|(known, _)| known == key) {
+                Some((_, earlier)) => *earlier = value,
+                None => found.push((Cow::Borrowed(key), value)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads a key: the field that it names, or nothing where a lax shape passes it over.
+struct FieldOf(&'static Shape);
+
+impl<'de> DeserializeSeed<'de> for FieldOf {
+    type Value = Option<(&'static str, Kind)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FieldOf {
+    type Value = Option<(&'static str, Kind)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        match find(self.0, key) {
+            None if !self.0.lax => Err(E::custom(unknown(key))),
+            field => Ok(field),
         }
     }
 }
 
-fn object_shaped(shape: &'static Shape, object: Map<String, Value>) -> Result<Value, String> {
-    let mut map = Map::new();
-    for (key, value) in object {
-        let Some((canonical, kind)) = find(shape, &key) else {
-            if shape.lax {
-                continue;
-            }
-            return Err(unknown(&key));
-        };
-        if value.is_null() {
-            continue;
-        }
-        map.insert(canonical.to_owned(), shaped(value, kind).map_err(|e| format!("{e} ({canonical})"))?);
+/// Reads an object with the client's own keys, whose values have the shape.
+struct EntriesOf(&'static Shape);
+
+impl<'de> Visitor<'de> for EntriesOf {
+    type Value = Found<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
     }
-    Ok(Value::Object(map))
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Found::new();
+        while let Some((key, raw)) = map.next_entry::<String, &RawValue>()? {
+            found.push((Cow::Owned(key), Shaped { kind: Kind::Object(self.0), text: raw.get() }));
+        }
+        Ok(found)
+    }
+}
+
+fn is_null(raw: &RawValue) -> bool {
+    raw.get() == "null"
 }
 
 fn find(shape: &'static Shape, key: &str) -> Option<(&'static str, Kind)> {
@@ -127,14 +275,15 @@ fn unknown(key: &str) -> String {
     format!("json: unknown field {key:?}{what}")
 }
 
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+/// The type of a JSON value, by its first octet.
+fn type_of(text: &str) -> &'static str {
+    match text.as_bytes().first() {
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "bool",
+        Some(b'"') => "string",
+        Some(b'[') => "array",
+        Some(b'{') => "object",
+        _ => "number",
     }
 }
 
@@ -227,7 +376,9 @@ mod tests {
             (r#"{"Wait":true}"#, "a duration is a string"),
             (r#"{"Name":"a"} x"#, "trailing characters"),
             ("[]", "cannot unmarshal array"),
-            (&deep, "recursion limit"),
+            (&deep, "EOF while parsing"),
+            (r#"{"Check":[{}]}"#, "cannot unmarshal array where an object is expected (Check)"),
+            (r#"{"Checks":[{"Port":"80"}]}"#, "json: invalid type: string"),
         ] {
             let error = sample(body).unwrap_err();
             assert!(

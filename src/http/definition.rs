@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::decode::{GoDuration, Kind, Shape, decode_snake};
 use super::error::Error;
+use crate::model::address::AddressError;
 use crate::model::name::is_label;
 use crate::model::{
     Address, Check, CheckId, CheckKind, Extras, Instance, InstanceId, Locality, NodeName, Origin, Pairs,
@@ -566,7 +567,10 @@ pub(super) fn check_meta(of: &str, meta: &BTreeMap<String, String>) -> Result<()
 }
 
 fn service_address(text: &str) -> Result<Address, Error> {
-    Address::parse(text).map_err(|e| Error::bad(format!("Invalid service address: {e}")))
+    Address::parse(text).map_err(|e| match e {
+        AddressError::Unspecified(_) => Error::bad("Invalid service address"),
+        e => Error::bad(format!("Invalid service address: {e}")),
+    })
 }
 
 fn port(port: i64) -> Result<u16, Error> {

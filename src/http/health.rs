@@ -7,14 +7,16 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 
 use super::State;
-use super::blocking::answer;
+use super::blocking::list;
 use super::catalog::{find_node, node_topic, service_topic};
 use super::error::Error;
+use super::listing::Listing;
+use super::members;
 use super::query::Params;
 use super::route::{Rest, get};
-use super::shape;
-use crate::model::Status;
-use crate::registry::Topic;
+use super::selectors::{self, listed};
+use super::shape::{self, CheckShape};
+use crate::registry::{NodeEntry, Topic};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -36,11 +38,15 @@ async fn service(
     let topic = service_topic(&name)?;
     let passing = params.flag("passing")?;
     let datacenter = state.config.load().datacenter.clone();
-    let (tags, meta): (Vec<_>, _) = (params.all("tag").collect(), params.node_meta());
-    answer(&state, &params, &topic, |snapshot| {
-        let members = shape::members(snapshot, &name, &tags, &meta).into_iter();
-        let members = members.filter(|(_, entry)| !passing || shape::passes(snapshot, entry));
-        Ok(members.map(|(node, entry)| shape::checked_service(node, entry, &datacenter)).collect::<Vec<_>>())
+    let filter = params.filter(selectors::CHECKED_SERVICE, &state)?;
+    list(&state, &params, &topic, |snapshot| {
+        let world = snapshot.clone();
+        members::list(snapshot, &name, &params, params.tags(), move |node, entry, rows| {
+            let shown = shape::checked_service(node, entry, &datacenter);
+            if (!passing || shape::passes(&world, entry)) && listed(filter.as_ref(), &shown) {
+                rows.push(&shown);
+            }
+        })
     })
     .await
 }
@@ -51,10 +57,12 @@ async fn checks(
     params: Params,
 ) -> Result<Response, Error> {
     let topic = service_topic(&name)?;
-    let meta = params.node_meta();
-    answer(&state, &params, &topic, |snapshot| {
-        let members = shape::members(snapshot, &name, &[], &meta).into_iter();
-        Ok(members.flat_map(|(node, entry)| shape::instance_checks(node, entry)).collect::<Vec<_>>())
+    let filter = params.filter(selectors::CHECK, &state)?;
+    list(&state, &params, &topic, |snapshot| {
+        members::list(snapshot, &name, &params, Vec::new(), move |node, entry, rows| {
+            let all = shape::instance_checks(node, entry);
+            all.filter(|check| listed(filter.as_ref(), check)).for_each(|check| rows.push(&check));
+        })
     })
     .await
 }
@@ -65,9 +73,10 @@ async fn node(
     params: Params,
 ) -> Result<Response, Error> {
     let (name, topic) = node_topic(&state, &name)?;
-    answer(&state, &params, &topic, |snapshot| {
-        let node = find_node(snapshot, &name);
-        Ok(node.into_iter().flat_map(|node| shape::all_checks(node)).collect::<Vec<_>>())
+    let filter = params.filter(selectors::CHECK, &state)?;
+    list(&state, &params, &topic, |snapshot| {
+        let nodes: Vec<_> = find_node(snapshot, &name).cloned().into_iter().collect();
+        all_checks(nodes, move |check| listed(filter.as_ref(), check))
     })
     .await
 }
@@ -80,21 +89,36 @@ async fn with_state(
     if wanted.is_empty() {
         return Err(Error::bad("Missing check state"));
     }
-    let wanted = match wanted.as_str() {
-        "any" => Some(None),
-        text => Status::parse(text).map(Some),
-    };
+    let filter = params.filter(selectors::CHECK, &state)?;
     let meta = params.node_meta();
-    answer(&state, &params, &Topic::Checks, |snapshot| {
-        let nodes = snapshot.nodes().filter(|node| shape::has_meta(node, &meta));
-        let checks = nodes.flat_map(|node| shape::all_checks(node));
+    list(&state, &params, &Topic::Checks, |snapshot| {
+        let nodes = snapshot.nodes().filter(|node| shape::has_meta(node, &meta)).cloned().collect();
         // A state that does not exist is one that no check has.
-        let is_wanted = |status: &str| match wanted {
-            None => false,
-            Some(None) => true,
-            Some(Some(wanted)) => status == wanted.as_str(),
-        };
-        Ok(checks.filter(|check| is_wanted(check.status)).collect::<Vec<_>>())
+        all_checks(nodes, move |check| {
+            (wanted == "any" || check.status == wanted) && listed(filter.as_ref(), check)
+        })
     })
     .await
+}
+
+/// The checks of nodes that are `wanted`: each node's own, then those of its instances.
+fn all_checks(
+    nodes: Vec<Arc<NodeEntry>>,
+    wanted: impl Fn(&CheckShape<'_>) -> bool + Send + 'static,
+) -> Listing {
+    let entries = nodes.into_iter().flat_map(|node| {
+        let instances: Vec<_> = node.instances.values().cloned().map(Some).collect();
+        std::iter::once(None).chain(instances).map(move |instance| (node.clone(), instance))
+    });
+    Listing::array(entries, move |(node, instance), rows| {
+        let mut put = |check: CheckShape<'_>| {
+            if wanted(&check) {
+                rows.push(&check);
+            }
+        };
+        match &instance {
+            None => shape::node_checks(&node).for_each(&mut put),
+            Some(instance) => shape::instance_checks(&node, instance).for_each(&mut put),
+        }
+    })
 }

@@ -28,7 +28,16 @@ pub(super) fn routes() -> Router<Arc<State>> {
 
 /// Prometheus' text form, or OpenMetrics for those who ask for it.
 async fn metrics(Extract(state): Extract<Arc<State>>, headers: HeaderMap) -> Response {
+    exposition(&state, &headers)
+}
+
+/// Takes what is measured only when somebody asks.
+pub(super) fn measure(state: &State) {
     state.metrics.http.watchers.set(state.registry.watchers() as i64);
+}
+
+pub(super) fn exposition(state: &State, headers: &HeaderMap) -> Response {
+    measure(state);
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let (form, text) = if accepts.contains("application/openmetrics-text") {
         ("application/openmetrics-text; version=1.0.0; charset=utf-8", state.metrics.encode())

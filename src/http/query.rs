@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 
 use super::admission::Admitted;
 use super::error::Error;
@@ -15,6 +16,8 @@ pub(super) struct Params {
     pairs: Vec<(String, String)>,
     /// Who asks: what is read for these parameters is what they may see.
     pub(super) asker: Admitted,
+    /// The Cache-Control header has a number that is none.
+    bad_cache_control: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
@@ -24,13 +27,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let Query(pairs) = pairs.map_err(|e| Error::bad(format!("Invalid query string: {e}")))?;
         let asker = parts.extensions.get::<Admitted>().cloned().unwrap_or_default();
-        let params = Self { pairs, asker };
-        for (parameter, feature) in [("ns", "Namespaces"), ("partition", "Partitions")] {
-            if params.get(parameter).is_some() {
-                return Err(Error::bad(format!(
-                    "Invalid query parameter: {parameter:?} - {feature} are a Consul Enterprise feature"
-                )));
-            }
+        let params = Self { pairs, asker, bad_cache_control: !is_cache_control(&parts.headers) };
+        let scopes =
+            [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
+        for (parameter, header, feature) in scopes {
+            let refused = match () {
+                () if params.has(parameter) => format!("query parameter: {parameter:?}"),
+                () if parts.headers.contains_key(header) => format!("header: {header:?}"),
+                () => continue,
+            };
+            return Err(Error::bad(format!("Invalid {refused} - {feature} are a Consul Enterprise feature")));
         }
         Ok(params)
     }
@@ -91,10 +97,8 @@ impl Params {
         if !asked.is_empty() && !asked.eq_ignore_ascii_case(datacenter) {
             return Err(Error::server("No path to datacenter"));
         }
-        if self.get("filter").is_some_and(|filter| !filter.is_empty()) {
-            return Err(Error::bad(
-                "?filter is not served yet; ask without it and filter what comes, or use ?tag, ?node-meta, ?passing",
-            ));
+        if self.bad_cache_control {
+            return Err(Error::bad("Invalid Cache-Control header."));
         }
         Ok(())
     }
@@ -108,10 +112,32 @@ impl Params {
         }
     }
 
+    /// Every `tag=`: an instance must have them all.
+    pub(super) fn tags(&self) -> Vec<String> {
+        self.all("tag").map(str::to_owned).collect()
+    }
+
     /// The `node-meta=key:value` pairs.
     pub(super) fn node_meta(&self) -> Vec<(&str, &str)> {
         self.all("node-meta").map(|pair| pair.split_once(':').unwrap_or((pair, ""))).collect()
     }
+
+    /// The same, for who outlives the request.
+    pub(super) fn node_meta_owned(&self) -> Vec<(String, String)> {
+        self.node_meta().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+}
+
+/// Whether the numbers of Cache-Control are numbers. Of its directives only those that have one could be wrong.
+fn is_cache_control(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut directives = values.flat_map(|value| value.split(',')).map(|d| d.trim().to_ascii_lowercase());
+    directives.all(|directive| match directive.split_once('=') {
+        Some(("max-age" | "stale-if-error", seconds)) => {
+            duration::parse(&format!("{}s", seconds.trim())).is_ok()
+        }
+        _ => true,
+    })
 }
 
 /// What Go's `strconv.ParseBool` takes.
@@ -129,7 +155,11 @@ mod tests {
 
     fn params(query: &str) -> Params {
         let uri = format!("http://x/?{query}").parse().unwrap();
-        Params { pairs: Query::try_from_uri(&uri).unwrap().0, asker: Admitted::default() }
+        Params {
+            pairs: Query::try_from_uri(&uri).unwrap().0,
+            asker: Admitted::default(),
+            bad_cache_control: false,
+        }
     }
 
     #[test]
@@ -155,6 +185,19 @@ mod tests {
             assert_eq!(params(query).check_read("dc1").unwrap_err().text, text);
         }
         assert_eq!(params("dc=DC1&stale&cached&near=_agent").check_read("dc1"), Ok(()));
+    }
+
+    #[test]
+    fn cache_control_is_read_as_far_as_it_has_numbers() {
+        for (value, good) in [
+            ("no-cache", true),
+            ("max-age=60, stale-if-error=3600, must-revalidate", true),
+            ("Max-Age=x", false),
+            ("must-revalidate, stale-if-error=", false),
+        ] {
+            let headers = [(header::CACHE_CONTROL, value.parse().unwrap())].into_iter().collect();
+            assert_eq!(is_cache_control(&headers), good, "{value}");
+        }
     }
 
     #[test]

@@ -17,7 +17,9 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::State;
+use super::access::Access;
 use super::error::Error;
+use super::wrap::{self, Wishes};
 
 /// A path that is read: GET, HEAD and OPTIONS.
 pub(super) fn get<H, T>(handler: H) -> MethodRouter<Arc<State>>
@@ -143,13 +145,14 @@ pub(super) fn json(value: &impl Serialize) -> Response {
     Json(value).into_response()
 }
 
-/// The last step of every answer: the headers that all have, `?pretty`, and the count.
+/// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
+    let (begun, access) = (Instant::now(), Access::begin(&request));
     let pretty = request
         .uri()
         .query()
         .is_some_and(|query| query.split('&').any(|pair| pair == "pretty" || pair.starts_with("pretty=")));
+    let wishes = Wishes { pretty, gzip: wrap::takes_gzip(request.headers()) };
     let family = family(request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -157,8 +160,9 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
     headers.insert("x-consul-default-acl-policy", HeaderValue::from_static(policy));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if pretty {
-        response = prettied(response).await;
+    response = wrap::wrap(response, wishes).await;
+    if let Some(access) = access {
+        access.answered(response.status().as_u16());
     }
     // A 503 that tells of somebody's health is no failure of ours.
     let tells = response.headers().contains_key("x-consul-reason");
@@ -181,27 +185,4 @@ fn family(path: &str) -> &'static str {
         "/metrics",
     ];
     FAMILIES.into_iter().find(|family| path.starts_with(family)).unwrap_or("other")
-}
-
-/// Four spaces and a line end, as Consul indents.
-async fn prettied(response: Response) -> Response {
-    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/json");
-    if !json {
-        return response;
-    }
-    let (mut parts, body) = response.into_parts();
-    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let bytes = body.to_bytes();
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
-        return Response::from_parts(parts, Body::from(bytes));
-    };
-    let mut out = Vec::new();
-    let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, format);
-    if value.serialize(&mut serializer).is_err() {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
-    out.push(b'\n');
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from(out))
 }

@@ -2,38 +2,62 @@
 //! clients expect each. Input is never rewritten; the `lan_*`/`wan_*` addresses that Consul's agents add
 //! to a definition are added to the output alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arcstr::ArcStr;
-
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::model::{Address, CheckKind, Node, Origin, Status, Texts, duration};
+use crate::model::{Address, CheckKind, Locality, Node, Origin, Status, Texts, duration};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, Snapshot};
 
 /// A node, in `/v1/catalog/nodes` and everywhere a node stands.
-pub(super) fn node(entry: &NodeEntry, datacenter: &str) -> Value {
-    let Node { name, id, address, tagged_addresses, meta, .. } = &*entry.node;
-    json!({
-        "ID": id.map_or_else(String::new, |id| id.to_string()),
-        "Node": name,
-        "Address": address,
-        "Datacenter": datacenter,
-        "TaggedAddresses": node_addresses(address, tagged_addresses),
-        "Meta": meta,
-        "CreateIndex": entry.create_index,
-        "ModifyIndex": entry.modify_index,
-    })
+pub(super) struct NodeShape<'a> {
+    pub(super) entry: &'a NodeEntry,
+    pub(super) datacenter: &'a str,
+}
+
+pub(super) fn node<'a>(entry: &'a NodeEntry, datacenter: &'a str) -> NodeShape<'a> {
+    NodeShape { entry, datacenter }
+}
+
+impl Serialize for NodeShape<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let node = &self.entry.node;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("ID", &Id(node.id))?;
+        map.serialize_entry("Node", &node.name)?;
+        map.serialize_entry("Address", &node.address)?;
+        map.serialize_entry("Datacenter", self.datacenter)?;
+        map.serialize_entry("TaggedAddresses", &node_addresses(node))?;
+        map.serialize_entry("Meta", &node.meta)?;
+        map.serialize_entry("CreateIndex", &self.entry.create_index)?;
+        map.serialize_entry("ModifyIndex", &self.entry.modify_index)?;
+        map.end()
+    }
+}
+
+/// A node's UUID; empty when it has none.
+struct Id(Option<uuid::Uuid>);
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(id) => id.serialize(serializer),
+            None => serializer.serialize_str(""),
+        }
+    }
 }
 
 /// With `lan` and `wan`, as Consul's nodes have them.
-fn node_addresses(address: &Address, tagged: &BTreeMap<String, Address>) -> BTreeMap<String, Value> {
-    let mut all: BTreeMap<String, Value> =
-        tagged.iter().map(|(tag, address)| (tag.clone(), json!(address))).collect();
-    for tag in ["lan", "wan"].iter().chain(families(address)) {
-        all.entry((*tag).to_owned()).or_insert_with(|| json!(address));
+pub(super) fn node_addresses(node: &Node) -> BTreeMap<&str, &Address> {
+    let mut all: BTreeMap<&str, &Address> =
+        node.tagged_addresses.iter().map(|(tag, address)| (tag.as_str(), address)).collect();
+    for tag in ["lan", "wan"].iter().chain(families(&node.address)) {
+        all.entry(tag).or_insert(&node.address);
     }
     all
 }
@@ -46,156 +70,287 @@ fn families(address: &Address) -> &'static [&'static str] {
     }
 }
 
-fn service_addresses(entry: &InstanceEntry) -> Map<String, Value> {
+/// An address under a name, with its port.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Tagged<'a> {
+    pub(super) address: &'a Address,
+    pub(super) port: u16,
+}
+
+pub(super) fn service_addresses(entry: &InstanceEntry) -> BTreeMap<&str, Tagged<'_>> {
     let instance = &entry.instance;
-    let one = |address: &Address, port: u16| json!({ "Address": address, "Port": port });
-    let mut all: Map<String, Value> = instance
-        .extras
-        .tagged_addresses
-        .iter()
-        .map(|(tag, tagged)| (tag.clone(), one(&tagged.address, tagged.port)))
+    let given = instance.extras.tagged_addresses.iter();
+    let mut all: BTreeMap<&str, Tagged<'_>> = given
+        .map(|(tag, tagged)| (tag.as_str(), Tagged { address: &tagged.address, port: tagged.port }))
         .collect();
-    for (address, tag) in instance.address.iter().flat_map(|a| families(a).iter().map(move |tag| (a, *tag))) {
-        all.entry(tag).or_insert_with(|| one(address, instance.port));
+    if let Some(address) = &instance.address {
+        for tag in families(address) {
+            all.entry(tag).or_insert(Tagged { address, port: instance.port });
+        }
     }
     all
 }
 
-/// The fields that all forms of a service have, in the order of the agent's.
-fn service(entry: &InstanceEntry) -> Map<String, Value> {
-    let instance = &entry.instance;
-    let mut map = Map::new();
-    if !instance.extras.kind.is_empty() {
-        map.insert("Kind".into(), json!(instance.extras.kind));
-    }
-    map.insert("ID".into(), json!(instance.id));
-    map.insert("Service".into(), json!(instance.service));
-    map.insert("Tags".into(), json!(instance.tags));
-    map.insert("Meta".into(), json!(instance.meta));
-    map.insert("Port".into(), json!(instance.port));
-    map.insert("Address".into(), json!(address(entry)));
-    if !instance.extras.socket_path.is_empty() {
-        map.insert("SocketPath".into(), json!(instance.extras.socket_path));
-    }
-    let addresses = service_addresses(entry);
-    if !addresses.is_empty() {
-        map.insert("TaggedAddresses".into(), Value::Object(addresses));
-    }
-    map.insert("Weights".into(), weights(entry));
-    map.insert("EnableTagOverride".into(), json!(instance.enable_tag_override));
-    if let Some(locality) = &instance.extras.locality {
-        map.insert("Locality".into(), json!({ "Region": locality.region, "Zone": locality.zone }));
-    }
-    map
+/// A service as its agent or its node shows it: what both have, in the order of the agent's, and what is the viewer's own.
+pub(super) struct ServiceShape<'a> {
+    pub(super) entry: &'a InstanceEntry,
+    viewer: Viewer<'a>,
 }
 
-fn address(entry: &InstanceEntry) -> String {
-    entry.instance.address.as_ref().map_or_else(String::new, Address::to_string)
-}
-
-fn weights(entry: &InstanceEntry) -> Value {
-    let weights = entry.instance.weights;
-    json!({ "Passing": weights.passing, "Warning": weights.warning })
+enum Viewer<'a> {
+    Agent { datacenter: &'a str, content_hash: Option<&'a str> },
+    Node,
 }
 
 /// A service as its agent shows it (`/v1/agent/services`).
-pub(super) fn agent_service(entry: &InstanceEntry, datacenter: &str) -> Map<String, Value> {
-    let mut map = service(entry);
-    map.insert("Datacenter".into(), json!(datacenter));
-    map
+pub(super) fn agent_service<'a>(entry: &'a InstanceEntry, datacenter: &'a str) -> ServiceShape<'a> {
+    ServiceShape { entry, viewer: Viewer::Agent { datacenter, content_hash: None } }
 }
 
 /// A service of a node (`/v1/catalog/node/:node`, `/v1/health/service/:name`).
-pub(super) fn node_service(entry: &InstanceEntry) -> Value {
-    let mut map = service(entry);
-    map.insert("Proxy".into(), no_proxy());
-    map.insert("Connect".into(), json!({}));
-    map.insert("PeerName".into(), json!(""));
-    map.insert("CreateIndex".into(), json!(entry.create_index));
-    map.insert("ModifyIndex".into(), json!(entry.modify_index));
-    Value::Object(map)
+pub(super) fn node_service(entry: &InstanceEntry) -> ServiceShape<'_> {
+    ServiceShape { entry, viewer: Viewer::Node }
 }
 
-fn no_proxy() -> Value {
-    json!({ "Mode": "", "MeshGateway": {}, "Expose": {} })
+impl<'a> ServiceShape<'a> {
+    /// With a hash of what it shows (`/v1/agent/service/:id`).
+    pub(super) fn hashed(self, hash: &'a str) -> Self {
+        let viewer = match self.viewer {
+            Viewer::Agent { datacenter, .. } => Viewer::Agent { datacenter, content_hash: Some(hash) },
+            Viewer::Node => Viewer::Node,
+        };
+        Self { viewer, ..self }
+    }
+
+    /// The agent's datacenter; a node's service has none of its own.
+    pub(super) fn datacenter(&self) -> &'a str {
+        match self.viewer {
+            Viewer::Agent { datacenter, .. } => datacenter,
+            Viewer::Node => "",
+        }
+    }
 }
+
+impl Serialize for ServiceShape<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let instance = &self.entry.instance;
+        let mut map = serializer.serialize_map(None)?;
+        if !instance.extras.kind.is_empty() {
+            map.serialize_entry("Kind", &instance.extras.kind)?;
+        }
+        map.serialize_entry("ID", &instance.id)?;
+        map.serialize_entry("Service", &instance.service)?;
+        map.serialize_entry("Tags", &instance.tags)?;
+        map.serialize_entry("Meta", &instance.meta)?;
+        map.serialize_entry("Port", &instance.port)?;
+        map.serialize_entry("Address", &OrEmpty(instance.address.as_ref()))?;
+        if !instance.extras.socket_path.is_empty() {
+            map.serialize_entry("SocketPath", &instance.extras.socket_path)?;
+        }
+        let addresses = service_addresses(self.entry);
+        if !addresses.is_empty() {
+            map.serialize_entry("TaggedAddresses", &addresses)?;
+        }
+        map.serialize_entry("Weights", &WeightsShape::of(self.entry))?;
+        map.serialize_entry("EnableTagOverride", &instance.enable_tag_override)?;
+        if let Some(locality) = &instance.extras.locality {
+            map.serialize_entry("Locality", &LocalityShape::of(locality))?;
+        }
+        match &self.viewer {
+            Viewer::Agent { datacenter, content_hash } => {
+                map.serialize_entry("Datacenter", datacenter)?;
+                if let Some(hash) = content_hash {
+                    map.serialize_entry("ContentHash", hash)?;
+                }
+            }
+            Viewer::Node => {
+                map.serialize_entry("Proxy", &NO_PROXY)?;
+                map.serialize_entry("Connect", &Nothing {})?;
+                map.serialize_entry("PeerName", "")?;
+                map.serialize_entry("CreateIndex", &self.entry.create_index)?;
+                map.serialize_entry("ModifyIndex", &self.entry.modify_index)?;
+            }
+        }
+        map.end()
+    }
+}
+
+struct OrEmpty<'a>(Option<&'a Address>);
+
+impl Serialize for OrEmpty<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(address) => address.serialize(serializer),
+            None => serializer.serialize_str(""),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WeightsShape {
+    passing: u16,
+    warning: u16,
+}
+
+impl WeightsShape {
+    fn of(entry: &InstanceEntry) -> Self {
+        let weights = entry.instance.weights;
+        Self { passing: weights.passing, warning: weights.warning }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LocalityShape<'a> {
+    region: &'a str,
+    zone: &'a str,
+}
+
+impl<'a> LocalityShape<'a> {
+    fn of(locality: &'a Locality) -> Self {
+        Self { region: &locality.region, zone: &locality.zone }
+    }
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+/// What stands where Consul shows a mesh proxy.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NoProxy {
+    mode: &'static str,
+    mesh_gateway: Nothing,
+    expose: Nothing,
+}
+
+const NO_PROXY: NoProxy = NoProxy { mode: "", mesh_gateway: Nothing {}, expose: Nothing {} };
 
 /// An instance with its node (`/v1/catalog/service/:name`).
-pub(super) fn catalog_service(node: &NodeEntry, entry: &InstanceEntry, datacenter: &str) -> Value {
-    let (n, instance) = (&node.node, &entry.instance);
-    let addresses = service_addresses(entry);
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
-    put("ID", json!(n.id.map_or_else(String::new, |id| id.to_string())));
-    put("Node", json!(n.name));
-    put("Address", json!(n.address));
-    put("Datacenter", json!(datacenter));
-    put("TaggedAddresses", json!(node_addresses(&n.address, &n.tagged_addresses)));
-    put("NodeMeta", json!(n.meta));
-    put("ServiceKind", json!(instance.extras.kind));
-    put("ServiceID", json!(instance.id));
-    put("ServiceName", json!(instance.service));
-    put("ServiceTags", json!(instance.tags));
-    put("ServiceAddress", json!(address(entry)));
-    if !addresses.is_empty() {
-        put("ServiceTaggedAddresses", Value::Object(addresses));
+pub(super) struct CatalogService<'a> {
+    pub(super) node: &'a NodeEntry,
+    pub(super) entry: &'a InstanceEntry,
+    pub(super) datacenter: &'a str,
+}
+
+pub(super) fn catalog_service<'a>(
+    node: &'a NodeEntry,
+    entry: &'a InstanceEntry,
+    datacenter: &'a str,
+) -> CatalogService<'a> {
+    CatalogService { node, entry, datacenter }
+}
+
+impl Serialize for CatalogService<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (node, instance) = (&self.node.node, &self.entry.instance);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("ID", &Id(node.id))?;
+        map.serialize_entry("Node", &node.name)?;
+        map.serialize_entry("Address", &node.address)?;
+        map.serialize_entry("Datacenter", self.datacenter)?;
+        map.serialize_entry("TaggedAddresses", &node_addresses(node))?;
+        map.serialize_entry("NodeMeta", &node.meta)?;
+        map.serialize_entry("ServiceKind", &instance.extras.kind)?;
+        map.serialize_entry("ServiceID", &instance.id)?;
+        map.serialize_entry("ServiceName", &instance.service)?;
+        map.serialize_entry("ServiceTags", &instance.tags)?;
+        map.serialize_entry("ServiceAddress", &OrEmpty(instance.address.as_ref()))?;
+        let addresses = service_addresses(self.entry);
+        if !addresses.is_empty() {
+            map.serialize_entry("ServiceTaggedAddresses", &addresses)?;
+        }
+        map.serialize_entry("ServiceWeights", &WeightsShape::of(self.entry))?;
+        map.serialize_entry("ServiceMeta", &instance.meta)?;
+        map.serialize_entry("ServicePort", &instance.port)?;
+        map.serialize_entry("ServiceSocketPath", &instance.extras.socket_path)?;
+        map.serialize_entry("ServiceEnableTagOverride", &instance.enable_tag_override)?;
+        map.serialize_entry("ServiceProxy", &NO_PROXY)?;
+        map.serialize_entry("ServiceConnect", &Nothing {})?;
+        let locality = instance.extras.locality.as_ref();
+        map.serialize_entry("ServiceLocality", &locality.map(LocalityShape::of))?;
+        map.serialize_entry("CreateIndex", &self.entry.create_index)?;
+        map.serialize_entry("ModifyIndex", &self.entry.modify_index)?;
+        map.end()
     }
-    put("ServiceWeights", weights(entry));
-    put("ServiceMeta", json!(instance.meta));
-    put("ServicePort", json!(instance.port));
-    put("ServiceSocketPath", json!(instance.extras.socket_path));
-    put("ServiceEnableTagOverride", json!(instance.enable_tag_override));
-    put("ServiceProxy", no_proxy());
-    put("ServiceConnect", json!({}));
-    let locality = instance.extras.locality.as_ref();
-    put("ServiceLocality", json!(locality.map(|l| json!({ "Region": l.region, "Zone": l.zone }))));
-    put("CreateIndex", json!(entry.create_index));
-    put("ModifyIndex", json!(entry.modify_index));
-    Value::Object(map)
 }
 
 /// A check as Consul shows it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct CheckShape {
-    node: String,
+pub(super) struct CheckShape<'a> {
+    pub(super) node: &'a str,
     #[serde(rename = "CheckID")]
-    pub(super) check_id: String,
-    name: String,
+    pub(super) check_id: Cow<'a, str>,
+    pub(super) name: &'a str,
     pub(super) status: &'static str,
-    notes: String,
-    output: ArcStr,
+    pub(super) notes: &'a str,
+    pub(super) output: &'a str,
     #[serde(rename = "ServiceID")]
-    service_id: String,
-    pub(super) service_name: String,
-    service_tags: Texts,
-    r#type: &'static str,
-    interval: String,
-    timeout: String,
-    exposed_port: u16,
+    pub(super) service_id: &'a str,
+    pub(super) service_name: &'a str,
+    pub(super) service_tags: Tags<'a>,
+    pub(super) r#type: &'static str,
+    pub(super) interval: Shown,
+    pub(super) timeout: Shown,
+    pub(super) exposed_port: u16,
     definition: Map<String, Value>,
     create_index: u64,
     modify_index: u64,
 }
 
+/// The tags of a check's service; none where it has none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tags<'a>(Option<&'a Texts>);
+
+impl<'a> Tags<'a> {
+    pub(super) fn iter(self) -> impl Iterator<Item = &'a str> {
+        self.0.into_iter().flat_map(Texts::iter)
+    }
+}
+
+impl Serialize for Tags<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+/// A duration, empty when it is none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown(Duration);
+
+impl Shown {
+    pub(super) fn text(self) -> String {
+        if self.0.is_zero() { String::new() } else { duration::format(self.0) }
+    }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
+    }
+}
+
 /// A check of a node or of one of its instances.
-pub(super) fn check(entry: &CheckEntry, of: Option<&InstanceEntry>) -> CheckShape {
+pub(super) fn check<'a>(entry: &'a CheckEntry, of: Option<&'a InstanceEntry>) -> CheckShape<'a> {
     let check = &entry.check;
-    let shown = |d: std::time::Duration| if d.is_zero() { String::new() } else { duration::format(d) };
     let probes = check.is_probe() && !matches!(check.kind, CheckKind::Alias { .. });
+    let shown = |d: Duration| Shown(if probes { d } else { Duration::ZERO });
     CheckShape {
-        node: check.node.to_string(),
-        check_id: check.id.to_string(),
-        name: check.name.clone(),
+        node: check.node.as_str(),
+        check_id: check.id.as_str().into(),
+        name: &check.name,
         status: entry.status.as_str(),
-        notes: check.notes.clone(),
-        output: entry.output.clone(),
-        service_id: check.instance.as_ref().map_or_else(String::new, ToString::to_string),
-        service_name: of.map_or_else(String::new, |of| of.instance.service.to_string()),
-        service_tags: of.map_or_else(Texts::default, |of| of.instance.tags.clone()),
+        notes: &check.notes,
+        output: &entry.output,
+        service_id: check.instance.as_ref().map_or("", |id| id.as_str()),
+        service_name: of.map_or("", |of| of.instance.service.as_str()),
+        service_tags: Tags(of.map(|of| &of.instance.tags)),
         r#type: check.kind.type_word(),
-        interval: if probes { shown(check.interval) } else { String::new() },
-        timeout: if probes { shown(check.timeout) } else { String::new() },
+        interval: shown(check.interval),
+        timeout: shown(check.timeout),
         exposed_port: 0,
         definition: definition(entry),
         create_index: entry.create_index,
@@ -227,25 +382,25 @@ fn definition(entry: &CheckEntry) -> Map<String, Value> {
 }
 
 /// Maintenance, in Consul's form of a critical check.
-fn maintenance(node: &NodeEntry, of: Option<&InstanceEntry>) -> Option<CheckShape> {
+fn maintenance<'a>(node: &'a NodeEntry, of: Option<&'a InstanceEntry>) -> Option<CheckShape<'a>> {
     let notes = of.map_or(&node.maintenance, |of| &of.maintenance).as_ref()?;
     let (check_id, name) = match of {
-        None => ("_node_maintenance".to_owned(), "Node Maintenance Mode"),
-        Some(of) => (format!("_service_maintenance:{}", of.instance.id), "Service Maintenance Mode"),
+        None => ("_node_maintenance".into(), "Node Maintenance Mode"),
+        Some(of) => (format!("_service_maintenance:{}", of.instance.id).into(), "Service Maintenance Mode"),
     };
     Some(CheckShape {
-        node: node.node.name.to_string(),
+        node: node.node.name.as_str(),
         check_id,
-        name: name.to_owned(),
+        name,
         status: Status::Critical.as_str(),
-        notes: notes.to_string(),
-        output: "".into(),
-        service_id: of.map_or_else(String::new, |of| of.instance.id.to_string()),
-        service_name: of.map_or_else(String::new, |of| of.instance.service.to_string()),
-        service_tags: of.map_or_else(Texts::default, |of| of.instance.tags.clone()),
+        notes,
+        output: "",
+        service_id: of.map_or("", |of| of.instance.id.as_str()),
+        service_name: of.map_or("", |of| of.instance.service.as_str()),
+        service_tags: Tags(of.map(|of| &of.instance.tags)),
         r#type: "maintenance",
-        interval: String::new(),
-        timeout: String::new(),
+        interval: Shown(Duration::ZERO),
+        timeout: Shown(Duration::ZERO),
         exposed_port: 0,
         definition: Map::new(),
         create_index: node.create_index,
@@ -254,18 +409,18 @@ fn maintenance(node: &NodeEntry, of: Option<&InstanceEntry>) -> Option<CheckShap
 }
 
 /// The checks of a node itself, maintenance first.
-pub(super) fn node_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape> + '_ {
+pub(super) fn node_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape<'_>> + Clone {
     maintenance(node, None).into_iter().chain(node.own_checks.iter().map(|entry| check(entry, None)))
 }
 
 /// The same as agents know them: without those that stand in the catalog alone.
-pub(super) fn agent_node_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape> + '_ {
+pub(super) fn agent_node_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape<'_>> {
     let known = node.own_checks.iter().filter(|entry| entry.check.origin != Origin::Own);
     maintenance(node, None).into_iter().chain(known.map(|entry| check(entry, None)))
 }
 
 /// All checks on a node as agents know them.
-pub(super) fn agent_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape> + '_ {
+pub(super) fn agent_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape<'_>> {
     agent_node_checks(node).chain(node.instances.values().flat_map(|of| instance_checks(node, of)))
 }
 
@@ -273,19 +428,45 @@ pub(super) fn agent_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape>
 pub(super) fn instance_checks<'a>(
     node: &'a NodeEntry,
     of: &'a InstanceEntry,
-) -> impl Iterator<Item = CheckShape> + 'a {
+) -> impl Iterator<Item = CheckShape<'a>> + Clone {
     maintenance(node, Some(of)).into_iter().chain(of.checks.iter().map(|entry| check(entry, Some(of))))
 }
 
-/// All checks on a node: its own, then those of its instances.
-pub(super) fn all_checks(node: &NodeEntry) -> impl Iterator<Item = CheckShape> + '_ {
-    node_checks(node).chain(node.instances.values().flat_map(|of| instance_checks(node, of)))
+/// An instance with its node and the checks of both (`/v1/health/service/:name`).
+pub(super) struct CheckedService<'a> {
+    pub(super) node: &'a NodeEntry,
+    pub(super) entry: &'a InstanceEntry,
+    pub(super) datacenter: &'a str,
 }
 
-/// An instance with its node and the checks of both (`/v1/health/service/:name`).
-pub(super) fn checked_service(node_entry: &NodeEntry, entry: &InstanceEntry, datacenter: &str) -> Value {
-    let checks: Vec<_> = node_checks(node_entry).chain(instance_checks(node_entry, entry)).collect();
-    json!({ "Node": node(node_entry, datacenter), "Service": node_service(entry), "Checks": checks })
+pub(super) fn checked_service<'a>(
+    node: &'a NodeEntry,
+    entry: &'a InstanceEntry,
+    datacenter: &'a str,
+) -> CheckedService<'a> {
+    CheckedService { node, entry, datacenter }
+}
+
+impl<'a> CheckedService<'a> {
+    pub(super) fn checks(&self) -> impl Iterator<Item = CheckShape<'a>> + Clone {
+        node_checks(self.node).chain(instance_checks(self.node, self.entry))
+    }
+}
+
+impl Serialize for CheckedService<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Checks<I>(I);
+        impl<I: Iterator<Item: Serialize> + Clone> Serialize for Checks<I> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.clone())
+            }
+        }
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("Node", &node(self.node, self.datacenter))?;
+        map.serialize_entry("Service", &node_service(self.entry))?;
+        map.serialize_entry("Checks", &Checks(self.checks()))?;
+        map.end()
+    }
 }
 
 /// The instances of a service with their nodes that have the tags and node meta.
@@ -305,8 +486,10 @@ pub(super) fn members<'a>(
 }
 
 /// Whether a node has all of these meta pairs.
-pub(super) fn has_meta(node: &NodeEntry, wanted: &[(&str, &str)]) -> bool {
-    wanted.iter().all(|(key, value)| node.node.meta.get(*key).is_some_and(|own| own == value))
+pub(super) fn has_meta<T: AsRef<str>>(node: &NodeEntry, wanted: &[(T, T)]) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| node.node.meta.get(key.as_ref()).is_some_and(|own| own == value.as_ref()))
 }
 
 /// Whether every check of an instance and its node passes.

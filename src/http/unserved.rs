@@ -25,15 +25,8 @@ const NEVER: [(&str, &str); 16] = [
 ];
 
 /// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 12] = [
+const NOT_YET: [&str; 5] = [
     "/v1/query",
-    "/v1/agent/members",
-    "/v1/agent/host",
-    "/v1/agent/metrics",
-    "/v1/agent/monitor",
-    "/v1/agent/reload",
-    "/v1/agent/leave",
-    "/v1/agent/force-leave",
     "/v1/catalog/connect",
     "/v1/catalog/gateway-services",
     "/v1/health/connect",

@@ -4,31 +4,31 @@
 //! Those who may read everything get the snapshot itself. For others the part that their question is about is made: of a
 //! service, its instances; of a node, what it has; only a listing of everything looks at everything, as it does anyway.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::snapshot::{InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
+use super::snapshot::{InstanceEntry, NodeEntry, Part, ServiceEntry, Snapshot};
 use super::watch::Topic;
 use crate::acl::View;
 use crate::model::{NodeName, ServiceName};
 
 impl Snapshot {
-    /// What a view shows of a topic, and whether it hides something.
-    pub fn seen_by(&self, view: &View, topic: &Topic) -> (Cow<'_, Self>, bool) {
+    /// What a view shows of a topic.
+    pub fn seen_by(self: Arc<Self>, view: &View, topic: &Topic) -> Arc<Self> {
         if view.reads_all() {
-            return (Cow::Borrowed(self), false);
+            return self;
         }
-        let mut seen = self.clone();
-        let hidden = match topic {
+        let mut seen = Self::clone(&self);
+        let hides = match topic {
             Topic::Service(name) => seen.keep_service(name, view),
             Topic::Node(name) => seen.keep_node(name, view),
             Topic::Nodes | Topic::Checks => seen.keep_nodes(view),
             // Their names need no node, as in Consul.
             Topic::Services => seen.keep_services(view),
         };
-        (Cow::Owned(seen), hidden)
+        seen.part = Some(Part { index: self.index_of(topic), hides });
+        Arc::new(seen)
     }
 
     /// Leaves one service; its instances need both themselves and their nodes to be readable.

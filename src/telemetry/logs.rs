@@ -6,6 +6,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use super::tap::{Tap, Wanted};
+
 /// How the server logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -64,7 +66,9 @@ pub fn init(config: &Config) -> anyhow::Result<Logs> {
     } else {
         fmt::layer().json().flatten_event(true).with_writer(stderr).boxed()
     };
-    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    // Filters of their own: who watches may want more than is written.
+    let lines = lines.with_filter(filter);
+    tracing_subscriber::registry().with(lines).with(Tap.with_filter(Wanted)).try_init()?;
     Ok(Logs(handle))
 }
 

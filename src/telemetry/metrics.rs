@@ -111,6 +111,8 @@ pub struct HttpMetrics {
     requests: Family<Answered, Counter>,
     seconds: Family<Kind, Histogram, fn() -> Histogram>,
     refusals: Family<Kind, Counter>,
+    /// Log lines that a slow watcher was not sent.
+    pub unwatched: Counter,
 }
 
 /// A family of paths and the class of a status.
@@ -144,6 +146,8 @@ impl HttpMetrics {
         let help = "Time to an answer, by family of paths; blocking queries included";
         r.register_with_unit("duration", help, Unit::Seconds, self.seconds.clone());
         r.register("refused", "Refused at a limit or by a guard, by which", self.refusals.clone());
+        let help = "Log lines that watchers of /v1/agent/monitor were not sent because they read too slowly";
+        r.register("monitor_lines_dropped", help, self.unwatched.clone());
     }
 }
 
@@ -155,6 +159,7 @@ impl Default for HttpMetrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0001, 4.0, 10))),
             refusals: Family::default(),
+            unwatched: Counter::default(),
         }
     }
 }

@@ -95,7 +95,7 @@ async fn refusals_have_consuls_texts_and_change_nothing() {
             "Node 'n3' for check 'c2' doesn't match register request node 'n2'",
         ),
         (check(json!({ "Status": "maintenance" })), 400, "Invalid check status: 'maintenance'"),
-        (of(json!({ "Service": { "Service": "s", "Address": "0.0.0.0" } })), 400, "Invalid service address"),
+        (of(json!({ "Service": { "Service": "s", "Address": "0.0.0.0" } })), 500, "Invalid service address"),
         (of(json!({ "Service": { "Service": "s", "Port": 70000 } })), 400, "Invalid service port 70000"),
         (
             of(json!({ "Service": { "Service": "s", "Prot": 7 } })),

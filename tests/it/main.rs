@@ -4,6 +4,7 @@
 
 mod acl;
 mod acl_routes;
+mod agent;
 mod agent_checks;
 mod attacks;
 mod bad_input;
@@ -15,6 +16,7 @@ mod crash;
 mod daemon;
 mod disk;
 mod dns;
+mod filter;
 mod forward;
 mod guards;
 mod http;
@@ -24,6 +26,8 @@ mod old_format;
 mod order;
 mod own_node;
 mod readme;
+mod reads;
+mod request_log;
 mod restart;
 mod rfc;
 mod server;

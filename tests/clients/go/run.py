@@ -10,6 +10,10 @@ from harness.fleet import register_fleet
 from harness.hosts import Network
 from harness.processes import Process, Rollcall, build_go
 from harness.report import Report
+from harness.requests import Requests
+from harness.targets import Scene, watch_a_kill
+
+AGENT = "Go-http-client/"
 
 
 def consul_client(report):
@@ -17,8 +21,17 @@ def consul_client(report):
     binary = build_go("api", "go-api")
     with Network() as network:
         host = network.host("one")
-        with Rollcall(host):
+        with Rollcall(host, "--node", "n1", requests=True) as server:
             report.program(Process(host, [binary], name="go-api"))
+            Requests(server).compare(report, "go-registrations", agent=AGENT)
+
+
+def watches(report):
+    """The client's watch plans; a killed target leaves them"""
+    binary = build_go("api", "go-api")
+    with Scene(beside=True) as scene:
+        process = Process(scene.client, [binary, "watches"], env={"CONSUL_HTTP_ADDR": scene.http}, name="go-watches")
+        watch_a_kill(report, scene, process, "go-watches", AGENT)
 
 
 def resolver(report):
@@ -32,4 +45,4 @@ def resolver(report):
 
 
 if __name__ == "__main__":
-    Report("go").run(consul_client, resolver)
+    Report("go").run(consul_client, watches, resolver)

@@ -2,14 +2,16 @@ module rollcall/clients
 
 go 1.24
 
-require github.com/hashicorp/consul/api v1.32.1
+require (
+	github.com/hashicorp/consul/api v1.32.1
+	github.com/hashicorp/go-hclog v1.5.0
+)
 
 require (
 	github.com/armon/go-metrics v0.4.1 // indirect
 	github.com/fatih/color v1.16.0 // indirect
 	github.com/hashicorp/errwrap v1.1.0 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
-	github.com/hashicorp/go-hclog v1.5.0 // indirect
 	github.com/hashicorp/go-immutable-radix v1.3.1 // indirect
 	github.com/hashicorp/go-multierror v1.1.1 // indirect
 	github.com/hashicorp/go-rootcerts v1.0.2 // indirect

@@ -12,6 +12,10 @@ import dns.query
 import dns.rdatatype
 
 
+# How the tests name themselves to the server, so that its log tells them from the client that is looked at.
+TESTS_AGENT = "rollcall-tests"
+
+
 class Http:
     """Requests to one server's HTTP API, each on a connection of its own. A body that is not bytes goes as JSON and,
     as curl's users send it, with no content type."""
@@ -26,7 +30,7 @@ class Http:
         try:
             if body is not None and not isinstance(body, bytes):
                 body = json.dumps(body).encode()
-            connection.request(method, path, body=body, headers=headers or {})
+            connection.request(method, path, body=body, headers={"User-Agent": TESTS_AGENT, **(headers or {})})
             answer = connection.getresponse()
             answer.body = answer.read()
             return answer

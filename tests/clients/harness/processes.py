@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from .ask import Http
+from .requests import LOG_LEVEL
 
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "clients"
@@ -107,7 +108,7 @@ class Process:
 class Rollcall:
     """A real Rollcall on a host. The data folder outlives `kill` and `start`, so a restart finds its state."""
 
-    def __init__(self, host, *args, config=None, http="127.0.0.1", own_etc=False, env=None):
+    def __init__(self, host, *args, config=None, http="127.0.0.1", own_etc=False, env=None, requests=False):
         if not ROLLCALL.is_file():
             raise SystemExit(f"no server to test at {ROLLCALL}: cargo build --release")
         self.host = host
@@ -119,15 +120,22 @@ class Rollcall:
             file = Path(self.folder.name) / "rollcall.toml"
             file.write_text(config)
             self.command += ["--config", file]
+        if requests:
+            # A later file's key replaces an earlier one's.
+            file = Path(self.folder.name) / "requests.toml"
+            file.write_text(f'[telemetry]\nlog_level = "{LOG_LEVEL}"\nlog_format = "json"\n')
+            self.command += ["--config", file]
         if own_etc:
             self.command = host.with_etc(*self.command)
         self.http = Http(host, http)
         self.process = None
+        self.processes = []
         self.start()
 
     def start(self, ready=True):
         """Starts it and, unless told otherwise, waits until it says it is ready."""
         self.process = Process(self.host, self.command, env=self.env, name="rollcall")
+        self.processes.append(self.process)
         deadline = time.monotonic() + 20
         while ready:
             try:
@@ -179,6 +187,42 @@ def build_go(package, name, source=None, module="guide"):
         (folder / file).write_bytes(text)
     _run(["go", "build", "-mod=mod", "-o", out, "."], folder)
     return out
+
+
+def build_tool(module, name, package, tags=""):
+    """Builds a program that the go.mod beside a client's test names as its tool, with the versions pinned there. Without
+    symbols, which only make it large."""
+    out = BUILD / name
+    BUILD.mkdir(parents=True, exist_ok=True)
+    _run(["go", "build", "-mod=readonly", "-ldflags=-s -w", f"-tags={tags}", "-o", out, package],
+         ROOT / "tests" / "clients" / module)
+    return out
+
+
+def install_npm(module):
+    """Installs what the package-lock.json beside a client's test pins; gives the folder that has node_modules."""
+    source, folder = ROOT / "tests" / "clients" / module, BUILD / f"{module}-packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = (source / "package-lock.json").read_bytes()
+    for name in ("package.json", "package-lock.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    done = folder / "installed.json"
+    if not done.is_file() or done.read_bytes() != wanted:
+        _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+        done.write_bytes(wanted)
+    return folder
+
+
+def install_maven(module):
+    """Fetches the libraries that the pom.xml beside a client's test pins, and theirs; gives the folder of their jars."""
+    pom, folder = ROOT / "tests" / "clients" / module / "pom.xml", BUILD / f"{module}-jars"
+    done = folder / "pom.xml"
+    if not done.is_file() or done.read_bytes() != pom.read_bytes():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(["mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}",
+              "-DincludeScope=runtime"], folder)
+        done.write_bytes(pom.read_bytes())
+    return folder
 
 
 def _run(command, cwd):

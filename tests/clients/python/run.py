@@ -1,4 +1,4 @@
-"""Python: dnspython's resolver, and registration with the standard library's urllib and with bare http.client."""
+"""Python: py-consul; dnspython's resolver, and registration with the standard library's urllib and with bare http.client."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from harness.fleet import register_fleet
 from harness.hosts import Network
 from harness.processes import Process, Rollcall
 from harness.report import Report
+from harness.targets import Scene, watch_a_kill
 
 HERE = Path(__file__).resolve().parent
 
@@ -30,5 +31,12 @@ def registration(report):
             report.program(Process(host, [sys.executable, HERE / "register.py"], name="register.py"))
 
 
+def py_consul(report):
+    """py-consul: agent, catalog and health; a killed target leaves its watch"""
+    with Scene(beside=True) as scene:
+        command = [sys.executable, HERE / "consul_client.py", *scene.http.split(":")]
+        watch_a_kill(report, scene, Process(scene.client, command, name="consul_client.py"), "py-consul", "python-requests/")
+
+
 if __name__ == "__main__":
-    Report("python").run(resolver, registration)
+    Report("python").run(resolver, registration, py_consul)

@@ -1,0 +1,30 @@
+//! The log of queries: one line a query, for whoever wants to know what a client really asks. Off unless asked for by
+//! `[telemetry] log_level = "info,rollcall::dns::query_log=trace"`; while it is off, it costs one comparison for each batch
+//! of datagrams. At `trace`, so that `debug` for all leaves DNS as fast as it is.
+
+use std::net::SocketAddr;
+
+use tracing::Level;
+
+use super::request::{self, Malformed};
+use super::respond::Transport;
+
+/// Whether anybody wants to know.
+pub(super) fn is_wanted() -> bool {
+    tracing::enabled!(Level::TRACE)
+}
+
+/// Writes the line of one message as it came in; of one that cannot be read, that it came.
+pub(super) fn note(message: &[u8], transport: Transport, client: SocketAddr) {
+    let question = match request::read(message) {
+        Ok(request) => Some(request.question),
+        Err(Malformed::FormErr { question, .. }) => question,
+        Err(_) => None,
+    };
+    match question {
+        Some(asked) => {
+            tracing::trace!(name = %asked.name, kind = %asked.kind, ?transport, %client, "query");
+        }
+        None => tracing::trace!(octets = message.len(), ?transport, %client, "no query"),
+    }
+}

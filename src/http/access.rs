@@ -1,0 +1,107 @@
+//! The request log: one line a request, for whoever wants to know what a client really asks. Off unless asked for by
+//! `[telemetry] log_level = "info,rollcall::http::access=debug"`; while it is off, a request costs it one comparison.
+//!
+//! A line has no secret: the value of `token` is left out, and no body and no other header is shown.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{Method, header};
+use percent_encoding::percent_decode_str;
+use tracing::Level;
+
+use super::caller::Peer;
+
+/// Of a path, a query or a User-Agent; what is longer is cut.
+const SHOWN_OCTETS_MAX: usize = 2048;
+
+/// A request under way, of which a line is written when it is answered, or when its client went without an answer.
+pub(super) struct Access {
+    method: Method,
+    path: String,
+    query: String,
+    agent: String,
+    client: Option<SocketAddr>,
+    begun: Instant,
+    /// 0 when there was no answer.
+    status: u16,
+}
+
+impl Access {
+    /// `None` when nobody wants to know.
+    pub(super) fn begin(request: &Request) -> Option<Self> {
+        if !tracing::enabled!(Level::DEBUG) {
+            return None;
+        }
+        let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        Some(Self {
+            method: request.method().clone(),
+            path: short(request.uri().path()),
+            query: short(&without_secrets(request.uri().query().unwrap_or_default())),
+            agent: short(agent.unwrap_or_default()),
+            client: request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.remote),
+            begun: Instant::now(),
+            status: 0,
+        })
+    }
+
+    pub(super) fn answered(mut self, status: u16) {
+        self.status = status;
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        let client = self.client.map(|client| client.to_string());
+        let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(
+            method = %self.method,
+            path = self.path,
+            query = self.query,
+            status = self.status,
+            agent = self.agent,
+            client,
+            milliseconds,
+            "request"
+        );
+    }
+}
+
+fn without_secrets(query: &str) -> String {
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        // As the parameters are read: a name may be written with percent signs.
+        Some((key, _)) if percent_decode_str(key).decode_utf8_lossy().eq_ignore_ascii_case("token") => {
+            "token=(hidden)"
+        }
+        _ => pair,
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_OCTETS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_never_shown() {
+        assert_eq!(without_secrets("index=7&token=secret&wait=5m"), "index=7&token=(hidden)&wait=5m");
+        assert_eq!(without_secrets("%74oken=secret"), "token=(hidden)");
+        assert_eq!(without_secrets("Token=a=b&token="), "token=(hidden)&token=(hidden)");
+        assert_eq!(without_secrets("passing&tag=token"), "passing&tag=token");
+        assert_eq!(without_secrets(""), "");
+    }
+
+    #[test]
+    fn what_is_long_is_cut() {
+        assert_eq!(short("\u{e4}bc"), "\u{e4}bc");
+        assert_eq!(short(&"x".repeat(5000)).len(), SHOWN_OCTETS_MAX + 3);
+    }
+}
