@@ -22,6 +22,7 @@ mod redirect;
 mod runner;
 mod schedule;
 mod script;
+mod targets;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ use crate::registry::Registry;
 use crate::telemetry::Metrics;
 use crate::tls::{Clients, TlsError};
 
+pub use targets::Targets;
+
 /// Bounds on probing, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -52,11 +55,19 @@ pub struct Config {
     pub kept_max: usize,
     /// Names of targets whose addresses are remembered; others are looked up for each probe.
     pub names_max: usize,
+    /// Where probes may connect to.
+    pub targets: Targets,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { script: false, in_flight_max: 512, kept_max: 10_000, names_max: 10_000 }
+        Self {
+            script: false,
+            in_flight_max: 512,
+            kept_max: 10_000,
+            names_max: 10_000,
+            targets: Targets::default(),
+        }
     }
 }
 
@@ -80,7 +91,8 @@ pub fn run(
     shutdown: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send + 'static, StartError> {
     let names = names::Names::new(config.names_max, names::Files::default(), metrics.clone());
-    let tools = probe::Tools { tls: Clients::new()?, names };
+    let targets = config.targets.clone();
+    let tools = probe::Tools { tls: Clients::new()?, names, targets, metrics: metrics.clone() };
     let runner = runner::Runner::new(registry, config, tools, metrics);
     let niceness = getpriority_process(None).map_or(GIVE_WAY, |ours| ours + GIVE_WAY);
     let runtime = runtime(niceness)?;

@@ -35,7 +35,7 @@ enum Command {
     /// Check a configuration file: every error at once; exit status 1 if there is one
     CheckConfig(check_config::Arguments),
     /// Register a service, or take a new definition for it
-    Register(register::Arguments),
+    Register(Box<register::Arguments>),
     /// Take a service instance out
     Deregister(register::DeregisterArguments),
     /// List the services and how many of their instances are healthy
@@ -74,7 +74,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Restart(arguments) => restart::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
-        Command::Register(arguments) => register::register(arguments),
+        Command::Register(arguments) => register::register(*arguments),
         Command::Deregister(arguments) => register::deregister(&arguments),
         Command::Services(arguments) => show::services(&arguments),
         Command::Instances(arguments) => show::instances(&arguments),

@@ -20,9 +20,10 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{acl, checks, dns, filter, registry};
+use crate::{acl, checks, dns, filter, handover, registry, tls};
 
 pub use rooms::node_address;
+pub use value::http_listen;
 
 /// Everything that can be configured; a new one holds the defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,7 @@ pub struct Config {
     pub data: Data,
     pub dns: Dns,
     pub http: Http,
+    pub https: Https,
     pub checks: checks::Config,
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
@@ -82,6 +84,9 @@ pub struct Dns {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     pub listen: Vec<SocketAddr>,
+    /// Paths of Unix sockets.
+    pub unix: Vec<PathBuf>,
+    pub unix_access: handover::unix::Access,
     pub allowed_hosts: Vec<String>,
     pub body_max: usize,
     pub connections_max: usize,
@@ -91,6 +96,51 @@ pub struct Http {
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
+}
+
+/// `[https]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Https {
+    pub listen: Vec<SocketAddr>,
+    /// Empty paths are absent ones.
+    pub files: tls::Files,
+    pub handshake_wait: Duration,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
+}
+
+/// Something that `[http] listen` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Https {
+    fn check(&self) -> Option<String> {
+        let tls::Files { cert, key, client_ca, client_crl, .. } = &self.files;
+        let none = |path: &Path| path.as_os_str().is_empty();
+        if !self.listen.is_empty() && (none(cert) || none(key)) {
+            return Some("[https] listen needs cert_file and key_file".to_owned());
+        }
+        let lone = client_crl.is_some() && client_ca.is_none();
+        lone.then(|| {
+            "[https] client_crl_file needs client_ca_file: else no client shows a certificate".to_owned()
+        })
+    }
+}
+
+impl Http {
+    /// Puts these in place of what is listened on.
+    pub fn listen_on(&mut self, all: Vec<Listen>) {
+        (self.listen, self.unix) = (Vec::new(), Vec::new());
+        for one in all {
+            match one {
+                Listen::Tcp(address) => self.listen.push(address),
+                Listen::Unix(path) => self.unix.push(path),
+            }
+        }
+    }
 }
 
 /// One `[[zone]]`.
@@ -162,11 +212,15 @@ impl Config {
                 wrong.push(format!("[dns] {domain} is named twice among domain and alt_domains"));
             }
         }
-        for (list, name) in [(&self.dns.listen, "[dns] listen"), (&self.http.listen, "[http] listen")] {
-            if list.is_empty() {
-                wrong.push(format!("{name} is empty: name at least one address"));
-            }
+        if self.dns.listen.is_empty() {
+            wrong.push("[dns] listen is empty: name at least one address".to_owned());
         }
+        if self.http.listen.is_empty() && self.http.unix.is_empty() && self.https.listen.is_empty() {
+            wrong.push(
+                "[http] listen is empty, and so is [https] listen: name at least one address".to_owned(),
+            );
+        }
+        wrong.extend(self.https.check());
         wrong
     }
 
@@ -207,6 +261,8 @@ impl Default for Config {
             },
             http: Http {
                 listen: Vec::new(),
+                unix: Vec::new(),
+                unix_access: Default::default(),
                 allowed_hosts: Vec::new(),
                 body_max: 0,
                 connections_max: 0,
@@ -216,7 +272,19 @@ impl Default for Config {
                 monitors_max: 0,
                 monitor_lines_max: 0,
             },
-            checks: checks::Config { script: false, in_flight_max: 0, kept_max: 0, names_max: 0 },
+            https: Https {
+                listen: Vec::new(),
+                files: Default::default(),
+                handshake_wait: Duration::ZERO,
+                handshakes_max: 0,
+                handshakes_per_client_max: 0,
+            },
+            checks: checks::Config {
+                in_flight_max: 0,
+                kept_max: 0,
+                names_max: 0,
+                ..checks::Config::default()
+            },
             forward: None,
             limits: registry::Limits::default(),
             acl: acl::Config::default(),

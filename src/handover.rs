@@ -24,6 +24,7 @@ mod predecessor;
 mod sockets;
 mod successor;
 pub mod systemd;
+pub mod unix;
 
 pub use predecessor::{Inheritance, Predecessor};
 pub use sockets::{Door, Entry, Place, Sockets};
@@ -67,6 +68,9 @@ struct Described {
     entry: usize,
     /// As in [`Entry::asked`].
     asked: Option<SocketAddr>,
+    /// Of a Unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -75,6 +79,9 @@ enum What {
     DnsUdp,
     DnsTcp,
     Http,
+    Https,
+    /// HTTP on a Unix socket.
+    Unix,
     Control,
 }
 

@@ -25,9 +25,11 @@ mod definition;
 mod error;
 mod guard;
 mod health;
+mod listener;
 mod listing;
 mod members;
 mod ops;
+mod prepared;
 mod query;
 mod route;
 mod selectors;
@@ -42,7 +44,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -50,13 +51,16 @@ use uuid::Uuid;
 use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
+use crate::select;
 use crate::telemetry::Metrics;
 
 pub use admission::{NEEDS, Need};
 pub use agent_control::Asked;
 pub use agent_self::Shown;
-pub use caller::Peer;
+pub use caller::{Over, Peer};
+pub use connection::Open;
 pub use definition::service_of_file;
+pub use listener::Listener;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -65,6 +69,8 @@ pub struct Config {
     pub node: NodeName,
     pub node_id: Uuid,
     pub datacenter: String,
+    /// What answers depend on beside the registry, as in DNS.
+    pub settings: select::Settings,
     /// Host names, beside our node's and localhost, under which we may be asked.
     pub allowed_hosts: Vec<String>,
     /// Whether script checks may be registered.
@@ -76,12 +82,16 @@ pub struct Config {
     pub idle: Duration,
     /// How long a body may take to arrive.
     pub body_wait: Duration,
+    /// How large an expression of `?filter=` may be.
+    pub filter: filter::Limits,
+    /// How long a handshake of TLS may take.
+    pub handshake_wait: Duration,
+    pub handshakes_max: usize,
+    pub handshakes_per_client_max: usize,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
     pub shown: Shown,
-    /// How large an expression of `?filter=` may be.
-    pub filter: filter::Limits,
 }
 
 /// What the handlers share.
@@ -89,6 +99,8 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Connections of all listeners.
+    pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
     /// To whoever runs the server.
@@ -96,7 +108,7 @@ pub struct State {
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
-pub async fn serve(listener: TcpListener, state: Arc<State>) {
+pub async fn serve(listener: Listener, state: Arc<State>) {
     let routes = routes(state.clone());
     connection::accept(listener, routes, state).await;
 }
@@ -114,6 +126,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(catalog::routes())
         .merge(catalog_write::routes())
         .merge(health::routes())
+        .merge(prepared::routes())
         .merge(status::routes())
         .merge(acl::routes())
         .merge(ops::routes())
@@ -130,6 +143,11 @@ impl Config {
             node: NodeName::parse("n1").unwrap(),
             node_id: Uuid::nil(),
             datacenter: "dc1".into(),
+            settings: select::Settings {
+                ttl_ceiling: Duration::from_secs(5),
+                service_ttl: Vec::new(),
+                a_limit: Vec::new(),
+            },
             allowed_hosts: Vec::new(),
             script_checks: false,
             body_octets_max: 1 << 20,
@@ -137,10 +155,13 @@ impl Config {
             connections_per_client_max: 10,
             idle: Duration::from_secs(60),
             body_wait: Duration::from_secs(10),
+            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
+            handshake_wait: Duration::from_secs(10),
+            handshakes_max: 10,
+            handshakes_per_client_max: 10,
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),
-            filter: filter::Limits { octets_max: 1000, matches_max: 10 },
         }
     }
 }

@@ -24,13 +24,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -67,8 +68,13 @@ pub struct Running {
     /// Where DNS is answered, with real ports; UDP and TCP have the same.
     pub dns: Vec<SocketAddr>,
     pub http: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+    /// Unix sockets for HTTP.
+    pub unix: Vec<PathBuf>,
     core: Core,
     http_state: Arc<http::State>,
+    /// The certificate, where HTTPS is listened for.
+    tls: Option<Arc<tls::Server>>,
     /// Through which changes come: HTTP and the checks.
     doors: Tasks,
     asked: mpsc::Receiver<http::Asked>,
@@ -175,8 +181,18 @@ struct Prepared {
     zones: Arc<Zones>,
     forwarder: Option<Forwarder>,
     dns: dns::Listeners,
-    http: Vec<TcpListener>,
+    doors: Listeners,
     sockets: Sockets,
+}
+
+/// What HTTP is served on.
+struct Listeners {
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    unix: Vec<(PathBuf, UnixListener)>,
+    tls: Option<Arc<tls::Server>>,
+    /// Unix sockets of the server before us that nobody will listen on.
+    left: Vec<PathBuf>,
 }
 
 /// Takes the sockets that fit the configuration and binds the others. Zones are loaded where they are not there already.
@@ -199,8 +215,55 @@ async fn prepare(
         sockets.entries.push(Entry { door: Door::Dns, asked, udp, tcp });
         dns.add(bound);
     }
-    let mut http = Vec::new();
-    for place in from.places(Door::Http, &mut config.http.listen)? {
+    let doors = listen(&mut config, &mut from, &mut sockets).await?;
+    let forwarder =
+        config.forward.as_ref().map(|forward| Forwarder::new(forward, &dns.addresses())).transpose()?;
+    Ok(Prepared { config, zones, forwarder, dns, doors, sockets })
+}
+
+/// What HTTP is to be served on; handles on all of it are added to `sockets`.
+async fn listen(config: &mut Config, from: &mut Sockets, sockets: &mut Sockets) -> anyhow::Result<Listeners> {
+    // Before anything is bound.
+    let loaded = load_tls(config)?;
+    let http = listen_tcp(Door::Http, &mut config.http.listen, from, sockets).await?;
+    let https = listen_tcp(Door::Https, &mut config.https.listen, from, sockets).await?;
+    let tls = match loaded {
+        None if !https.is_empty() => load_tls(config)?,
+        loaded => loaded,
+    };
+    let mut unix = Vec::new();
+    for path in &config.http.unix {
+        let listener = match from.take_unix(path) {
+            Some(listener) => listener,
+            None => handover::unix::listen(path, &config.http.unix_access)
+                .with_context(|| format!("cannot listen for HTTP on unix://{}", path.display()))?,
+        };
+        sockets.unix.push((path.clone(), listener.try_clone()?));
+        listener.set_nonblocking(true)?;
+        unix.push((path.clone(), UnixListener::from_std(listener)?));
+    }
+    let tls = tls.map(|loaded| Arc::new(tls::Server::new(loaded)));
+    Ok(Listeners { http, https, unix, tls, left: from.paths() })
+}
+
+/// What TLS is spoken with, where HTTPS is listened for. Says what is not quite right.
+fn load_tls(config: &Config) -> anyhow::Result<Option<tls::Loaded>> {
+    if config.https.listen.is_empty() {
+        return Ok(None);
+    }
+    let loaded = config.https.files.load().context("[https]")?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("[https] {warning}"));
+    Ok(Some(loaded))
+}
+
+async fn listen_tcp(
+    door: Door,
+    listen: &mut Vec<SocketAddr>,
+    from: &mut Sockets,
+    sockets: &mut Sockets,
+) -> anyhow::Result<Vec<TcpListener>> {
+    let mut all = Vec::new();
+    for place in from.places(door, listen)? {
         let (asked, listeners) = match place {
             Place::Taken(entry) => {
                 (entry.asked, entry.tcp.into_iter().map(from_std).collect::<io::Result<_>>()?)
@@ -208,12 +271,10 @@ async fn prepare(
             Place::Free(address) => (Some(address), vec![listen_http(address).await?]),
         };
         let tcp = listeners.iter().map(to_std).collect::<io::Result<_>>()?;
-        sockets.entries.push(Entry { door: Door::Http, asked, udp: Vec::new(), tcp });
-        http.extend(listeners);
+        sockets.entries.push(Entry { door, asked, udp: Vec::new(), tcp });
+        all.extend(listeners);
     }
-    let forwarder =
-        config.forward.as_ref().map(|forward| Forwarder::new(forward, &dns.addresses())).transpose()?;
-    Ok(Prepared { config, zones, forwarder, dns, http, sockets })
+    Ok(all)
 }
 
 fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
@@ -229,7 +290,7 @@ fn to_std(listener: &TcpListener) -> io::Result<std::net::TcpListener> {
 impl Prepared {
     /// Loads the registry, and answers DNS. The doors are still shut.
     async fn answer(self, opened: Opened) -> anyhow::Result<Answering> {
-        let Self { config, zones, forwarder, dns, http, sockets } = self;
+        let Self { config, zones, forwarder, dns, doors: listeners, sockets } = self;
         let Opened { store, log, node_id, metrics } = opened;
         let node_id = config.node_id.unwrap_or(node_id);
         let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
@@ -248,6 +309,7 @@ impl Prepared {
             registry: registry.clone(),
             config: ArcSwap::from_pointee(config.http_config(node_id)),
             metrics: metrics.clone(),
+            open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
             asked: asking,
         });
@@ -263,7 +325,8 @@ impl Prepared {
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));
         let core = Core { config, node_id, registry, store, dns_state, answering, writer, sockets };
-        Ok(Answering { core, dns: dns_addresses, http, http_state, checks: Box::pin(checks), doors, asked })
+        let checks = Box::pin(checks);
+        Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
     }
 }
 
@@ -280,7 +343,7 @@ async fn settle(registry: &Registry) {
 struct Answering {
     core: Core,
     dns: Vec<SocketAddr>,
-    http: Vec<TcpListener>,
+    listeners: Listeners,
     http_state: Arc<http::State>,
     checks: Pin<Box<dyn Future<Output = ()> + Send>>,
     doors: Tasks,
@@ -289,13 +352,28 @@ struct Answering {
 
 impl Answering {
     fn open_doors(self) -> Running {
-        let Self { core, dns, http: listeners, http_state, checks, doors, asked } = self;
-        let http = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let Self { core, dns, listeners, http_state, checks, doors, asked } = self;
+        let Listeners { http, https, unix, tls, left } = listeners;
+        handover::unix::remove(&left);
+        let addresses = |listeners: &[TcpListener]| {
+            listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        };
+        let (http_addresses, https_addresses) = (addresses(&http), addresses(&https));
         doors.all.spawn(checks);
-        for listener in listeners {
-            doors.all.spawn(http::serve(listener, http_state.clone()));
+        let serve = |listener| doors.all.spawn(http::serve(listener, http_state.clone()));
+        for listener in http {
+            serve(http::Listener::Plain(listener));
         }
-        Running { dns, http, core, http_state, doors, asked }
+        for (listener, tls) in https.into_iter().zip(tls.iter().cycle()) {
+            serve(http::Listener::Tls(listener, tls.clone()));
+        }
+        let mut paths = Vec::new();
+        for (path, listener) in unix {
+            paths.push(path);
+            serve(http::Listener::Unix(listener));
+        }
+        let (http, https, unix) = (http_addresses, https_addresses, paths);
+        Running { dns, http, https, unix, core, http_state, tls, doors, asked }
     }
 }
 
@@ -310,9 +388,13 @@ impl Running {
         if given(Door::Http) {
             config.http.listen = core.config.http.listen.clone();
         }
+        if given(Door::Https) {
+            config.https.listen = core.config.https.listen.clone();
+        }
         let waiting = config.keep_started(&core.config);
-        let (zones, config) = tokio::task::spawn_blocking(move || (load_zones(&config), config)).await?;
-        let zones = zones?;
+        let read = move || (load_zones(&config), load_tls(&config), config);
+        let (zones, loaded, config) = tokio::task::spawn_blocking(read).await?;
+        let (zones, loaded) = (zones?, loaded?);
         core.registry.set_limits(config.limits.clone());
         if let Err(refused) = core.registry.submit(file_definitions(&config)).await {
             core.registry.set_limits(core.config.limits.clone());
@@ -322,6 +404,9 @@ impl Running {
         core.dns_state.settings.store(Arc::new(config.dns_settings()));
         core.registry.set_access(config.acl.clone(), &config.datacenter);
         self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
+        if let (Some(tls), Some(loaded)) = (&self.tls, loaded) {
+            tls.replace(loaded);
+        }
         core.config = config;
         Ok(waiting)
     }
@@ -369,7 +454,9 @@ impl Running {
     /// Ends: no more is accepted, what is under way is answered, and what was acknowledged is on disk when it returns.
     pub async fn stop(mut self) {
         // What comes from now on is refused at once.
-        self.core.sockets = Sockets::default();
+        let sockets = std::mem::take(&mut self.core.sockets);
+        handover::unix::remove(&sockets.paths());
+        drop(sockets);
         self.close_doors().await.stop().await;
     }
 }
@@ -406,6 +493,7 @@ impl Closed {
                 () = stopped.cancelled() => {}
             }
         }
+        handover::unix::remove(&self.core.sockets.paths());
         self.stop().await;
         None
     }

@@ -13,6 +13,8 @@ pub mod instance;
 pub mod name;
 pub mod node;
 pub mod packed;
+pub mod query;
+pub mod template;
 
 pub use acl::{Acl, AclKey, AclKind, Secret};
 pub use address::Address;
@@ -22,3 +24,5 @@ pub use instance::{Extras, Instance, Locality, Origin, Seldom, TaggedAddress, We
 pub use name::{CheckId, InstanceId, NameError, NodeName, ServiceName};
 pub use node::Node;
 pub use packed::{Pairs, Texts};
+pub use query::PreparedQuery;
+pub use template::{Template, TemplateError};

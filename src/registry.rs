@@ -18,6 +18,7 @@ mod own;
 mod plan;
 #[cfg(test)]
 mod properties;
+mod queries;
 mod resume;
 mod seen;
 pub mod snapshot;
@@ -45,6 +46,7 @@ use crate::telemetry::metrics::Kind;
 
 pub use command::{AclCommand, Caller, Command, Refused};
 pub use limits::Limits;
+pub use queries::QueryEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 pub use watch::Topic;
 

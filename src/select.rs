@@ -5,12 +5,15 @@
 //! instances come is [`order`]'s business.
 //! Fields for the client's place and the clock come with the features that read them.
 
+pub mod near;
 pub mod order;
+pub mod query;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use near::{Nearness, Origin};
 pub use order::{Order, Ring};
 
 use crate::acl::View;
@@ -70,6 +73,8 @@ pub struct Chosen<'a> {
     pub node: &'a Arc<NodeEntry>,
     pub weight: u16,
     pub reached: Reached<'a>,
+    /// How near it is to whoever asks; [`Nearness::Away`] where that does not matter.
+    pub nearness: Nearness,
 }
 
 /// Where an instance is reached: up to one address of each family, or a host name.
@@ -90,8 +95,8 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         return Selection::Unknown;
     }
     let ceiling = world.settings.ceiling(service.name.folded());
-    let (mut found, mut ttl) = (false, ceiling);
-    let mut chosen = Vec::new();
+    let (mut visible, mut ttl) = (false, ceiling);
+    let mut found = Vec::new();
     for entry in service.instances.values() {
         // Whoever asks for tags that nobody has is to cost little.
         if !has_tag(entry, asked.tag) {
@@ -100,22 +105,32 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         if !world.view.reads_node(entry.instance.node.folded()) {
             continue;
         }
-        found = true;
+        visible = true;
         let health = world.snapshot.health(entry);
         if !health.is_served() {
             continue;
         }
         let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
         ttl = ttl.min(stable_for(entry, node));
-        let weights = entry.instance.weights;
-        let weight = if health == Health::Warning { weights.warning } else { weights.passing };
-        chosen.push(Chosen { entry, node, weight, reached: reached(entry, node) });
+        found.push(chosen(entry, node, health, None));
     }
-    if !found {
+    if !visible {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
-    Selection::Known(Known { service, chosen, ttl: seconds(ttl, ceiling) })
+    Selection::Known(Known { service, chosen: found, ttl: seconds(ttl, ceiling) })
+}
+
+fn chosen<'a>(
+    entry: &'a Arc<InstanceEntry>,
+    node: &'a Arc<NodeEntry>,
+    health: Health,
+    from: Option<&Origin<'_>>,
+) -> Chosen<'a> {
+    let weights = entry.instance.weights;
+    let weight = if health == Health::Warning { weights.warning } else { weights.passing };
+    let nearness = from.map_or(Nearness::Away, |from| from.nearness(entry, node));
+    Chosen { entry, node, weight, reached: reached(entry, node), nearness }
 }
 
 fn has_tag(entry: &InstanceEntry, tag: Option<&str>) -> bool {

@@ -78,7 +78,7 @@ pub enum LogEntry {
 /// What was kept.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// In key order: nodes, instances, checks, maintenance.
+    /// In key order: nodes, instances, checks, maintenance, then what is on no node.
     pub records: Vec<Stored>,
     pub statuses: Vec<StoredStatus>,
     /// Not below any index that was ever published.

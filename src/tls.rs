@@ -4,13 +4,22 @@
 //! read once, at the start; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others. A machine without roots starts all the same:
 //! what needs no verification works, all else says what is missing.
 //!
-//! No session is resumed: in a resumed one the target shows no certificate, so one that expired would pass for as long
+//! [`Server`] is the other side: the listener of the API. [`ApiTls`] is for our own commands, which ask such a server.
+//!
+//! No session of a probe is resumed: in a resumed one the target shows no certificate, so one that expired would pass for as long
 //! as the ticket lives.
 
 #[cfg(test)]
 pub(crate) mod authority;
+mod client;
+mod server;
 mod unverified;
+mod validity;
 mod words;
+
+pub use client::{ApiFiles, ApiTls};
+pub use server::{FileError, Files, Loaded, Refused, Server, Session, Version};
+pub use words::refusal;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use tokio_util::either::Either;
 use super::kept::Wire;
 use super::names::{Failed, Names};
 use super::probe::{Finding, Tools};
+use super::targets::Denied;
 use crate::model::ProbeTls;
 
 /// RFC 8305 section 5: the connection attempt delay.
@@ -38,6 +39,12 @@ pub(super) struct Unreached {
 impl Unreached {
     pub(super) fn new(text: String) -> Self {
         Self { text, refused: false, shortage: false }
+    }
+
+    /// What may not be reached is not tried.
+    pub(super) fn denied(doing: &str, Denied(why): Denied, with: &Tools) -> Self {
+        with.metrics.checks.limited("targets");
+        Self::new(format!("{doing}: checks may not connect there: {why}"))
     }
 
     /// An error of the network; `doing` is what was done, as in `dial tcp 192.0.2.1:80: connect`.
@@ -127,19 +134,19 @@ pub(super) async fn still(
 /// answers.
 async fn tcp(address: &str, with: &Tools) -> Result<TcpStream, Unreached> {
     match address.parse() {
-        Ok(literal) => connect(literal).await,
-        Err(_) => first(lookup("tcp", address, with).await?).await,
+        Ok(literal) => connect(literal, with).await,
+        Err(_) => first(lookup("tcp", address, with).await?, with).await,
     }
 }
 
 /// The first of these addresses that answers.
-async fn first(targets: Vec<SocketAddr>) -> Result<TcpStream, Unreached> {
+async fn first(targets: Vec<SocketAddr>, with: &Tools) -> Result<TcpStream, Unreached> {
     let mut waiting = targets.into_iter();
     let mut trying = FuturesUnordered::new();
     let mut failed = Unreached::new("dial tcp: no address".to_owned());
     let mut any = false;
     loop {
-        trying.extend(waiting.next().map(connect));
+        trying.extend(waiting.next().map(|target| connect(target, with)));
         tokio::select! {
             Some(outcome) = trying.next() => match outcome {
                 Ok(stream) => return Ok(stream),
@@ -153,7 +160,10 @@ async fn first(targets: Vec<SocketAddr>) -> Result<TcpStream, Unreached> {
     }
 }
 
-async fn connect(target: SocketAddr) -> Result<TcpStream, Unreached> {
+/// The one place where a connection is made: what is judged here is what is connected to.
+async fn connect(target: SocketAddr, with: &Tools) -> Result<TcpStream, Unreached> {
+    let denied = |why| Unreached::denied(&format!("dial tcp {target}"), why, with);
+    with.targets.judge(target.ip()).map_err(denied)?;
     let stream = TcpStream::connect(target).await;
     let stream = stream.map_err(|error| Unreached::at(&format!("dial tcp {target}: connect"), &error))?;
     // Requests of probes are small and their answers wanted at once.
@@ -229,11 +239,24 @@ mod tests {
         let refused = SocketAddr::from(([127, 0, 0, 1], refused));
         for targets in [vec![nowhere, good], vec![refused, nowhere, good], vec![good, nowhere]] {
             // The kernel gives the silent one up after two minutes.
-            let stream = tokio::time::timeout(Duration::from_secs(30), first(targets.clone())).await;
+            let stream = tokio::time::timeout(Duration::from_secs(30), first(targets.clone(), tools())).await;
             let stream =
                 stream.unwrap_or_else(|_| panic!("{targets:?} took as long as the silent one")).unwrap();
             assert_eq!(stream.peer_addr().unwrap(), good);
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_names_addresses_those_that_are_denied_are_left_out() {
+        let mut tools = super::super::tests::tools_with(crate::tls::Clients::new().unwrap());
+        tools.targets.deny = vec!["127.0.0.2/32".parse().unwrap()];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let denied = SocketAddr::from(([127, 0, 0, 2], good.port()));
+        let stream = first(vec![denied, good], &tools).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        let why = first(vec![denied], &tools).await.unwrap_err();
+        assert!(!why.refused && why.text.contains("deny_targets"), "{}", why.text);
     }
 
     #[tokio::test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::names::Names;
+use super::targets::Targets;
 use crate::model::Status;
+use crate::telemetry::Metrics;
 
 /// The result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,4 +33,6 @@ impl Finding {
 pub(super) struct Tools {
     pub(super) tls: crate::tls::Clients,
     pub(super) names: Arc<Names>,
+    pub(super) targets: Targets,
+    pub(super) metrics: Arc<Metrics>,
 }

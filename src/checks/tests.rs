@@ -167,7 +167,9 @@ pub(super) fn tools() -> &'static Tools {
 
 /// With settings of TLS of their own.
 pub(super) fn tools_with(tls: Clients) -> Tools {
-    Tools { tls, names: Names::new(100, Files::default(), Arc::new(Metrics::default())) }
+    let metrics = Arc::new(Metrics::default());
+    let names = Names::new(100, Files::default(), metrics.clone());
+    Tools { tls, names, targets: Default::default(), metrics }
 }
 
 /// For tests of the pure parts.

@@ -29,7 +29,7 @@ pub(super) async fn probe(address: &str, limit: Duration, with: &Tools) -> Findi
         return Finding::critical(format!("dial udp: lookup {}: i/o timeout", connect::host(address)));
     };
     let outcome = match found {
-        Ok(targets) => exchange(targets[0], deadline).await,
+        Ok(targets) => exchange(targets[0], deadline, with).await,
         Err(why) => Err(why),
     };
     if outcome.is_err() {
@@ -41,7 +41,9 @@ pub(super) async fn probe(address: &str, limit: Duration, with: &Tools) -> Findi
     }
 }
 
-async fn exchange(target: SocketAddr, deadline: Instant) -> Result<(), Unreached> {
+async fn exchange(target: SocketAddr, deadline: Instant, with: &Tools) -> Result<(), Unreached> {
+    let denied = |why| Unreached::denied(&format!("write udp {target}"), why, with);
+    with.targets.judge(target.ip()).map_err(denied)?;
     let sent = send(target).await;
     let socket = sent.map_err(|error| Unreached::at(&format!("write udp {target}"), &error))?;
     let patience = deadline.min(Instant::now() + SILENCE_MAX);

@@ -1,9 +1,10 @@
 //! A client of the HTTP API, as small as the commands need: one request on one connection.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
@@ -12,16 +13,29 @@ use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::tls::{ApiFiles, ApiTls};
 
 /// How long connecting, and any answer but that of a blocking query, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The port of the API where none is given; and with TLS.
+const PORT: u16 = 8500;
+const PORT_TLS: u16 = 8501;
+
 /// Which server is asked.
 #[derive(Args)]
 pub(super) struct Server {
-    /// The server's HTTP address
-    #[arg(long, value_name = "HOST:PORT", env = "ROLLCALL_SERVER", default_value = "127.0.0.1:8500")]
+    /// The server's address: HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH
+    #[arg(
+        long,
+        visible_alias = "http-addr",
+        value_name = "ADDR",
+        env = "ROLLCALL_SERVER",
+        default_value = "127.0.0.1:8500"
+    )]
     server: String,
     /// The token to ask with; better given by the environment or a file, where other users of the machine do not see it
     #[arg(long, value_name = "SECRET", env = "ROLLCALL_HTTP_TOKEN", hide_env_values = true)]
@@ -29,7 +43,46 @@ pub(super) struct Server {
     /// A file that holds the token
     #[arg(long, value_name = "FILE", env = "ROLLCALL_HTTP_TOKEN_FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
+    /// PEM file of the authorities that the server's certificate may be by [default: the system's]
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_CACERT")]
+    ca_file: Option<PathBuf>,
+    /// PEM file of the certificate that is shown to the server
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_CLIENT_CERT")]
+    client_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_CLIENT_KEY")]
+    client_key: Option<PathBuf>,
+    /// The name that the server's certificate has to be for [default: the address's]
+    #[arg(long, value_name = "NAME", env = "ROLLCALL_TLS_SERVER_NAME")]
+    tls_server_name: Option<String>,
 }
+
+/// Where a server is.
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'a> {
+    Unix(&'a str),
+    /// `host:port`, and whether TLS is spoken there.
+    Tcp(String, bool),
+}
+
+fn place(server: &str) -> Place<'_> {
+    if let Some(path) = server.strip_prefix("unix://") {
+        return Place::Unix(path);
+    }
+    let (rest, tls) = match server.strip_prefix("https://") {
+        Some(rest) => (rest, true),
+        None => (server.strip_prefix("http://").unwrap_or(server), false),
+    };
+    let address = rest.trim_end_matches('/');
+    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let port = if tls { PORT_TLS } else { PORT };
+    Place::Tcp(if has_port { address.to_owned() } else { format!("{address}:{port}") }, tls)
+}
+
+/// A connection to a server.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Server {
     /// What the server is told of who asks.
@@ -40,6 +93,31 @@ impl Server {
         Ok(Some(text.trim().to_owned()))
     }
 
+    /// Connects; the connection, and what is said in `Host`.
+    async fn connect(&self) -> anyhow::Result<(Box<dyn Stream>, String)> {
+        let failed =
+            || format!("cannot reach the server at {}; is it running, and is --server right?", self.server);
+        let (address, tls) = match place(&self.server) {
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await.with_context(failed)?;
+                return Ok((Box::new(stream), "localhost".to_owned()));
+            }
+            Place::Tcp(address, tls) => (address, tls),
+        };
+        let stream = TcpStream::connect(&address).await.with_context(|| {
+            format!("cannot reach the server at {address}; is it running, and is --server right?")
+        })?;
+        if !tls {
+            return Ok((Box::new(stream), address));
+        }
+        let (ca, cert, key) = (self.ca_file.clone(), self.client_cert.clone(), self.client_key.clone());
+        let settings = ApiTls::load(&ApiFiles { ca, cert, key }).map_err(|why| anyhow!("{why}"))?;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let name = self.tls_server_name.as_deref().unwrap_or(host);
+        let stream = settings.stream(stream, name).await.map_err(|why| anyhow!("{why}"))?;
+        Ok((Box::new(stream), address))
+    }
+
     /// Sends a request; gives the answer of a status below 300. `wait` is what a blocking query asks for.
     pub(super) async fn send(
         &self,
@@ -48,25 +126,25 @@ impl Server {
         body: Vec<u8>,
         wait: Duration,
     ) -> anyhow::Result<Response<Incoming>> {
-        let address = self.server.strip_prefix("http://").unwrap_or(&self.server).trim_end_matches('/');
         let token = self.token()?;
-        let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { address.to_owned() } else { format!("{address}:8500") };
         let exchange = async {
-            let stream = TcpStream::connect(&address).await.with_context(|| {
-                format!("cannot reach the server at {address}; is it running, and is --server right?")
-            })?;
+            let (stream, host) = self.connect().await?;
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
-            let mut request = Request::builder().method(method).uri(path).header(HOST, &address);
+            let mut request = Request::builder().method(method).uri(path).header(HOST, host);
             if let Some(token) = &token {
                 request = request.header("x-consul-token", token);
             }
-            anyhow::Ok(sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?)
+            let answer = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await;
+            answer.map_err(|error| match error.source().and_then(crate::tls::refusal) {
+                // With TLS 1.3 a server that does not take the certificate says so when it is asked.
+                Some(why) => anyhow!("{why}"),
+                None => error.into(),
+            })
         };
         let answer = tokio::time::timeout(PATIENCE + wait, exchange).await;
-        let answer = answer.with_context(|| format!("the server at {address} does not answer"))??;
+        let answer = answer.with_context(|| format!("the server at {} does not answer", self.server))??;
         if answer.status().as_u16() < 300 {
             return Ok(answer);
         }
@@ -97,4 +175,22 @@ impl Server {
 /// A text as one part of a path.
 pub(super) fn part(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_as_consuls_clients_name_one() {
+        for (text, wanted) in [
+            ("127.0.0.1", Place::Tcp("127.0.0.1:8500".into(), false)),
+            ("http://n1:1/", Place::Tcp("n1:1".into(), false)),
+            ("https://n1", Place::Tcp("n1:8501".into(), true)),
+            ("https://[::1]:9", Place::Tcp("[::1]:9".into(), true)),
+            ("unix:///run/api.sock", Place::Unix("/run/api.sock")),
+        ] {
+            assert_eq!(place(text), wanted, "{text}");
+        }
+    }
 }

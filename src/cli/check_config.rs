@@ -29,6 +29,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Err(errors) = crate::load_zones(&config) {
         wrong.extend(errors.to_string().lines().map(str::to_owned));
     }
+    if !config.https.listen.is_empty()
+        && let Err(error) = config.https.files.load()
+    {
+        wrong.push(format!("[https] {error}"));
+    }
     if wrong.is_empty() {
         return say(format_args!("Configuration is valid!"));
     }

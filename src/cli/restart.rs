@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// The server keeps nothing
     #[arg(long, env = "ROLLCALL_EPHEMERAL", conflicts_with = "data_dir", value_parser = clap::builder::FalseyValueParser::new())]
     ephemeral: bool,
-    /// The HTTP port of a server that keeps nothing
+    /// The HTTP port of a server that keeps nothing; its HTTPS port, if it has no other; 0, if it has Unix sockets alone
     #[arg(long, value_name = "PORT", default_value_t = 8500)]
     http_port: u16,
     /// How long the new process may take to be ready

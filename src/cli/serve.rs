@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::place::lines;
 use super::restart::{self, Outcome};
 use super::say;
-use crate::config::{Config, ConfigError, Data};
+use crate::config::{Config, ConfigError, Data, Listen, http_listen};
 use crate::handover::control::{self, Connection, Control};
 use crate::handover::{Inheritance, Predecessor, Program, Sockets, systemd};
 use crate::model::{NodeName, Secret};
@@ -36,9 +36,9 @@ pub(super) struct Arguments {
     /// Keep nothing: all is forgotten at the end
     #[arg(long, env = "ROLLCALL_EPHEMERAL", value_parser = clap::builder::FalseyValueParser::new())]
     ephemeral: bool,
-    /// Address for the HTTP API; may be given again [default: 127.0.0.1:8500]
-    #[arg(long, value_name = "ADDR", env = "ROLLCALL_HTTP", value_delimiter = ',', value_parser = listen)]
-    http: Vec<SocketAddr>,
+    /// Address for the HTTP API, or unix:///PATH; may be given again [default: 127.0.0.1:8500]
+    #[arg(long, value_name = "ADDR", env = "ROLLCALL_HTTP", value_delimiter = ',', value_parser = http_listen)]
+    http: Vec<Listen>,
     /// Address for DNS over UDP and TCP; may be given again [default: 127.0.0.1:8600]
     #[arg(long, value_name = "ADDR", env = "ROLLCALL_DNS", value_delimiter = ',', value_parser = listen)]
     dns: Vec<SocketAddr>,
@@ -80,7 +80,7 @@ impl Arguments {
             config.data = Data::Dir(dir.clone());
         }
         if !self.http.is_empty() {
-            config.http.listen = self.http.clone();
+            config.http.listen_on(self.http.clone());
         }
         if !self.dns.is_empty() {
             config.dns.listen = self.dns.clone();
@@ -274,7 +274,7 @@ async fn start(
 }
 
 fn control_place(running: &Running) -> io::Result<PathBuf> {
-    let port = running.http.first().map_or(0, SocketAddr::port);
+    let port = running.http.iter().chain(&running.https).next().map_or(0, SocketAddr::port);
     control::place(restart::dir(running.data()), port)
 }
 
@@ -316,6 +316,12 @@ fn announce(running: &Running) -> anyhow::Result<()> {
     }
     for address in &running.http {
         say(format_args!("listening for HTTP on {address}"))?;
+    }
+    for address in &running.https {
+        say(format_args!("listening for HTTPS on {address}"))?;
+    }
+    for path in &running.unix {
+        say(format_args!("listening for HTTP on unix://{}", path.display()))?;
     }
     say(format_args!("ready"))
 }

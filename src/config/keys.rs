@@ -9,6 +9,7 @@ use super::{Config, Data};
 use crate::dns::forward;
 use crate::model::{Address, NodeName, Secret};
 use crate::telemetry::logs;
+use crate::tls::Version;
 
 /// One key.
 pub struct Key {
@@ -213,8 +214,24 @@ pub const KEYS: &[Key] = &[
         "listen",
         "[\"127.0.0.1:8500\"]",
         AT_START,
-        "Addresses for the HTTP API. Without `[acl] enabled` there is no password: whoever reaches it can register.",
-        |c, v| { c.http.listen = value::list(v, value::listen)? }
+        "Addresses for the HTTP API in clear, and Unix sockets (`unix:///run/rollcall/api.sock`), whose callers act for this machine's node. Without `[acl] enabled` there is no password: whoever reaches it can register. `[]` leaves `[https]` alone.",
+        |c, v| { c.http.listen_on(value::list(v, |v| value::http_listen(value::text(v)?))?) }
+    ),
+    key!(
+        "http",
+        "unix_mode",
+        "\"0600\"",
+        AT_START,
+        "Permission bits of Unix sockets, whatever the umask: who may write may use the API.",
+        |c, v| { c.http.unix_access.mode = value::mode(v)? }
+    ),
+    key!(
+        "http",
+        "unix_owner",
+        "",
+        AT_START,
+        "Owner of Unix sockets: `user`, `user:group` or `:group`, by name or number. Default: the server's own.",
+        |c, v| { (c.http.unix_access.user, c.http.unix_access.group) = value::owner(v)? }
     ),
     key!(
         "http",
@@ -251,6 +268,79 @@ pub const KEYS: &[Key] = &[
         |c, v| { c.http.connections_per_client_max = value::count(v)? }
     ),
     key!(
+        "https",
+        "listen",
+        "[]",
+        AT_START,
+        "Addresses for the HTTP API over TLS; Consul's port for it is 8501. All limits of `[http]` hold for both together.",
+        |c, v| { c.https.listen = value::list(v, value::listen)? }
+    ),
+    key!(
+        "https",
+        "cert_file",
+        "",
+        RELOADS,
+        "PEM file of the certificate, followed by those between it and its authority.",
+        |c, v| { c.https.files.cert = value::text(v)?.into() }
+    ),
+    key!(
+        "https",
+        "key_file",
+        "",
+        RELOADS,
+        "PEM file of its key (PKCS#8, PKCS#1 or SEC1), not encrypted.",
+        |c, v| { c.https.files.key = value::text(v)?.into() }
+    ),
+    key!(
+        "https",
+        "client_ca_file",
+        "",
+        RELOADS,
+        "PEM file of the authorities of clients. When set, a client without a certificate by one of them is refused (mutual TLS).",
+        |c, v| { c.https.files.client_ca = Some(value::text(v)?.into()) }
+    ),
+    key!(
+        "https",
+        "client_crl_file",
+        "",
+        RELOADS,
+        "PEM file of lists of revoked certificates, one by each authority in a client's chain. A client whose certificate is on it is refused, and at a reload loses the connection that it has.",
+        |c, v| { c.https.files.client_crl = Some(value::text(v)?.into()) }
+    ),
+    key!(
+        "https",
+        "min_version",
+        "\"1.2\"",
+        RELOADS,
+        "The least version of TLS: `\"1.2\"` or `\"1.3\"`.",
+        |c, v| {
+            c.https.files.min_version = match value::text(v)? {
+                "1.2" => Version::Tls12,
+                "1.3" => Version::Tls13,
+                other => return Err(format!("{other:?} is not \"1.2\" or \"1.3\"")),
+            }
+        }
+    ),
+    key!("https", "handshake_wait", "\"10s\"", RELOADS, "How long a handshake may take.", |c, v| {
+        c.https.handshake_wait = value::time(v)?
+    }),
+    key!(
+        "https",
+        "handshakes_max",
+        "2048",
+        RELOADS,
+        "Handshakes at once; those beyond are closed.",
+        |c, v| { c.https.handshakes_max = value::count(v)? }
+    ),
+    key!(
+        "https",
+        "handshakes_per_client_max",
+        "256",
+        RELOADS,
+        "Handshakes at once from one address.",
+        |c, v| { c.https.handshakes_per_client_max = value::count(v)? }
+    ),
+    key!(
         "checks",
         "script",
         "false",
@@ -281,6 +371,22 @@ pub const KEYS: &[Key] = &[
         AT_START,
         "Names of targets whose addresses are remembered while their TTL lasts; names beyond are looked up for each probe.",
         |c, v| { c.checks.names_max = value::count(v)? }
+    ),
+    key!(
+        "checks",
+        "allow_targets",
+        "[]",
+        AT_START,
+        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself.",
+        |c, v| { c.checks.targets.allow = value::list(v, value::network)? }
+    ),
+    key!(
+        "checks",
+        "deny_targets",
+        "[]",
+        AT_START,
+        "Networks that probes may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
+        |c, v| { c.checks.targets.deny = value::list(v, value::network)? }
     ),
     key!(
         "forward",
@@ -436,8 +542,18 @@ pub const KEYS: &[Key] = &[
         "definition_octets_max",
         "131072",
         RELOADS,
-        "Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.",
+        "Octets of one definition (a node, an instance, a check or a prepared query) as it is stored: what no limit of its own bounds.",
         |c, v| c.limits.definition_octets_max = value::count(v)?
+    ),
+    key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "query_regexp_octets_max",
+        "262144",
+        RELOADS,
+        "Memory that the regular expression of one prepared query template may take, once compiled.",
+        |c, v| c.limits.query_regexp_octets_max = value::count(v)?
     ),
     key!(
         "limits",

@@ -13,7 +13,8 @@ impl Config {
     /// Our own node.
     pub fn own_node(&self, id: Uuid) -> Node {
         let address = self.node_address.clone();
-        let listen = || node_address(self.dns.listen.iter().chain(&self.http.listen));
+        let listen =
+            || node_address(self.dns.listen.iter().chain(&self.http.listen).chain(&self.https.listen));
         Node {
             name: self.node_name.clone(),
             id: Some(id),
@@ -31,15 +32,20 @@ impl Config {
                 domains: self.domains(),
                 datacenter: self.datacenter.clone(),
                 own_node: self.node_name.folded().to_owned(),
-                settings: select::Settings {
-                    ttl_ceiling: self.dns.ttl,
-                    service_ttl: self.dns.service_ttl.clone(),
-                    a_limit: self.dns.a_limit.clone(),
-                },
+                settings: self.select_settings(),
             },
             payload: self.dns.payload,
             tcp: self.dns.tcp,
             forward_for: self.forward.as_ref().map_or_else(Vec::new, |forward| forward.allow.clone()),
+        }
+    }
+
+    /// What answers depend on beside the registry.
+    fn select_settings(&self) -> select::Settings {
+        select::Settings {
+            ttl_ceiling: self.dns.ttl,
+            service_ttl: self.dns.service_ttl.clone(),
+            a_limit: self.dns.a_limit.clone(),
         }
     }
 
@@ -66,6 +72,7 @@ impl Config {
             node: self.node_name.clone(),
             node_id,
             datacenter: self.datacenter.clone(),
+            settings: self.select_settings(),
             allowed_hosts: self.http.allowed_hosts.clone(),
             script_checks: self.checks.script,
             body_octets_max: self.http.body_max,
@@ -73,10 +80,13 @@ impl Config {
             connections_per_client_max: self.http.connections_per_client_max,
             idle: self.http.idle,
             body_wait: self.http.body_wait,
+            filter: self.filter,
+            handshake_wait: self.https.handshake_wait,
+            handshakes_max: self.https.handshakes_max,
+            handshakes_per_client_max: self.https.handshakes_per_client_max,
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
             shown: self.shown(),
-            filter: self.filter,
         }
     }
 }
@@ -96,7 +106,9 @@ impl Config {
         keep!(
             "node_name": node_name, "node_id": node_id, "node_address": node_address, "node_meta": node_meta,
             "datacenter": datacenter, "data_dir": data, "[dns] listen": dns.listen, "[dns] domain": dns.domain,
-            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen, "[checks]": checks,
+            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen,
+            "[http] listen (unix)": http.unix, "[http] unix_mode, unix_owner": http.unix_access, "[https] listen": https.listen,
+            "[checks]": checks,
             "[forward]": forward, "[store] cache": cache_octets, "[telemetry] log_format": log.format,
             "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
         );

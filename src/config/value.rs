@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Listen;
 use crate::dns;
 use crate::model::duration;
 
@@ -95,6 +96,37 @@ fn parsed<T: FromStr>(value: &Value<'_>, wanted: &str) -> Result<T, String> {
 /// An IP address and a port to listen on.
 pub(super) fn listen(value: &Value<'_>) -> Result<SocketAddr, String> {
     parsed(value, "an IP address and a port such as \"127.0.0.1:8600\" or \"[::]:53\"")
+}
+
+/// The same, or a Unix socket.
+pub fn http_listen(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix("unix://") {
+        // sun_path of unix(7), with the octet behind the end.
+        const PATH_OCTETS_MAX: usize = 107;
+        if !path.starts_with('/') || path.len() > PATH_OCTETS_MAX {
+            let text =
+                format!("{text:?} is not unix:// and an absolute path of at most {PATH_OCTETS_MAX} octets");
+            return Err(text);
+        }
+        return Ok(Listen::Unix(path.into()));
+    }
+    let wanted = "an IP address and a port such as \"127.0.0.1:8500\", or \"unix:///run/rollcall/api.sock\"";
+    text.parse().map(Listen::Tcp).map_err(|_| format!("{text:?} is not {wanted}"))
+}
+
+/// Permission bits: octal digits.
+pub(super) fn mode(value: &Value<'_>) -> Result<u32, String> {
+    let wanted = || not(value, "permission bits such as \"0600\" or \"0660\"");
+    let text = value.as_str().ok_or_else(wanted)?;
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && text.len() <= 4).ok_or_else(wanted)
+}
+
+/// `user`, `user:group` or `:group`, by name or number.
+pub(super) fn owner(value: &Value<'_>) -> Result<(Option<String>, Option<String>), String> {
+    let text = text(value)?;
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+    Ok((some(user), some(group)))
 }
 
 pub(super) fn network(value: &Value<'_>) -> Result<IpNet, String> {

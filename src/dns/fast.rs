@@ -162,7 +162,9 @@ impl Fast {
             Asked::Service { service, tag } => (service, tag),
             Asked::Empty => return live.negative(ResponseCode::NoError, registry.load().serial(), answer),
             Asked::Unknown => return live.negative(ResponseCode::NXDomain, registry.load().serial(), answer),
-            Asked::Apex | Asked::Server | Asked::Node(_) | Asked::Addresses(_) => return None,
+            Asked::Apex | Asked::Server | Asked::Node(_) | Asked::Query(_) | Asked::Addresses(_) => {
+                return None;
+            }
         };
         // In this order: what is made from an older snapshot must not bear a newer version.
         let slot = Slot::of(&service);

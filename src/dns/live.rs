@@ -16,7 +16,9 @@ use super::names::{self, Asked};
 use super::request::Question;
 use crate::registry::NodeEntry;
 use crate::registry::snapshot::Owner;
-use crate::select::{self, Chosen, Known, Order, Reached, Selection, Settings, World, node_reached};
+use crate::select::{
+    self, Chosen, Known, Order, Origin, Reached, Selection, Settings, World, node_reached, query as execution,
+};
 
 /// Where the live names stand.
 #[derive(Debug, Clone)]
@@ -64,17 +66,24 @@ struct Ask<'a> {
     /// The domain as the client spelt it.
     domain: Name,
     order: Order,
+    client: IpAddr,
 }
 
 /// Answers when the name is in one of our domains or the reverse name of an address we know; without a look at the host
 /// names that instances have for addresses.
-pub(super) fn answer(world: World<'_>, domains: &Domains, question: &Question, order: Order) -> Option<Live> {
+pub(super) fn answer(
+    world: World<'_>,
+    domains: &Domains,
+    question: &Question,
+    order: Order,
+    client: IpAddr,
+) -> Option<Live> {
     let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
     let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
         return reverse(world, domains, question).map(Live::from);
     };
     let domain = question.name.trim_to(usize::from(domain.num_labels()));
-    let ask = Ask { world, domains, question, domain, order };
+    let ask = Ask { world, domains, question, domain, order, client };
     let labels = names::labels(&question.name);
     // Names that are not text are nobody's.
     let Some(labels) = labels else { return Some(ask.nothing().into()) };
@@ -100,6 +109,7 @@ impl Ask<'_> {
                     _ => self.nothing().into(),
                 }
             }
+            Asked::Query(name) => self.query(name),
             Asked::Addresses(reached) => self.reached(reached, None).into(),
             Asked::Empty => self.no_data().into(),
             Asked::Unknown => self.nothing().into(),
@@ -139,11 +149,36 @@ impl Ask<'_> {
     }
 
     fn service(&self, service: &str, tag: Option<&str>) -> Live {
-        let mut known = match find(self.world, service, tag) {
-            Found::Known(known) => known,
-            Found::Empty => return self.no_data().into(),
-            Found::Nothing => return self.nothing().into(),
+        match find(self.world, service, tag) {
+            Found::Known(known) => self.members(known),
+            Found::Empty => self.no_data().into(),
+            Found::Nothing => self.nothing().into(),
+        }
+    }
+
+    /// A prepared query. Its name exists as long as the query does, whatever becomes of the service; of a template, nobody can
+    /// tell which names it matches, so that every name may be above one (RFC 8020).
+    fn query(&self, name: &str) -> Live {
+        let snapshot = self.world.snapshot;
+        let Some(entry) = snapshot.find_query(name) else {
+            let above = snapshot.is_above_a_query(name);
+            return if above { self.no_data() } else { self.nothing() }.into();
         };
+        let query = execution::rendered(entry, name);
+        let address = || Origin::of_address(self.world, self.client);
+        let agent = || {
+            let own = self.world.snapshot.node(&self.domains.own_node).filter(|_| self.client.is_loopback());
+            own.map_or_else(address, |own| Origin::of_node(own))
+        };
+        let origin = execution::origin(self.world, &query.service.near, agent, address);
+        match execution::execute(self.world, &query, origin.as_ref()) {
+            Some(known) => self.members(known),
+            None => self.no_data().into(),
+        }
+    }
+
+    /// The instances that were selected, in records of the type that was asked for.
+    fn members(&self, mut known: Known<'_>) -> Live {
         if matches!(self.question.kind, RecordType::A | RecordType::AAAA | RecordType::CNAME) {
             return self.service_addresses(known);
         }

@@ -22,6 +22,8 @@ pub(super) enum Asked {
         tag: Option<String>,
     },
     Node(String),
+    /// `<id or name>.query`, of any number of labels.
+    Query(String),
     /// `<hex>.addr`: the addresses that the label spells.
     Addresses(Reached<'static>),
     /// A name that exists only because names below it do.
@@ -55,7 +57,8 @@ fn of_kind(kind: &str, rest: &[&str]) -> Option<Asked> {
         ("service", rest) => service(rest),
         ("node", [node]) => Asked::Node((*node).to_owned()),
         ("addr", [label]) => addresses(label).map_or(Asked::Unknown, Asked::Addresses),
-        ("node" | "addr" | "query", _) => Asked::Unknown,
+        ("query", rest) => query(rest),
+        ("node" | "addr", _) => Asked::Unknown,
         _ => return None,
     };
     Some(asked)
@@ -77,6 +80,18 @@ fn service(rest: &[&str]) -> Asked {
         // Every label left of the service is one tag.
         [tag @ .., service] => of(service, Some(tag.join("."))),
         [] => Asked::Empty,
+    }
+}
+
+fn query(rest: &[&str]) -> Asked {
+    match rest {
+        // As with services, what cannot be a label is in no name of ours.
+        rest if !rest.iter().all(|label| is_label(label)) => Asked::Unknown,
+        // `_tcp.query` stands above every `_web._tcp.query`.
+        ["_tcp"] => Asked::Empty,
+        // RFC 2782.
+        [name, "_tcp"] if name.len() > 1 && name.starts_with('_') => Asked::Query(name[1..].to_owned()),
+        rest => Asked::Query(rest.join(".")),
     }
 }
 
@@ -175,7 +190,13 @@ mod tests {
             ("n1.node", Asked::Node("n1".into())),
             ("n1.node.dc1", Asked::Node("n1".into())),
             ("a.n1.node", Asked::Unknown),
-            ("x.query", Asked::Unknown),
+            ("x.query", Asked::Query("x".into())),
+            ("a.b.query.dc1", Asked::Query("a.b".into())),
+            ("_x._tcp.query", Asked::Query("x".into())),
+            ("_x._udp.query", Asked::Query("_x._udp".into())),
+            ("_tcp.query", Asked::Empty),
+            ("a b.query", Asked::Unknown),
+            ("x.query.dc2", Asked::Unknown),
             ("x.ns", Asked::Unknown),
             ("zzzzzzzz.addr", Asked::Unknown),
             ("0a00001.addr", Asked::Unknown),

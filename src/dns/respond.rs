@@ -145,7 +145,7 @@ fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
 fn one_name(question: &Question, context: &Context<'_>, order: Order) -> Option<Live> {
     let settings = &context.settings.domains.settings;
     let world = World { snapshot: context.snapshot, settings, view: context.view };
-    let live = live::answer(world, &context.settings.domains, question, order);
+    let live = live::answer(world, &context.settings.domains, question, order, context.client);
     live.or_else(|| {
         let zone = context.zones.find(&question.name, question.kind)?;
         let answer = of_zone(zone, &question.name, question.kind);

@@ -243,7 +243,7 @@ impl Parser<'_> {
     /// A decimal number, as it stands.
     fn number(&mut self) -> Result<String, Fault> {
         let rest = self.rest();
-        let length = rest.find(|c| matches!(c, ' ' | '\t' | '\r' | '\n' | ')')).unwrap_or(rest.len());
+        let length = rest.find([' ', '\t', '\r', '\n', ')']).unwrap_or(rest.len());
         let text = rest.get(..length).unwrap_or("");
         let digits = text.strip_prefix('-').unwrap_or(text);
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));

@@ -225,7 +225,7 @@ fn long_and_deep_expressions_are_refused_and_take_no_stack() {
     ] {
         assert_eq!(Filter::new(&text, FIELDS, &LIMITS).unwrap_err(), Fault::TooDeep);
     }
-    let wide = vec!["On == true"; 1000].join(" and ");
+    let wide = ["On == true"; 1000].join(" and ");
     assert_eq!(said(&wide), Ok(true));
 }
 

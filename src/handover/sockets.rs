@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use super::{Described, What};
 
@@ -11,6 +12,8 @@ use super::{Described, What};
 #[derive(Debug, Default)]
 pub struct Sockets {
     pub entries: Vec<Entry>,
+    /// Those for HTTP, by their paths.
+    pub unix: Vec<(PathBuf, UnixListener)>,
     pub control: Option<UnixListener>,
 }
 
@@ -37,6 +40,7 @@ pub enum Place {
 pub enum Door {
     Dns,
     Http,
+    Https,
 }
 
 impl Sockets {
@@ -68,23 +72,41 @@ impl Sockets {
                 tcp: entry.tcp.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?,
             })
         });
+        let unix = self.unix.iter().map(|(path, listener)| Ok((path.clone(), listener.try_clone()?)));
         let control = self.control.as_ref().map(UnixListener::try_clone).transpose()?;
-        Ok(Self { entries: entries.collect::<io::Result<_>>()?, control })
+        let (entries, unix) = (entries.collect::<io::Result<_>>()?, unix.collect::<io::Result<_>>()?);
+        Ok(Self { entries, unix, control })
+    }
+
+    /// Takes out the Unix socket that was bound for this path.
+    pub fn take_unix(&mut self, path: &PathBuf) -> Option<UnixListener> {
+        let found = self.unix.iter().position(|(bound, _)| bound == path)?;
+        Some(self.unix.remove(found).1)
+    }
+
+    /// Where Unix sockets are listened on.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.unix.iter().map(|(path, _)| path.clone()).collect()
     }
 
     /// Each descriptor, and what it is.
     pub(super) fn describe(&self) -> Vec<(Described, BorrowedFd<'_>)> {
         let mut all = Vec::new();
         for (number, entry) in self.entries.iter().enumerate() {
-            let described = |what| Described { what, entry: number, asked: entry.asked };
+            let described = |what| Described { what, entry: number, asked: entry.asked, path: None };
             let tcp = match entry.door {
                 Door::Dns => What::DnsTcp,
                 Door::Http => What::Http,
+                Door::Https => What::Https,
             };
             all.extend(entry.udp.iter().map(|socket| (described(What::DnsUdp), socket.as_fd())));
             all.extend(entry.tcp.iter().map(|listener| (described(tcp), listener.as_fd())));
         }
-        let control = Described { what: What::Control, entry: self.entries.len(), asked: None };
+        let other = |what, path| Described { what, entry: self.entries.len(), asked: None, path };
+        for (path, listener) in &self.unix {
+            all.push((other(What::Unix, Some(path.clone())), listener.as_fd()));
+        }
+        let control = other(What::Control, None);
         all.extend(self.control.as_ref().map(|listener| (control, listener.as_fd())));
         all
     }
@@ -96,7 +118,12 @@ impl Sockets {
                 self.control = Some(descriptor.into());
                 return;
             }
+            What::Unix => {
+                self.unix.extend(described.path.clone().map(|path| (path, descriptor.into())));
+                return;
+            }
             What::Http => Door::Http,
+            What::Https => Door::Https,
             What::DnsUdp | What::DnsTcp => Door::Dns,
         };
         if described.entry >= self.entries.len() {

@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 
 use super::{Door, Entry, Sockets};
 
-/// The sockets that systemd passes. Those named `dns` or `http` (FileDescriptorName=) are what they are called; a TCP
+/// The sockets that systemd passes. Those named `dns`, `http` or `https` (FileDescriptorName=) are what they are called; a TCP
 /// listener of another name is for DNS if a datagram socket has its address, else for HTTP. Takes the variables out of the
 /// environment: must be called before there is another thread.
 pub fn sockets() -> anyhow::Result<Sockets> {
@@ -25,7 +25,7 @@ pub fn sockets() -> anyhow::Result<Sockets> {
     for number in 0..passed.len() {
         let name = names.split(':').nth(number).unwrap_or_default();
         if let Ok(Some(udp)) = passed.take_udp_socket(number) {
-            if name == "http" {
+            if name.starts_with("http") {
                 bail!("systemd passes a datagram socket for HTTP; use ListenStream=");
             }
             sockets.entries.push(Entry { door: Door::Dns, asked: None, udp: vec![udp], tcp: Vec::new() });
@@ -39,8 +39,9 @@ pub fn sockets() -> anyhow::Result<Sockets> {
         let address = tcp.local_addr().context("a socket of systemd's")?;
         let mut dns = sockets.entries.iter_mut().filter(|entry| entry.door == Door::Dns);
         match (name, dns.find(|entry| at(entry) == Some(address))) {
-            ("http", _) | (_, None) if name != "dns" => {
-                let entry = Entry { door: Door::Http, asked: None, udp: Vec::new(), tcp: vec![tcp] };
+            ("http" | "https", _) | (_, None) if name != "dns" => {
+                let door = if name == "https" { Door::Https } else { Door::Http };
+                let entry = Entry { door, asked: None, udp: Vec::new(), tcp: vec![tcp] };
                 sockets.entries.push(entry);
             }
             (_, Some(entry)) => entry.tcp.push(tcp),

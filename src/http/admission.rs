@@ -13,7 +13,7 @@ use axum::response::Response;
 use super::State;
 use super::error::Error;
 use crate::acl::{Access as Wanted, Denied, Resource, View};
-use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, Secret};
+use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Secret};
 use crate::registry::access::TOKEN_OCTETS_MAX;
 use crate::registry::{CheckEntry, Snapshot};
 
@@ -130,6 +130,9 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/health/service/{*name}", Known, Never),
     ("/v1/health/state/", Known, Never),
     ("/v1/health/state/{*name}", Known, Never),
+    ("/v1/query", Known, Known),
+    ("/v1/query/", Known, Known),
+    ("/v1/query/{*rest}", Known, Known),
     // It holds every secret.
     ("/v1/rollcall/backup", Acl(Write), Never),
     ("/v1/status/leader", Open, Never),
@@ -325,6 +328,30 @@ impl Admitted {
         match of {
             Some(entry) => self.write_service(entry.instance.service.folded()),
             None => of_node,
+        }
+    }
+
+    /// Prepared queries are guarded by their names; one without is known to those who have its id.
+    pub(super) fn write_query(&self, query: &PreparedQuery) -> Result<(), Error> {
+        match query.name.is_empty() && query.template.is_none() {
+            true => Ok(()),
+            false => Ok(self.view.require(Resource::Query, &query.name, Write)?),
+        }
+    }
+
+    /// One without a name is listed to those alone who may write the ACL.
+    pub(super) fn read_query(&self, query: &PreparedQuery) -> Result<(), Error> {
+        match query.name.is_empty() && query.template.is_none() {
+            true => Ok(self.view.require(Resource::Acl, "", Write)?),
+            false => Ok(self.view.require(Resource::Query, &query.name, Read)?),
+        }
+    }
+
+    /// A secret that somebody else gave, for those who may see it.
+    pub(super) fn secret<'a>(&self, secret: &'a str) -> &'a str {
+        match secret.is_empty() || self.view.allows(Resource::Acl, "", Write) {
+            true => secret,
+            false => "<hidden>",
         }
     }
 

@@ -20,7 +20,6 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(300);
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Answers a read: at once, or when the topic's index has passed the one that the client names.
-#[allow(dead_code, reason = "for reads that are no listing: prepared queries")]
 pub(super) async fn answer<T: Serialize>(
     state: &State,
     params: &Params,

@@ -3,7 +3,8 @@
 //! Consul runs an agent on each machine; here many machines share one server. A call from this
 //! machine acts for our own node. One from another address acts for that machine: the node named by
 //! `?node=`, else the node named as the address, made on first use with that address. So the
-//! same program on ten hosts, each registering `web-8080`, gives ten instances.
+//! same program on ten hosts, each registering `web-8080`, gives ten instances. Over a Unix socket it is always
+//! this machine that calls.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,6 +24,16 @@ use crate::registry::Caller;
 pub struct Peer {
     pub remote: SocketAddr,
     pub local: SocketAddr,
+    pub over: Over,
+}
+
+/// What a connection is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Tcp,
+    Tls,
+    /// A file of this machine; both ends are loopback.
+    Unix,
 }
 
 impl Peer {
@@ -87,7 +98,8 @@ mod tests {
     fn this_machine_is_our_node_others_are_theirs() {
         let own = NodeName::parse("n1").unwrap();
         let case = |remote: &str, named: Option<&str>| {
-            let peer = Peer { remote: remote.parse().unwrap(), local: "10.0.0.1:8500".parse().unwrap() };
+            let local = "10.0.0.1:8500".parse().unwrap();
+            let peer = Peer { remote: remote.parse().unwrap(), local, over: Over::Tcp };
             let Whose { caller, here } = whose(peer, named, &own).unwrap();
             (caller.node.to_string(), caller.address.map(|ip| ip.to_string()), here)
         };

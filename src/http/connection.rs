@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +17,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
-use super::caller::Peer;
+use super::caller::{Over, Peer};
+use super::listener::{self, Listener, Said, Socket};
 use super::{Config, State};
+use crate::tls::{Refused, Session};
 
 /// How long open requests get to end at a shutdown.
 const GRACE: Duration = Duration::from_secs(2);
@@ -30,31 +33,55 @@ const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// The pause after an accept that failed (too many open files).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// How many connections there are, by client.
+/// What is open on all listeners together.
 #[derive(Default)]
-struct Places {
-    taken: Mutex<HashMap<IpAddr, usize>>,
+pub struct Open {
+    pub(super) connections: Arc<Places>,
+    pub(super) handshakes: Arc<Places>,
+    pub(super) said: Said,
+}
+
+/// How many of something there are, by client.
+#[derive(Default)]
+pub(super) struct Places {
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// Limits with their keys.
+pub(super) struct Bounds {
+    pub(super) all: (&'static str, usize),
+    pub(super) client: (&'static str, usize),
 }
 
 /// One place; given back when dropped.
-struct Place {
+pub(super) struct Place {
     all: Arc<Places>,
     client: IpAddr,
 }
 
 impl Places {
-    /// A place, or the key of the limit that is reached, and what it allows.
-    fn take(self: &Arc<Self>, client: IpAddr, config: &Config) -> Result<Place, (&'static str, usize)> {
+    /// A place, or the limit that is reached.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        client: IpAddr,
+        bounds: &Bounds,
+    ) -> Result<Place, (&'static str, usize)> {
         let mut taken = self.taken.lock();
-        let total: usize = taken.values().sum();
-        let own = taken.get(&client).copied().unwrap_or(0);
-        if total >= config.connections_max {
-            return Err(("connections_max", config.connections_max));
+        let own = taken.by_client.get(&client).copied().unwrap_or(0);
+        if taken.all >= bounds.all.1 {
+            return Err(bounds.all);
         }
-        if own >= config.connections_per_client_max {
-            return Err(("connections_per_client_max", config.connections_per_client_max));
+        if own >= bounds.client.1 {
+            return Err(bounds.client);
         }
-        taken.insert(client, own + 1);
+        taken.all += 1;
+        taken.by_client.insert(client, own + 1);
         Ok(Place { all: self.clone(), client })
     }
 }
@@ -62,24 +89,34 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.all.taken.lock();
-        match taken.get_mut(&self.client) {
+        taken.all -= 1;
+        match taken.by_client.get_mut(&self.client) {
             Some(count) if *count > 1 => *count -= 1,
-            _ => drop(taken.remove(&self.client)),
+            _ => drop(taken.by_client.remove(&self.client)),
         }
     }
 }
 
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        all: ("connections_max", config.connections_max),
+        client: ("connections_per_client_max", config.connections_per_client_max),
+    }
+}
+
 /// Accepts until the shutdown, then lets open requests end for a moment.
-pub(super) async fn accept(listener: TcpListener, routes: Router, state: Arc<State>) {
-    let places = Arc::new(Places::default());
+pub(super) async fn accept(listener: Listener, routes: Router, state: Arc<State>) {
+    let listener = Arc::new(listener);
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = state.shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (stream, remote) = match accepted {
+        let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
+            // It went before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => continue,
             Err(error) => {
                 state.metrics.http.refused("accept");
                 tracing::debug!("accepting an HTTP connection: {error}");
@@ -87,21 +124,19 @@ pub(super) async fn accept(listener: TcpListener, routes: Router, state: Arc<Sta
                 continue;
             }
         };
-        let Ok(local) = stream.local_addr() else { continue };
-        let peer = Peer { remote, local };
         let config = state.config.load_full();
-        let place = match places.take(peer.address(), &config) {
+        let place = match state.open.connections.take(peer.address(), &bounds(&config)) {
             Ok(place) => place,
             Err((key, max)) => {
                 state.metrics.http.refused("connections");
-                turn_away(&stream, key, max);
+                turn_away(&socket, peer, key, max);
                 continue;
             }
         };
-        let (routes, state) = (routes.clone(), state.clone());
+        let (listener, routes, state) = (listener.clone(), routes.clone(), state.clone());
         tasks.spawn(async move {
             state.metrics.http.connections.inc();
-            converse(stream, peer, routes, &config, &state).await;
+            serve(socket, peer, &listener, routes, &config, &state).await;
             state.metrics.http.connections.dec();
             drop(place);
         });
@@ -110,22 +145,78 @@ pub(super) async fn accept(listener: TcpListener, routes: Router, state: Arc<Sta
     let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
 }
 
+/// Serves one connection as its listener speaks.
+async fn serve(
+    socket: Socket,
+    peer: Peer,
+    listener: &Listener,
+    routes: Router,
+    config: &Config,
+    state: &State,
+) {
+    match (socket, listener) {
+        (Socket::Tcp(stream), Listener::Tls(_, server)) => {
+            // Answers are small and wanted at once.
+            let _ = stream.set_nodelay(true);
+            let handshake = tokio::select! {
+                handshake = listener::handshake(stream, peer, server, state) => handshake,
+                () = state.shutdown.cancelled() => None,
+            };
+            if let Some((stream, session)) = handshake {
+                // In a box: the settings of TLS make it large.
+                let stream: Box<dyn Stream> = Box::new(stream);
+                converse(stream, peer, Some(session), routes, config, state).await;
+            }
+        }
+        (Socket::Tcp(stream), _) => {
+            let _ = stream.set_nodelay(true);
+            converse(stream, peer, None, routes, config, state).await;
+        }
+        (Socket::Unix(stream), _) => {
+            let stream: Box<dyn Stream> = Box::new(stream);
+            converse(stream, peer, None, routes, config, state).await;
+        }
+    }
+}
+
+/// What HTTP can be spoken on.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// Says why, as far as that takes no waiting: a client with no place gets no time either.
-fn turn_away(stream: &TcpStream, key: &str, max: usize) {
+fn turn_away(socket: &Socket, peer: Peer, key: &str, max: usize) {
     let text = format!("{max} connections are open already; close some, or raise [http] {key}");
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{text}",
         text.len()
     );
-    // A socket that was just accepted has room for it.
-    let _ = socket2::SockRef::from(stream).send(answer.as_bytes());
+    // A socket that was just accepted has room for it. Before a handshake nothing can be said.
+    let _ = match socket {
+        Socket::Tcp(_) if peer.over == Over::Tls => return,
+        Socket::Tcp(stream) => socket2::SockRef::from(stream).send(answer.as_bytes()),
+        Socket::Unix(stream) => socket2::SockRef::from(stream).send(answer.as_bytes()),
+    };
+}
+
+/// Waits until TLS does not let the client stay.
+async fn expelled(session: Option<Session>) -> Refused {
+    match session {
+        Some(mut session) => session.expelled().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config, state: &State) {
-    // Answers are small and wanted at once.
-    let _ = stream.set_nodelay(true);
+async fn converse(
+    stream: impl Stream + 'static,
+    peer: Peer,
+    session: Option<Session>,
+    routes: Router,
+    config: &Config,
+    state: &State,
+) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         let mut routes = routes.clone();
@@ -144,12 +235,18 @@ async fn converse(stream: TcpStream, peer: Peer, routes: Router, config: &Config
         .max_headers(100)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let expelled = expelled(session);
+    tokio::pin!(expelled);
     let last = async {
         state.shutdown.cancelled().await;
         tokio::time::sleep(LAST_REQUESTS).await;
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        why = expelled => {
+            listener::turned_away(&why, peer, state);
+            return;
+        }
         () = last => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -170,17 +267,18 @@ mod tests {
     #[test]
     fn places_are_limited_in_total_and_by_client_and_come_back() {
         let config = Config { connections_max: 3, connections_per_client_max: 2, ..Config::for_tests() };
-        let places = Arc::new(Places::default());
+        let (places, bounds) = (Arc::new(Places::default()), bounds(&config));
         let client = |last: u8| IpAddr::from([10, 0, 0, last]);
-        let first = places.take(client(1), &config);
-        let second = places.take(client(1), &config);
-        let refused = |last: u8| places.take(client(last), &config).err();
+        let first = places.take(client(1), &bounds);
+        let second = places.take(client(1), &bounds);
+        let refused = |last: u8| places.take(client(last), &bounds).err();
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(refused(1), Some(("connections_per_client_max", 2)));
-        let third = places.take(client(2), &config);
+        let third = places.take(client(2), &bounds);
         assert!(third.is_ok());
         assert_eq!(refused(3), Some(("connections_max", 3)));
         drop((first, second, third));
-        assert!(places.taken.lock().is_empty());
+        let taken = places.taken.lock();
+        assert!(taken.by_client.is_empty() && taken.all == 0);
     }
 }

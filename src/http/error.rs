@@ -52,7 +52,12 @@ impl From<Refused> for Error {
                 StatusCode::NOT_FOUND
             }
             // Consul answers 500 here, and its clients match on the text.
-            Refused::NotTtl(_) | Refused::UnknownNode(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::NotTtl(_)
+            | Refused::UnknownNode(_)
+            | Refused::UnknownQuery(_)
+            | Refused::QueryName { .. }
+            | Refused::QueryOfAll
+            | Refused::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::AclNotFound(_) => StatusCode::NOT_FOUND,
             Refused::AclInvalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::Bootstrapped(_) => StatusCode::FORBIDDEN,

@@ -4,23 +4,29 @@
 //! which we never grant; it could write, and by DNS rebinding (its own name, pointed at our address)
 //! it could read as well. So the Host must be an address or a name of ours, and a write that says it
 //! comes from another page's origin is refused.
+//!
+//! Where rebinding cannot be, any Host will do: over TLS the certificate says whose name it is, and no page leads to a
+//! Unix socket, whose clients write into Host what they like (Go's writes the path).
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State as Extract};
+use axum::extract::{ConnectInfo, Request, State as Extract};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::admission;
+use super::caller::{Over, Peer};
 use super::error::Error;
 use super::{Config, State};
 
 /// Lets a request through, or refuses it.
 pub(super) async fn guard(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
     let config = state.config.load_full();
-    match check(&config, request.method(), request.uri().host(), request.headers()) {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let over = peer.map_or(Over::Tcp, |ConnectInfo(peer)| peer.over);
+    match check(&config, over, request.method(), request.uri().host(), request.headers()) {
         Ok(()) => match admission::admit(&state, &mut request) {
             Ok(()) => next.run(request).await,
             Err(error) => error.into_response(),
@@ -32,11 +38,18 @@ pub(super) async fn guard(Extract(state): Extract<Arc<State>>, mut request: Requ
     }
 }
 
-fn check(config: &Config, method: &Method, target: Option<&str>, headers: &HeaderMap) -> Result<(), Error> {
+fn check(
+    config: &Config,
+    over: Over,
+    method: &Method,
+    target: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<(), Error> {
     let forbidden = |text: String| Err(Error::new(StatusCode::FORBIDDEN, text));
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).or(target);
     if let Some(host) = host
+        && over == Over::Tcp
         && !is_ours(config, host)
     {
         return forbidden(format!(
@@ -74,11 +87,15 @@ mod tests {
     use super::*;
 
     fn ask(method: Method, headers: &[(&'static str, &str)]) -> bool {
+        ask_over(Over::Tcp, method, headers)
+    }
+
+    fn ask_over(over: Over, method: Method, headers: &[(&'static str, &str)]) -> bool {
         let config = Config { allowed_hosts: vec!["roll.example.com".into()], ..Config::for_tests() };
         let headers = headers.iter().map(|(name, value)| {
             (header::HeaderName::from_static(name), value.parse::<axum::http::HeaderValue>().unwrap())
         });
-        check(&config, &method, None, &headers.collect()).is_ok()
+        check(&config, over, &method, None, &headers.collect()).is_ok()
     }
 
     #[test]
@@ -98,6 +115,11 @@ mod tests {
             assert_eq!(ask(Method::GET, &[("host", host)]), good, "{host}");
         }
         assert!(ask(Method::GET, &[]), "HTTP/1.0 without a Host");
+        for over in [Over::Tls, Over::Unix] {
+            assert!(ask_over(over, Method::GET, &[("host", "evil.example:8500")]));
+            let page = [("host", "127.0.0.1"), ("origin", "https://evil.example")];
+            assert!(!ask_over(over, Method::PUT, &page), "a page may still not write");
+        }
     }
 
     #[test]

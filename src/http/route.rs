@@ -42,10 +42,14 @@ where
 /// OPTIONS, and 405 for all other methods.
 pub(super) fn with_rest(methods: MethodRouter<Arc<State>>, allow: &'static str) -> MethodRouter<Arc<State>> {
     let allowed = move || [(header::ALLOW, allow)];
-    methods.options(move || async move { allowed() }).fallback(move |method: Method| async move {
-        let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("method {method} not allowed"));
-        (allowed(), error).into_response()
-    })
+    let other = move |method: Method| async move { method_not_allowed(&method, allow) };
+    methods.options(move || async move { allowed() }).fallback(other)
+}
+
+/// 405, with the methods that there are.
+pub(super) fn method_not_allowed(method: &Method, allow: &'static str) -> Response {
+    let error = Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("method {method} not allowed"));
+    ([(header::ALLOW, allow)], error).into_response()
 }
 
 /// The rest of the path behind a route's fixed part, decoded once: ids may hold an encoded (or plain) `/`. Empty when there
@@ -173,13 +177,14 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
 
 /// The first parts of a path, from a fixed set.
 fn family(path: &str) -> &'static str {
-    const FAMILIES: [&str; 9] = [
+    const FAMILIES: [&str; 10] = [
         "/v1/acl",
         "/v1/agent/service",
         "/v1/agent/check",
         "/v1/agent",
         "/v1/catalog",
         "/v1/health",
+        "/v1/query",
         "/v1/status",
         "/v1/rollcall",
         "/metrics",

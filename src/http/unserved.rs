@@ -5,7 +5,7 @@ use axum::http::Uri;
 use super::error::Error;
 
 /// Parts of Consul's API that are not discovery.
-const NEVER: [(&str, &str); 16] = [
+const NEVER: [(&str, &str); 20] = [
     ("/v1/kv", "the key/value store"),
     ("/v1/session", "sessions and locks"),
     ("/v1/event", "user events"),
@@ -21,16 +21,11 @@ const NEVER: [(&str, &str); 16] = [
     ("/v1/internal", "the interface of Consul's own web page"),
     ("/v1/agent/connect", "the service mesh"),
     ("/v1/acl/templated-policies", "templated policies"),
+    ("/v1/catalog/connect", "the service mesh"),
+    ("/v1/catalog/gateway-services", "the service mesh"),
+    ("/v1/health/connect", "the service mesh"),
+    ("/v1/health/ingress", "the service mesh"),
     ("/v1/agent/join", "joining other servers"),
-];
-
-/// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 5] = [
-    "/v1/query",
-    "/v1/catalog/connect",
-    "/v1/catalog/gateway-services",
-    "/v1/health/connect",
-    "/v1/health/ingress",
 ];
 
 /// 404, with the reason.
@@ -38,9 +33,6 @@ pub(super) async fn not_found(uri: Uri) -> Error {
     let path = uri.path();
     let below =
         |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if let Some(prefix) = NOT_YET.into_iter().find(|prefix| below(prefix)) {
-        return Error::not_found(format!("{prefix} is not served yet"));
-    }
     let named = NEVER.iter().find(|(prefix, _)| below(prefix));
     Error::not_found(match named {
         Some((prefix, what)) => format!("{prefix} is not served: Rollcall does discovery, not {what}"),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use arcstr::ArcStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
+use super::{Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Status};
 
 /// One step of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub enum Record {
     Instance(Arc<Instance>),
     Check(Check),
     Maintenance(Maintenance),
+    Query(Arc<PreparedQuery>),
     Acl(Acl),
 }
 
@@ -68,6 +70,7 @@ impl Record {
             Self::Instance(instance) => Key::Instance(instance.node.clone(), instance.id.clone()),
             Self::Check(check) => Key::Check(check.node.clone(), check.id.clone()),
             Self::Maintenance(m) => Key::Maintenance(m.node.clone(), m.instance.clone()),
+            Self::Query(query) => Key::Query(query.id),
             Self::Acl(acl) => Key::Acl(acl.key()),
         }
     }
@@ -81,6 +84,7 @@ pub enum Key {
     Instance(NodeName, InstanceId),
     Check(NodeName, CheckId),
     Maintenance(NodeName, Option<InstanceId>),
+    Query(Uuid),
     Acl(AclKey),
 }
 

@@ -127,6 +127,8 @@ fn touches(definition: &Definition, state: &Snapshot, mut touch: impl FnMut(Key)
         Definition::Remove(Key::Instance(node, id)) => owner(node, Some(id)),
         Definition::Remove(Key::Check(node, id)) => before(state, node, id, &mut owner),
         Definition::Remove(Key::Maintenance(node, id)) => owner(node, id.as_ref()),
+        // Only other commands on queries meet them, and those are always planned against all that is under way.
+        Definition::Put(Record::Query(_)) | Definition::Remove(Key::Query(_)) => {}
     }
     let key = definition.key();
     if matches!(key, Key::Check(..)) {

@@ -59,6 +59,7 @@ impl Snapshot {
             Definition::Remove(Key::Maintenance(node, instance)) => {
                 self.maintain(index, node, instance.as_ref(), None, effects);
             }
+            Definition::Remove(Key::Query(id)) => self.remove_query(index, *id, effects),
         }
     }
 
@@ -74,6 +75,7 @@ impl Snapshot {
             Record::Maintenance(Maintenance { node, instance, reason }) => {
                 self.maintain(index, node, instance.as_ref(), Some(reason.clone()), effects);
             }
+            Record::Query(query) => self.put_query(index, query, effects),
         }
     }
 

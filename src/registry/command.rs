@@ -4,9 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arcstr::ArcStr;
+use uuid::Uuid;
 
 use crate::model::acl::Token;
-use crate::model::{Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, Status};
+use crate::model::{
+    Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Status, TemplateError,
+};
 
 /// Who asks, through the agent API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +73,14 @@ pub enum Command {
         instance: Option<InstanceId>,
         check: Option<CheckId>,
     },
+    /// Makes a prepared query, or (not `new`) replaces the one of its id.
+    PutQuery {
+        query: PreparedQuery,
+        new: bool,
+    },
+    RemoveQuery {
+        id: Uuid,
+    },
     /// The definitions that the configuration file owns, all of them; those of an earlier file go. Not stored.
     SetFileDefinitions {
         instances: Vec<Instance>,
@@ -119,6 +130,15 @@ pub enum Refused {
     AclInvalid(String),
     #[error("{0}")]
     AclNotFound(String),
+    #[error("Cannot modify non-existent prepared query: '{0}'")]
+    UnknownQuery(Uuid),
+    /// Another prepared query is found under that name.
+    #[error("raft apply failed: name '{name}' aliases an existing query {what}")]
+    QueryName { name: String, what: &'static str },
+    #[error("raft apply failed: a query template with an empty name already exists")]
+    QueryOfAll,
+    #[error("raft apply failed: {0}")]
+    Template(#[from] TemplateError),
     #[error("{what} {count}: at most {max} are allowed ([limits] {key})")]
     Limit { what: String, count: usize, max: usize, key: &'static str },
     #[error("{max} requests are waiting to be stored already; try again ([limits] queue_max)")]

@@ -15,10 +15,14 @@ pub struct Limits {
     pub meta_key_octets_max: usize,
     pub meta_value_octets_max: usize,
     pub tagged_addresses_max: usize,
-    /// Octets of one definition (a node, an instance or a check) as it is stored: what no limit of its own bounds.
+    /// Octets of one definition (a node, an instance, a check or a prepared query) as it is stored: what no limit of its own bounds.
     pub definition_octets_max: usize,
     /// Tokens, policies, roles, auth methods and binding rules.
     pub acl_entries_max: usize,
+    /// Prepared queries.
+    pub queries_max: usize,
+    /// Memory that one template's regular expression may take.
+    pub query_regexp_octets_max: usize,
     /// Blocking queries that wait at once.
     pub watchers_max: usize,
     /// Requests that wait for the writer.
@@ -42,6 +46,8 @@ impl Default for Limits {
             tagged_addresses_max: 16,
             definition_octets_max: 131_072,
             acl_entries_max: 100_000,
+            queries_max: 8_192,
+            query_regexp_octets_max: 262_144,
             watchers_max: 16_384,
             queue_max: 4_096,
             commits_waiting_max: 4_096,

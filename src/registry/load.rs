@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use imbl::OrdMap;
 
 use super::apply::{instance_addresses, node_addresses};
+use super::queries::{Queries, QueryEntry};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
 use crate::acl;
@@ -38,7 +39,8 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
     let index = loaded.index.max(1);
     let mut gathering = Gathering { nodes: Vec::new(), places: HashMap::new(), current: 0 };
     gathering.node(Arc::new(own.clone()), index, index);
-    let (mut maintained, mut tables) = (Vec::new(), acl::Tables::default());
+    let (mut maintained, mut queries) = (Vec::new(), Queries::default());
+    let mut tables = acl::Tables::default();
     for Stored { record, create_index, modify_index } in loaded.records {
         match record {
             // Our own node is what the configuration says now, not what it was.
@@ -50,6 +52,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             Record::Check(check) => gathering.check(check, create_index, modify_index),
             Record::Maintenance(maintenance) => maintained.push(maintenance),
             Record::Acl(record) => tables.load(&record, Some(create_index), modify_index),
+            Record::Query(query) => queries.put(QueryEntry::new(query, create_index, modify_index)),
         }
     }
     gathering.sort();
@@ -60,9 +63,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             unplaced.statuses.insert(check, (status, output));
         }
     }
-    let mut state = build(gathering.nodes, index);
-    state.acl = tables;
-    (state, unplaced)
+    (Snapshot { queries, acl: tables, ..build(gathering.nodes, index) }, unplaced)
 }
 
 impl Gathering {

@@ -1,6 +1,8 @@
 //! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
 //! nothing.
 
+mod query;
+
 use std::io;
 use std::sync::Arc;
 
@@ -88,6 +90,8 @@ impl Planner<'_> {
             Command::Acl(command) => {
                 super::acl::plan(self.state.acl(), command, self.limits.acl_entries_max, &mut plan)?;
             }
+            Command::PutQuery { query, new } => self.put_query(query, new, &mut plan)?,
+            Command::RemoveQuery { id } => self.remove_query(id, &mut plan)?,
             Command::SetFileDefinitions { instances, checks } => {
                 self.set_file(instances, checks, &mut plan)?;
             }
@@ -103,6 +107,7 @@ impl Planner<'_> {
                 Record::Node(node) => ("node", node.name.as_str()),
                 Record::Instance(instance) => ("service", instance.id.as_str()),
                 Record::Check(check) => ("check", check.id.as_str()),
+                Record::Query(query) => ("prepared query", query.name.as_str()),
                 Record::Maintenance(_) => continue,
                 Record::Acl(acl) => (acl.key().kind.word(), ""),
             };

@@ -72,7 +72,10 @@ impl Snapshot {
         }
         let acl = self.acl.stored().into_iter();
         let acl = acl.map(|(record, made, changed)| stored(Record::Acl(record), made, changed)).collect();
-        let records = [nodes, instances, checks, words, acl].concat();
+        let queries = self.queries();
+        let queries = queries
+            .map(|entry| stored(Record::Query(entry.query.clone()), entry.create_index, entry.modify_index));
+        let records = [nodes, instances, checks, words, queries.collect(), acl].concat();
         Loaded { records, statuses, index: self.index() }
     }
 }

@@ -26,6 +26,11 @@ impl Snapshot {
             Topic::Nodes | Topic::Checks => seen.keep_nodes(view),
             // Their names need no node, as in Consul.
             Topic::Services => seen.keep_services(view),
+            // Of which their listings leave out what may not be seen.
+            Topic::Queries | Topic::Query(_) => {
+                (seen.nodes, seen.services) = Default::default();
+                false
+            }
         };
         seen.part = Some(Part { index: self.index_of(topic), hides });
         Arc::new(seen)

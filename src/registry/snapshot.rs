@@ -12,6 +12,7 @@ use arcstr::ArcStr;
 use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
+use super::queries::Queries;
 use super::watch::Topic;
 use crate::acl;
 use crate::model::{
@@ -30,6 +31,7 @@ pub struct Snapshot {
     pub(super) services: OrdMap<ServiceName, Arc<ServiceEntry>>,
     /// How many of an owner have an address. The owner is always there: none is where a look-up begins.
     pub(super) addresses: OrdMap<(IpAddr, Option<Owner>), u32>,
+    pub(super) queries: Queries,
     pub(super) tables: Tables,
     pub(super) counts: Counts,
     pub(super) acl: acl::Tables,
@@ -314,6 +316,22 @@ impl Snapshot {
         own.max(nodes).into()
     }
 
+    /// The same without the checks of these ids, among which may be those that stand for maintenance (as Consul's API shows
+    /// them).
+    pub fn health_without(&self, entry: &InstanceEntry, ignored: &[String]) -> Health {
+        let node = self.nodes.get(&entry.instance.node);
+        let counts = |id: &str| ignored.iter().all(|other| other != id);
+        let node_maintained = node.is_some_and(|node| node.maintenance.is_some());
+        let maintained = entry.maintenance.is_some()
+            && counts(&format!("_service_maintenance:{}", entry.instance.id.as_str()));
+        if maintained || (node_maintained && counts("_node_maintenance")) {
+            return Health::Maintenance;
+        }
+        let checks = entry.checks.iter().chain(node.into_iter().flat_map(|node| &node.own_checks));
+        let counted = checks.filter(|check| counts(check.check.id.as_str()));
+        counted.map(|check| check.status).max().unwrap_or(Status::Passing).into()
+    }
+
     /// The index that a blocking query on this topic waits for; at least 1.
     pub fn index_of(&self, topic: &Topic) -> u64 {
         if let Some(part) = self.part {
@@ -325,6 +343,8 @@ impl Snapshot {
             Topic::Nodes => self.tables.nodes,
             Topic::Services => self.tables.services,
             Topic::Checks => self.tables.checks,
+            Topic::Queries => self.index_of_queries(),
+            Topic::Query(id) => self.index_of_query(*id),
         };
         index.max(self.floor).max(1)
     }

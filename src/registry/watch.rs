@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use uuid::Uuid;
 
 use crate::model::{NodeName, ServiceName};
 
@@ -23,6 +24,10 @@ pub enum Topic {
     Services,
     /// The status of any check.
     Checks,
+    /// Which prepared queries there are, and what they are.
+    Queries,
+    /// One prepared query.
+    Query(Uuid),
 }
 
 /// All bells.

@@ -51,6 +51,7 @@ impl Known<'_> {
             }
             Order::For(client) => self.for_client(client),
         }
+        self.nearest_first();
     }
 
     /// Puts the instances in order for addresses, of which perhaps so many are given at most.
@@ -62,6 +63,7 @@ impl Known<'_> {
             },
             Order::For(client) => self.for_client(client),
         }
+        self.nearest_first();
     }
 
     fn for_client(&mut self, client: IpAddr) {
@@ -96,6 +98,11 @@ impl Known<'_> {
         });
         Some(Ring::Weighted(sums.collect()))
     }
+}
+
+/// Every order as likely as any other, but the nearest first.
+pub fn shuffle(chosen: &mut [Chosen<'_>], chance: u64) {
+    chosen.sort_by_cached_key(|chosen| (chosen.nearness, mix(chance ^ seed(chosen))));
 }
 
 /// A key to sort by: with the weight, small ones are likelier. An instance that weighs twice as much comes before

@@ -116,6 +116,12 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
         Record::Instance(instance) => &instance.node,
         Record::Check(check) => &check.node,
         Record::Maintenance(maintenance) => &maintenance.node,
+        Record::Query(query) => {
+            let (create_index, modify_index) = (*create_index, *modify_index);
+            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
+            add(&mut bytes, &serde_json::to_string(query)?)?;
+            return Ok(bytes);
+        }
         Record::Acl(acl) => {
             let (create_index, modify_index) = (*create_index, *modify_index);
             add(&mut bytes, &Head { create_index, modify_index, node: None })?;
@@ -157,6 +163,7 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
         }
         Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
         Record::Acl(_) => {}
+        Record::Query(_) => {}
     }
     Ok(bytes)
 }
@@ -235,6 +242,11 @@ impl Reader {
     /// Reads what stands behind the version's octet; `kind`, `node` and `id` are the key's.
     pub(super) fn decode(&mut self, kind: u8, node: &str, id: &str, bytes: &[u8]) -> Result<Stored, Failure> {
         let (Head { create_index, modify_index, node: spelt }, rest) = postcard::take_from_bytes(bytes)?;
+        if kind == super::format::QUERY {
+            let json: &str = postcard::from_bytes(rest)?;
+            let record = Record::Query(Arc::new(serde_json::from_str(json)?));
+            return Ok(Stored { record, create_index, modify_index });
+        }
         if kind == super::format::ACL {
             let json: &str = postcard::from_bytes(rest)?;
             let record = Record::Acl(serde_json::from_str(json)?);
@@ -347,7 +359,7 @@ impl Reader {
                 self.checks.keys.push((node.clone(), check.id.clone()));
                 Record::Check(Check { node, id: check.id, instance, terms })
             }
-            Record::Node(_) | Record::Maintenance(_) | Record::Acl(_) => record,
+            Record::Node(_) | Record::Maintenance(_) | Record::Query(_) | Record::Acl(_) => record,
         })
     }
 }

@@ -42,6 +42,60 @@ fn protocol(error: &Error) -> String {
     }
 }
 
+/// What a server of ours said in TLS instead of an answer, if it did.
+pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let error = error.downcast_ref::<io::Error>()?;
+    error.get_ref()?.is::<Error>().then(|| server(error))
+}
+
+/// Why a server of ours was not reached by a command.
+pub(super) fn server(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "the server's certificate is by an unknown authority (--ca-file names it)".to_owned()
+        }
+        Some(Error::InvalidCertificate(error)) => {
+            format!("the server's certificate cannot be accepted: {error}")
+        }
+        Some(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
+            "the server wants a client certificate (--client-cert and --client-key)".to_owned()
+        }
+        Some(Error::AlertReceived(AlertDescription::CertificateRevoked)) => {
+            "the client certificate was revoked".to_owned()
+        }
+        Some(Error::InvalidMessage(_)) => "what came is not TLS (is it a port of plain HTTP?)".to_owned(),
+        Some(Error::AlertReceived(alert)) => format!("the server refused it with alert {alert:?}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Why a client was refused by a server of ours.
+pub(super) fn client(error: &Error) -> String {
+    match error {
+        Error::NoCertificatesPresented => {
+            "the client shows no certificate, which is required here".to_owned()
+        }
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the client's certificate has expired".to_owned()
+            }
+            CertificateError::UnknownIssuer => {
+                "the client's certificate is not by an authority in client_ca_file".to_owned()
+            }
+            CertificateError::UnknownRevocationStatus => {
+                "client_crl_file has no list by the issuer of the client's certificate, or of one above it"
+                    .to_owned()
+            }
+            CertificateError::Revoked => "the client's certificate was revoked".to_owned(),
+            error => format!("the client's certificate cannot be accepted: {error}"),
+        },
+        Error::InvalidMessage(_) => "what came is not TLS (is this a client of plain HTTP?)".to_owned(),
+        Error::AlertReceived(alert) => format!("the client gave up with alert {alert:?}"),
+        error => error.to_string(),
+    }
+}
+
 fn certificate(error: &CertificateError) -> String {
     match error {
         CertificateError::Expired => "the certificate has expired (TLSSkipVerify accepts it)".to_owned(),

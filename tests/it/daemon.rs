@@ -13,6 +13,9 @@ pub struct Daemon {
     pub child: Child,
     pub dns: Vec<SocketAddr>,
     pub http: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+    /// Paths of Unix sockets.
+    pub unix: Vec<String>,
 }
 
 /// The program with nothing of our own environment that it would read.
@@ -52,12 +55,17 @@ impl Daemon {
     pub fn of(mut command: Command, words: &[&str]) -> Self {
         command.arg("serve").args(words).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().unwrap();
-        let mut daemon = Self { child, dns: Vec::new(), http: Vec::new() };
+        let (dns, http, https, unix) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut daemon = Self { child, dns, http, https, unix };
         let mut lines = BufReader::new(daemon.child.stdout.take().unwrap()).lines();
         loop {
             let line = lines.next().unwrap_or_else(|| panic!("it ended before it was ready")).unwrap();
             if let Some(address) = line.strip_prefix("listening for DNS on ") {
                 daemon.dns.push(address.split(' ').next().unwrap().parse().unwrap());
+            } else if let Some(path) = line.strip_prefix("listening for HTTP on unix://") {
+                daemon.unix.push(path.to_owned());
+            } else if let Some(address) = line.strip_prefix("listening for HTTPS on ") {
+                daemon.https.push(address.parse().unwrap());
             } else if let Some(address) = line.strip_prefix("listening for HTTP on ") {
                 daemon.http.push(address.parse().unwrap());
             } else if line == "ready" {

@@ -238,7 +238,7 @@ async fn filters_that_are_too_large_are_refused_and_counted() {
         config.filter.matches_max = 3;
     })
     .await;
-    let many = vec!["Node == n1"; 4].join(" or ");
+    let many = ["Node == n1"; 4].join(" or ");
     let (long, deep) = (format!("Node == `{}`", "x".repeat(200)), "(".repeat(100));
     for (count, (filter, key)) in [
         (&many, "[limits] filter_matches_max"),
@@ -253,7 +253,7 @@ async fn filters_that_are_too_large_are_refused_and_counted() {
         let refused = server.metric("rollcall_http_refused_total{kind=\"filter\"}").await;
         assert_eq!(refused, count as f64 + 1.0);
     }
-    let good = vec!["Node == n1"; 3].join(" or ");
+    let good = ["Node == n1"; 3].join(" or ");
     assert_eq!(filtered(&server, "/v1/catalog/nodes", &good).await.json().as_array().unwrap().len(), 1);
 }
 

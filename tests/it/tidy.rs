@@ -13,13 +13,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("select", &["acl", "model", "registry"]),
     ("dns", &["acl", "model", "registry", "select", "gently"]),
     ("filter", &[]),
-    ("http", &["acl", "model", "registry", "select", "filter"]),
+    ("http", &["acl", "model", "registry", "select", "filter", "tls"]),
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
-    ("config", &["acl", "model", "registry", "select", "dns", "http", "checks", "store", "filter"]),
+    (
+        "config",
+        &[
+            "acl", "model", "registry", "select", "dns", "http", "checks", "store", "filter", "handover",
+            "tls",
+        ],
+    ),
     ("handover", &[]),
-    ("cli", &["config", "model", "store", "handover"]),
+    ("cli", &["config", "model", "store", "handover", "tls"]),
 ];
 /// Crates that one room, or one file of another, keeps to itself.
 const KEPT: &[(&str, &[&str])] = &[

@@ -291,7 +291,8 @@ fn http(host: &str, port: u16, timeout: Duration) -> Check {
 }
 
 fn tools(names: Arc<Names>) -> Tools {
-    Tools { tls: Clients::new().unwrap(), names }
+    let metrics = Arc::new(Metrics::default());
+    Tools { tls: Clients::new().unwrap(), names, targets: Default::default(), metrics }
 }
 
 #[tokio::test]
@@ -342,6 +343,29 @@ async fn a_kept_connection_says_nothing_of_a_name_that_has_gone() {
     let gone = http("gone.test", port, Duration::from_secs(60));
     let probed = kinds::probe(&gone, shelf.borrow(&target, 1, Instant::now()), &tools).await;
     assert!(probed.finding.output.ends_with("lookup gone.test: no such host"), "{}", probed.finding.output);
+}
+
+/// DNS rebinding: what was allowed at one lookup says nothing of the next.
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_later_is_judged_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Duration::ZERO).await;
+    let (port, connections) = serve_http::<2>().await;
+    let (names, metrics) = server.names(dir.path(), 10);
+    let mut tools = tools(names);
+    tools.targets.deny = vec!["127.0.0.2/32".parse().unwrap()];
+    let (mut shelf, _notices) = Shelf::new(1, metrics);
+    let check = http("web.test", port, Duration::from_secs(60));
+    let target = shelf.join(&kinds::target(&check.kind).unwrap(), 1);
+    server.says(1, 0);
+    let probed = kinds::probe(&check, None, &tools).await;
+    assert_eq!(probed.finding.status, Status::Passing);
+    shelf.take_back(&target, 1, probed.stream);
+    server.says(2, 0);
+    let probed = kinds::probe(&check, shelf.borrow(&target, 1, Instant::now()), &tools).await;
+    assert_eq!(probed.finding.status, Status::Critical);
+    assert!(probed.finding.output.contains("127.0.0.2 is in 127.0.0.2/32"), "{}", probed.finding.output);
+    assert_eq!(connections.map(|count| *count.lock()), [1, 0]);
 }
 
 #[tokio::test]

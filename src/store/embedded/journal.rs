@@ -268,6 +268,9 @@ fn octets<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 fn key_of(octets: &[u8]) -> Option<Key> {
     let (kind, rest) = octets.split_first()?;
     let (node, id) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
+    if *kind == format::QUERY {
+        return node.parse().ok().map(Key::Query);
+    }
     if *kind == format::ACL {
         return AclKind::parse(node).map(|kind| Key::Acl(AclKey { kind, id: id.into() }));
     }
@@ -306,6 +309,7 @@ mod tests {
             Key::Maintenance(name.clone(), None),
             Key::Maintenance(name.clone(), Some(InstanceId::parse("i").unwrap())),
             Key::Acl(AclKey::new(AclKind::Token, &"9")),
+            Key::Query(uuid::Uuid::from_u128(9)),
             Key::Node(name),
         ];
         let removed = keys.into_iter().map(Definition::Remove);

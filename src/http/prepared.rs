@@ -1,0 +1,512 @@
+//! `/v1/query`: prepared queries.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::http::Method;
+use axum::http::header::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::State;
+use super::admission::Admitted;
+use super::blocking::{answer, put_headers};
+use super::caller::Whose;
+use super::decode::{Kind, Shape, decode};
+use super::error::Error;
+use super::query::{Params, parse_bool};
+use super::route::{self, Done, Rest, Whole};
+use super::shape;
+use crate::acl::View;
+use crate::model::name::NAME_OCTETS_MAX;
+use crate::model::query::{Failover, FailoverTarget, Terms, Wanted};
+use crate::model::{PreparedQuery, ServiceName, duration};
+use crate::registry::{Command, QueryEntry, Snapshot, Topic};
+use crate::select::near::Origin;
+use crate::select::{World, order, query as execution};
+
+pub(super) fn routes() -> Router<Arc<State>> {
+    let all = axum::routing::get(list).post(create);
+    let one = axum::routing::get(read).put(update).delete(remove);
+    Router::new()
+        .route("/v1/query", route::with_rest(all, "OPTIONS,GET,POST"))
+        .route("/v1/query/", route::with_rest(one.clone(), "OPTIONS,GET,PUT,DELETE"))
+        .route("/v1/query/{*rest}", route::with_rest(one, "OPTIONS,GET,PUT,DELETE"))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Body {
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    session: String,
+    token: String,
+    template: TemplateBody,
+    service: ServiceBody,
+    #[serde(rename = "DNS")]
+    dns: DnsBody,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct TemplateBody {
+    r#type: String,
+    regexp: String,
+    remove_empty_tags: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ServiceBody {
+    service: String,
+    failover: FailoverBody,
+    only_passing: bool,
+    #[serde(rename = "IgnoreCheckIDs")]
+    ignore_check_ids: Vec<String>,
+    near: String,
+    tags: Vec<String>,
+    node_meta: BTreeMap<String, String>,
+    service_meta: BTreeMap<String, String>,
+    connect: bool,
+    peer: String,
+    sameness_group: String,
+    namespace: String,
+    partition: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct FailoverBody {
+    nearest_n: i64,
+    datacenters: Vec<String>,
+    targets: Vec<TargetBody>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct TargetBody {
+    peer: String,
+    datacenter: String,
+    namespace: String,
+    partition: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct DnsBody {
+    #[serde(rename = "TTL")]
+    ttl: String,
+}
+
+const fn shape(fields: &'static [(&'static str, Kind)]) -> Shape {
+    Shape { fields, aliases: &[], lax: false }
+}
+
+const BODY: Shape = shape(&[
+    ("ID", Kind::Plain),
+    ("Name", Kind::Plain),
+    ("Session", Kind::Plain),
+    ("Token", Kind::Plain),
+    ("Template", Kind::Object(&TEMPLATE)),
+    ("Service", Kind::Object(&SERVICE)),
+    ("DNS", Kind::Object(&DNS)),
+    ("CreateIndex", Kind::Plain),
+    ("ModifyIndex", Kind::Plain),
+]);
+const TEMPLATE: Shape =
+    shape(&[("Type", Kind::Plain), ("Regexp", Kind::Plain), ("RemoveEmptyTags", Kind::Plain)]);
+const SERVICE: Shape = shape(&[
+    ("Service", Kind::Plain),
+    ("SamenessGroup", Kind::Plain),
+    ("Failover", Kind::Object(&FAILOVER)),
+    ("OnlyPassing", Kind::Plain),
+    ("IgnoreCheckIDs", Kind::Plain),
+    ("Near", Kind::Plain),
+    ("Tags", Kind::Plain),
+    ("NodeMeta", Kind::Plain),
+    ("ServiceMeta", Kind::Plain),
+    ("Connect", Kind::Plain),
+    ("Peer", Kind::Plain),
+    ("Namespace", Kind::Plain),
+    ("Partition", Kind::Plain),
+]);
+const FAILOVER: Shape =
+    shape(&[("NearestN", Kind::Plain), ("Datacenters", Kind::Plain), ("Targets", Kind::List(&TARGET))]);
+const TARGET: Shape = shape(&[
+    ("Peer", Kind::Plain),
+    ("Datacenter", Kind::Plain),
+    ("Namespace", Kind::Plain),
+    ("Partition", Kind::Plain),
+]);
+const DNS: Shape = shape(&[("TTL", Kind::Plain)]);
+
+impl Body {
+    /// The query, or what is wrong with it, in Consul's words.
+    fn build(self, id: Uuid) -> Result<PreparedQuery, Error> {
+        let invalid = |text: String| Err(Error::server(format!("Invalid prepared query: {text}")));
+        let template = !self.template.r#type.is_empty();
+        if self.name.is_empty() && !template && self.session.is_empty() {
+            return invalid("Must be bound to a session".into());
+        }
+        if let Err(text) = self.service.check().and_then(|()| check_ttl(&self.dns.ttl)) {
+            return invalid(text);
+        }
+        if self.name.len() > NAME_OCTETS_MAX || self.name.chars().any(char::is_control) {
+            return invalid(format!("Bad Name, at most {NAME_OCTETS_MAX} octets without control characters"));
+        }
+        // There are no sessions here, so it names none.
+        if !self.session.is_empty() {
+            let text = match Uuid::try_parse(&self.session) {
+                Ok(_) => "raft apply failed: invalid session".to_owned(),
+                Err(_) => format!("raft apply failed: failed session lookup: {}", no_uuid(&self.session)),
+            };
+            return Err(Error::server(text));
+        }
+        if template && self.template.r#type != TYPE {
+            let text = format!("raft apply failed: Bad Template.Type '{}'", self.template.r#type);
+            return Err(Error::server(text));
+        }
+        let TemplateBody { regexp, remove_empty_tags, .. } = self.template;
+        Ok(PreparedQuery {
+            id,
+            name: self.name,
+            token: self.token,
+            template: template.then_some(Terms { regexp, remove_empty_tags }),
+            service: self.service.build(),
+            ttl: self.dns.ttl,
+        })
+    }
+}
+
+/// The one type of templates.
+const TYPE: &str = "name_prefix_match";
+
+impl ServiceBody {
+    fn check(&self) -> Result<(), String> {
+        let Self { failover, node_meta, service_meta, .. } = self;
+        if self.service.is_empty() {
+            return Err("Must provide a Service name to query".into());
+        }
+        if failover.nearest_n < 0 {
+            return Err(format!("Bad NearestN '{}', must be >= 0", failover.nearest_n));
+        }
+        if (failover.nearest_n != 0 || !failover.datacenters.is_empty()) && !failover.targets.is_empty() {
+            return Err("Targets cannot be populated with NearestN or Datacenters".into());
+        }
+        for (name, meta) in [("NodeMeta", node_meta), ("ServiceMeta", service_meta)] {
+            if let Some(key) = meta.keys().find(|key| key.is_empty() || key.len() > 128) {
+                return Err(format!("Invalid {name}: Couldn't load metadata pair ({key:?})"));
+            }
+        }
+        let not_served = [
+            (self.connect, "Connect", "the service mesh"),
+            (!self.peer.is_empty(), "Peer", "cluster peering"),
+            (!self.sameness_group.is_empty(), "SamenessGroup", "cluster peering"),
+        ];
+        if let Some((_, key, what)) = not_served.iter().find(|(set, ..)| *set) {
+            return Err(format!("{key} is not served: Rollcall does discovery, not {what}"));
+        }
+        let targets = failover.targets.iter().flat_map(|t| [(&t.namespace, false), (&t.partition, true)]);
+        for (text, partition) in
+            [(&self.namespace, false), (&self.partition, true)].into_iter().chain(targets)
+        {
+            if !text.is_empty() {
+                let what = if partition { "Partitions" } else { "Namespaces" };
+                return Err(format!("{what} are a Consul Enterprise feature"));
+            }
+        }
+        Ok(())
+    }
+
+    fn build(self) -> Wanted {
+        let target = |TargetBody { peer, datacenter, .. }| FailoverTarget { peer, datacenter };
+        let FailoverBody { nearest_n, datacenters, targets } = self.failover;
+        Wanted {
+            service: self.service,
+            failover: Failover {
+                nearest: nearest_n,
+                datacenters,
+                targets: targets.into_iter().map(target).collect(),
+            },
+            only_passing: self.only_passing,
+            ignore_checks: self.ignore_check_ids,
+            near: self.near,
+            tags: self.tags,
+            node_meta: self.node_meta,
+            service_meta: self.service_meta,
+        }
+    }
+}
+
+fn check_ttl(ttl: &str) -> Result<(), String> {
+    if ttl.is_empty() {
+        return Ok(());
+    }
+    match duration::parse(ttl) {
+        Ok(_) => Ok(()),
+        Err(duration::DurationError::Negative(_)) => Err(format!("DNS TTL '{ttl}', must be >=0")),
+        Err(error) => Err(format!("Bad DNS TTL '{ttl}': {error}")),
+    }
+}
+
+/// What Consul says of an id that is none.
+fn no_uuid(text: &str) -> &'static str {
+    match text.len() {
+        36 => "index error: Invalid UUID",
+        _ => "index error: UUID must be 36 characters",
+    }
+}
+
+fn parse_id(text: &str) -> Result<Uuid, Error> {
+    let hyphenated = |id: &Uuid| id.to_string().eq_ignore_ascii_case(text);
+    let id = Uuid::try_parse(text).ok().filter(hyphenated);
+    id.ok_or_else(|| Error::server(format!("failed prepared query lookup: {}", no_uuid(text))))
+}
+
+async fn create(
+    Extract(state): Extract<Arc<State>>,
+    params: Params,
+    Whole(body): Whole,
+) -> Result<Response, Error> {
+    params.check_read(&state.config.load().datacenter)?;
+    let body: Body = decode(&BODY, &body)?;
+    if !body.id.is_empty() {
+        return Err(Error::server("ID must be empty when creating a new prepared query"));
+    }
+    let query = body.build(Uuid::new_v4())?;
+    let id = query.id;
+    params.asker.write_query(&query)?;
+    state.registry.submit(Command::PutQuery { query, new: true }).await?;
+    Ok(route::json(&json!({ "ID": id })))
+}
+
+async fn update(
+    Extract(state): Extract<Arc<State>>,
+    Rest(rest): Rest,
+    params: Params,
+    Whole(body): Whole,
+) -> Result<Response, Error> {
+    if let Some(refused) = only_read(&rest, &Method::PUT) {
+        return Ok(refused);
+    }
+    params.check_read(&state.config.load().datacenter)?;
+    let body: Body = decode(&BODY, &body)?;
+    let query = body.build(parse_id(&rest)?)?;
+    may_replace(&state, &params, query.id)?;
+    params.asker.write_query(&query)?;
+    state.registry.submit(Command::PutQuery { query, new: false }).await?;
+    Ok(Done::default().into_response())
+}
+
+async fn remove(
+    Extract(state): Extract<Arc<State>>,
+    Rest(rest): Rest,
+    params: Params,
+) -> Result<Response, Error> {
+    if let Some(refused) = only_read(&rest, &Method::DELETE) {
+        return Ok(refused);
+    }
+    params.check_read(&state.config.load().datacenter)?;
+    let id = parse_id(&rest)?;
+    may_replace(&state, &params, id)?;
+    state.registry.submit(Command::RemoveQuery { id }).await?;
+    Ok(Done::default().into_response())
+}
+
+/// Whoever may write the query that is there may put another in its place, or take it away.
+fn may_replace(state: &State, params: &Params, id: Uuid) -> Result<(), Error> {
+    state.registry.load().query(id).map_or(Ok(()), |old| params.asker.write_query(&old.query))
+}
+
+/// Executions and explanations are read.
+fn only_read(rest: &str, method: &Method) -> Option<Response> {
+    let read = rest.ends_with("/execute") || rest.ends_with("/explain");
+    read.then(|| route::method_not_allowed(method, "OPTIONS,GET"))
+}
+
+async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
+    answer(&state, &params, &Topic::Queries, |snapshot| {
+        let seen = snapshot.queries().filter(|entry| params.asker.read_query(&entry.query).is_ok());
+        Ok(seen.map(|entry| shown(&entry.query, entry, &params.asker)).collect::<Vec<_>>())
+    })
+    .await
+}
+
+async fn read(
+    Extract(state): Extract<Arc<State>>,
+    Rest(rest): Rest,
+    whose: Whose,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    if let Some(name) = rest.strip_suffix("/execute") {
+        return execute(&state, name, &whose, &params, &headers);
+    }
+    if let Some(name) = rest.strip_suffix("/explain") {
+        return explain(&state, name, &params);
+    }
+    let id = parse_id(&rest)?;
+    answer(&state, &params, &Topic::Query(id), |snapshot| {
+        let entry = snapshot.query(id).ok_or_else(not_found)?;
+        params.asker.read_query(&entry.query)?;
+        Ok([shown(&entry.query, entry, &params.asker)])
+    })
+    .await
+}
+
+fn not_found() -> Error {
+    Error::not_found("Query not found")
+}
+
+fn find<'a>(snapshot: &'a Snapshot, id_or_name: &str) -> Result<&'a Arc<QueryEntry>, Error> {
+    let found = Some(id_or_name).filter(|text| text.len() <= NAME_OCTETS_MAX);
+    found.and_then(|text| snapshot.find_query(text)).ok_or_else(not_found)
+}
+
+fn explain(state: &State, id_or_name: &str, params: &Params) -> Result<Response, Error> {
+    params.check_read(&state.config.load().datacenter)?;
+    let snapshot = state.registry.snapshot();
+    let entry = find(&snapshot, id_or_name)?;
+    params.asker.read_query(&entry.query)?;
+    let query = execution::rendered(entry, id_or_name);
+    let index = snapshot.index_of(&Topic::Query(entry.query.id));
+    let mut told = json!({ "Query": shown(&query, entry, &params.asker) });
+    finish(&mut told, index, params);
+    Ok(with_headers(&told, index, params))
+}
+
+fn execute(
+    state: &State,
+    id_or_name: &str,
+    whose: &Whose,
+    params: &Params,
+    headers: &HeaderMap,
+) -> Result<Response, Error> {
+    let config = state.config.load_full();
+    params.check_read(&config.datacenter)?;
+    let limit = limit(params)?;
+    if params.get("connect").is_some_and(|text| parse_bool(text).unwrap_or(text.is_empty())) {
+        return Err(Error::bad("?connect is not served: Rollcall does discovery, not the service mesh"));
+    }
+    let snapshot = state.registry.snapshot();
+    let query = execution::rendered(find(&snapshot, id_or_name)?, id_or_name);
+    // A query that holds a token is carried out with it, whoever asks.
+    let own = Some(query.token.as_str()).filter(|token| !token.is_empty());
+    let own = own.map(|token| state.registry.view(Some(token)).unwrap_or_else(|_| View::nothing()));
+    let view = own.as_ref().unwrap_or(&params.asker.view);
+    let world = World { snapshot: &snapshot, settings: &config.settings, view };
+    let near = params.get("near").filter(|near| !near.is_empty()).unwrap_or(&query.service.near);
+    let agent = || {
+        let node = snapshot.node(whose.caller.node.folded());
+        node.map(|node| Origin::of_node(node)).unwrap_or_default()
+    };
+    let address = || client(headers, whose).map_or_else(agent, |ip| Origin::of_address(world, ip));
+    let origin = execution::origin(world, near, agent, address);
+    let known = execution::execute(world, &query, origin.as_ref());
+    let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
+    order::shuffle(&mut chosen, rand::random());
+    chosen.truncate(limit);
+    let nodes = chosen.iter().map(|c| shape::checked_service(c.node, c.entry, &config.datacenter));
+    let nodes: Vec<_> = nodes.collect();
+    let topic = ServiceName::parse(&query.service.service).map(Topic::Service);
+    let index = snapshot.index_of(&topic.unwrap_or(Topic::Services));
+    let mut told = json!({
+        "Service": query.service.service,
+        "Nodes": nodes,
+        "DNS": { "TTL": query.ttl },
+        "Datacenter": config.datacenter,
+        "PeerName": "",
+        "Failovers": 0,
+    });
+    finish(&mut told, index, params);
+    Ok(with_headers(&told, index, params))
+}
+
+/// The address of the client: what a proxy says that passes it on, else whoever is connected. None for this machine.
+fn client(headers: &HeaderMap, whose: &Whose) -> Option<IpAddr> {
+    let said = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let said = said.and_then(|list| list.split(',').next()?.trim().parse().ok());
+    said.or(whose.caller.address)
+}
+
+fn limit(params: &Params) -> Result<usize, Error> {
+    let Some(text) = params.get("limit").filter(|text| !text.is_empty()) else { return Ok(usize::MAX) };
+    let parsed: Result<i64, _> = text.parse();
+    let limit = parsed
+        .map_err(|_| Error::server(format!("Bad limit: strconv.Atoi: parsing {text:?}: invalid syntax")))?;
+    // None, as in Consul, when it is not positive.
+    Ok(usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX))
+}
+
+/// What Consul's answers to whoever executes say of themselves.
+fn finish(told: &mut Value, index: u64, params: &Params) {
+    if let Value::Object(map) = told {
+        for (key, value) in [
+            ("Index", json!(index)),
+            ("LastContact", json!(0)),
+            ("KnownLeader", json!(true)),
+            ("ConsistencyLevel", json!(params.consistency())),
+            ("NotModified", json!(false)),
+            ("Backend", json!(0)),
+            ("ResultsFilteredByACLs", json!(false)),
+        ] {
+            map.insert(key.to_owned(), value);
+        }
+    }
+}
+
+fn with_headers(told: &Value, index: u64, params: &Params) -> Response {
+    let mut response = route::json(told);
+    put_headers(response.headers_mut(), index, params.consistency());
+    response
+}
+
+/// A query as Consul shows it; `entry` is where it comes from.
+fn shown(query: &PreparedQuery, entry: &QueryEntry, asker: &Admitted) -> Value {
+    let wanted = &query.service;
+    let targets = wanted.failover.targets.iter();
+    let targets: Vec<_> =
+        targets.map(|target| json!({ "Peer": target.peer, "Datacenter": target.datacenter })).collect();
+    let terms = query.template.as_ref();
+    json!({
+        "ID": query.id,
+        "Name": query.name,
+        "Session": "",
+        "Token": asker.secret(&query.token),
+        "Template": {
+            "Type": if terms.is_some() { TYPE } else { "" },
+            "Regexp": terms.map_or("", |terms| terms.regexp.as_str()),
+            "RemoveEmptyTags": terms.is_some_and(|terms| terms.remove_empty_tags),
+        },
+        "Service": {
+            "Service": wanted.service,
+            "Failover": {
+                "NearestN": wanted.failover.nearest,
+                "Datacenters": some(wanted.failover.datacenters.is_empty(), &wanted.failover.datacenters),
+                "Targets": some(targets.is_empty(), &targets),
+            },
+            "OnlyPassing": wanted.only_passing,
+            "IgnoreCheckIDs": some(wanted.ignore_checks.is_empty(), &wanted.ignore_checks),
+            "Near": wanted.near,
+            "Tags": some(wanted.tags.is_empty(), &wanted.tags),
+            "NodeMeta": some(wanted.node_meta.is_empty(), &wanted.node_meta),
+            "ServiceMeta": some(wanted.service_meta.is_empty(), &wanted.service_meta),
+            "Connect": false,
+            "Peer": "",
+        },
+        "DNS": { "TTL": query.ttl },
+        "CreateIndex": entry.create_index,
+        "ModifyIndex": entry.modify_index,
+    })
+}
+
+/// What is empty is `null`, as in Consul.
+fn some(empty: bool, value: &impl serde::Serialize) -> Value {
+    if empty { Value::Null } else { json!(value) }
+}

@@ -1,0 +1,77 @@
+//! Prepared queries, carried out. DNS, HTTP and whatever explains an answer come here, so that all say the same.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::near::Origin;
+use super::{Known, World, chosen, seconds, stable_for};
+use crate::model::PreparedQuery;
+use crate::model::query::Wanted;
+use crate::registry::{Health, InstanceEntry, NodeEntry, QueryEntry};
+
+/// The longest TTL that a query can ask for.
+const TTL_MAX: Duration = Duration::from_secs(86_400);
+
+/// What a query is under a name: itself, or what its template makes of the name. Found under its id, a template has its own
+/// name.
+pub fn rendered<'a>(entry: &'a QueryEntry, name: &str) -> Cow<'a, PreparedQuery> {
+    match &entry.template {
+        None => Cow::Borrowed(&entry.query),
+        Some(template) => Cow::Owned(template.render(name)),
+    }
+}
+
+/// The instances that a query wants, by node and id; none where there is no such service. `near` is what its own
+/// [`Wanted::near`] leads to, or what whoever asks says instead.
+pub fn execute<'a>(world: World<'a>, query: &PreparedQuery, near: Option<&Origin<'_>>) -> Option<Known<'a>> {
+    let wanted = &query.service;
+    let service = world.snapshot.service(&wanted.service.to_ascii_lowercase())?;
+    if !world.view.reads_service(service.name.folded()) {
+        return None;
+    }
+    let asked = query.ttl().map(|ttl| ttl.min(TTL_MAX));
+    let ceiling = asked.unwrap_or_else(|| world.settings.ceiling(service.name.folded()));
+    let (mut found, mut ttl) = (Vec::new(), ceiling);
+    for entry in service.instances.values() {
+        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
+        if !world.view.reads_node(node.node.name.folded()) || !wants(wanted, entry, node) {
+            continue;
+        }
+        let health = match wanted.ignore_checks.is_empty() {
+            true => world.snapshot.health(entry),
+            false => world.snapshot.health_without(entry, &wanted.ignore_checks),
+        };
+        if !health.is_served() || (wanted.only_passing && health != Health::Passing) {
+            continue;
+        }
+        ttl = ttl.min(stable_for(entry, node));
+        found.push(chosen(entry, node, health, near));
+    }
+    Some(Known { service, chosen: found, ttl: seconds(ttl, ceiling) })
+}
+
+fn wants(wanted: &Wanted, entry: &InstanceEntry, node: &NodeEntry) -> bool {
+    let has = |tag: &str| entry.instance.tags.iter().any(|own| own.eq_ignore_ascii_case(tag));
+    wanted.tags.iter().all(|tag| match tag.strip_prefix('!') {
+        Some(tag) => !has(tag),
+        None => has(tag),
+    }) && wanted.node_meta.iter().all(|(key, value)| node.node.meta.get(key) == Some(value))
+        && wanted.service_meta.iter().all(|(key, value)| entry.instance.meta.get(key) == Some(value))
+}
+
+/// From where a query is asked whose [`Wanted::near`] is this text: near a node, near the `agent` that is asked (for us: the
+/// node of whoever asks), or near the address of whoever asks. None where the text is empty, or names nobody: then nothing is
+/// near.
+pub fn origin<'a>(
+    world: World<'a>,
+    near: &str,
+    agent: impl FnOnce() -> Origin<'a>,
+    address: impl FnOnce() -> Origin<'a>,
+) -> Option<Origin<'a>> {
+    match near {
+        "" => None,
+        "_agent" => Some(agent()),
+        "_ip" => Some(address()),
+        name => world.snapshot.node(&name.to_ascii_lowercase()).map(|node| Origin::of_node(node)),
+    }
+}
