@@ -78,6 +78,7 @@ fn node(i: usize) -> Node {
         address: Address::Ip(std::net::Ipv4Addr::from(0x0a00_0000 + i as u32 + 1).into()),
         tagged_addresses: Default::default(),
         meta: Default::default(),
+        locality: None,
         implied: false,
     }
 }

@@ -7,6 +7,8 @@ mod acl;
 mod api;
 mod backup;
 mod check_config;
+mod export;
+mod import;
 mod place;
 mod register;
 mod restart;
@@ -50,6 +52,12 @@ enum Command {
     Restore(backup::RestoreArguments),
     /// Control access
     Acl(acl::Arguments),
+    /// Write the whole registry of a running server as one JSON document
+    Export(export::Arguments),
+    /// Take in an export, or the catalog of a running Consul
+    Import(import::Arguments),
+    /// Print the OpenAPI document of all that the server serves over HTTP
+    Openapi,
     /// Print the version
     Version,
 }
@@ -82,6 +90,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Acl(arguments) => acl::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Openapi => say(format_args!("{:#}", crate::openapi())),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

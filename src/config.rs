@@ -4,6 +4,8 @@
 //! `docs/configuration.md` is printed from it, so neither can be ahead of the other. [`read`] walks a file and reports
 //! every error at once, each with its line. Flags and the environment are laid over the result by the caller.
 
+mod consul;
+mod definitions;
 pub mod keys;
 mod read;
 pub mod reference;
@@ -16,11 +18,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{acl, checks, dns, filter, handover, registry, tls};
+use crate::{acl, checks, dns, filter, handover, registry, select, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -43,6 +46,7 @@ pub struct Config {
     pub checks: checks::Config,
     /// Nobody's questions are forwarded where it is absent.
     pub forward: Option<dns::forward::Config>,
+    pub locality: Locality,
     pub limits: registry::Limits,
     pub acl: acl::Config,
     /// Of `?filter=` expressions.
@@ -53,6 +57,10 @@ pub struct Config {
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
     pub services: Vec<(Instance, Vec<Check>)>,
+    /// Checks of our own node that the files own.
+    pub node_checks: Vec<Check>,
+    /// What is not wrong, and should be known.
+    pub warnings: Vec<String>,
 }
 
 /// Where definitions are kept.
@@ -74,6 +82,7 @@ pub struct Dns {
     pub ttl: Duration,
     pub service_ttl: Vec<(String, Duration)>,
     pub a_limit: Vec<(String, usize)>,
+    pub nearest: Vec<(String, usize)>,
     /// 0 means one for each core.
     pub udp_threads: usize,
     pub payload: u16,
@@ -93,6 +102,7 @@ pub struct Http {
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
+    pub import_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -143,6 +153,16 @@ impl Http {
     }
 }
 
+/// `[locality]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Locality {
+    /// Where this server is.
+    pub own: Option<crate::model::Locality>,
+    pub clients: select::near::Clients,
+    /// Whose word on the network of its clients is taken (RFC 7871).
+    pub client_subnet_from: Vec<IpNet>,
+}
+
 /// One `[[zone]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
@@ -170,7 +190,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Reads files, or directories of `*.toml` files in the order of their names. A later file's key replaces an earlier one's;
+    /// Reads files, or directories of `*.toml` files and Consul's `*.json` in the order of their names. A later file's key replaces an earlier one's;
     /// services and zones add up. Errs with everything that is wrong.
     pub fn load(sources: &[PathBuf]) -> Result<Self, Vec<ConfigError>> {
         let (config, errors) = Self::read(sources);
@@ -187,14 +207,14 @@ impl Config {
                 Err(error) => errors.push(error),
             }
         }
-        // Services need what stands in any of the files (the node's name, whether scripts run), so they come last.
+        // Definitions need what stands in any of the files (the node's name, whether scripts run), so they come last.
         let mut later = Vec::new();
         for (file, text) in &texts {
-            later.extend(read::keys(&mut config, file, text, &mut errors));
+            let is = |kind: &str| file.extension().is_some_and(|extension| extension == kind);
+            let keys = if is("json") { consul::keys } else { read::keys };
+            later.extend(keys(&mut config, file, text, &mut errors));
         }
-        for tables in later {
-            read::services(&mut config, tables, &mut errors);
-        }
+        definitions::take(&mut config, later, &mut errors);
         errors.extend(config.check().into_iter().map(|reason| {
             let file = sources.first().cloned().unwrap_or_default();
             ConfigError { file, line: 0, reason }
@@ -231,6 +251,7 @@ impl Config {
             instance.node = name.clone();
             checks.iter_mut().for_each(|check| check.node = name.clone());
         }
+        self.node_checks.iter_mut().for_each(|check| check.node = name.clone());
     }
 
     /// All domains that live names stand in, the main one first.
@@ -255,6 +276,7 @@ impl Default for Config {
                 ttl: Duration::ZERO,
                 service_ttl: Vec::new(),
                 a_limit: Vec::new(),
+                nearest: Vec::new(),
                 udp_threads: 0,
                 payload: 0,
                 tcp: dns::TcpLimits::default(),
@@ -269,6 +291,7 @@ impl Default for Config {
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
+                import_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,
             },
@@ -286,6 +309,7 @@ impl Default for Config {
                 ..checks::Config::default()
             },
             forward: None,
+            locality: Locality::default(),
             limits: registry::Limits::default(),
             acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
@@ -293,6 +317,8 @@ impl Default for Config {
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
+            node_checks: Vec::new(),
+            warnings: Vec::new(),
         };
         keys::set_defaults(&mut config);
         config
@@ -311,7 +337,13 @@ fn files(source: &Path) -> Result<Vec<(PathBuf, String)>, ConfigError> {
         let entries = std::fs::read_dir(source).map_err(|e| failed(source, e))?;
         let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|e| failed(source, e))?;
         paths = entries.into_iter().map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        let is = |path: &Path, kind: &str| path.extension().is_some_and(|extension| extension == kind);
+        if let Some(hcl) = paths.iter().find(|path| is(path, "hcl")) {
+            // It may define services, or close what would be open without it.
+            let reason = "HCL is not read: write it as JSON, which Consul reads as well, or keep it out of this directory";
+            return Err(ConfigError { file: hcl.clone(), line: 0, reason: reason.to_owned() });
+        }
+        paths.retain(|path| is(path, "toml") || is(path, "json"));
         paths.sort();
     }
     let read = |path: PathBuf| match std::fs::read_to_string(&path) {

@@ -14,6 +14,7 @@ mod names;
 mod query_log;
 mod request;
 mod respond;
+mod subnet;
 mod tcp;
 mod udp;
 pub mod zone;
@@ -49,11 +50,23 @@ pub struct Settings {
     /// The largest answer over UDP, and what we tell clients that we take (RFC 6891).
     pub payload: u16,
     pub tcp: TcpLimits,
+    /// Whose word on the network of their clients is taken (RFC 7871), where places of clients are known at all.
+    pub client_subnet_from: Vec<IpNet>,
     /// Whose questions are forwarded; nobody's when forwarding is off.
     pub forward_for: Vec<IpNet>,
 }
 
 impl Settings {
+    /// Whether any client subnet is looked at.
+    fn reads_subnets(&self) -> bool {
+        !self.domains.settings.clients.is_empty() && !self.client_subnet_from.is_empty()
+    }
+
+    fn reads_subnet_from(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.reads_subnets() && self.client_subnet_from.iter().any(|net| net.contains(&client))
+    }
+
     fn forwards_for(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         self.forward_for.iter().any(|net| net.contains(&client))

@@ -23,12 +23,16 @@ mod connection;
 mod decode;
 mod definition;
 mod error;
+mod faces;
 mod guard;
 mod health;
 mod listener;
 mod listing;
 mod members;
+mod near;
+mod openapi;
 mod ops;
+mod parked;
 mod prepared;
 mod query;
 mod route;
@@ -59,8 +63,10 @@ pub use agent_control::Asked;
 pub use agent_self::Shown;
 pub use caller::{Over, Peer};
 pub use connection::Open;
-pub use definition::service_of_file;
+pub use definition::{check_of_file, service_of_file};
+pub use faces::Faces;
 pub use listener::Listener;
+pub use openapi::document as openapi;
 
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
@@ -88,6 +94,8 @@ pub struct Config {
     pub handshake_wait: Duration,
     pub handshakes_max: usize,
     pub handshakes_per_client_max: usize,
+    /// How long an import may be.
+    pub import_octets_max: usize,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -103,6 +111,7 @@ pub struct State {
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    pub faces: Faces,
     /// To whoever runs the server.
     pub asked: mpsc::Sender<Asked>,
 }
@@ -129,7 +138,9 @@ fn routes(state: Arc<State>) -> Router {
         .merge(prepared::routes())
         .merge(status::routes())
         .merge(acl::routes())
+        .merge(openapi::routes())
         .merge(ops::routes())
+        .merge(faces::routes())
         .fallback(unserved::not_found)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
@@ -147,6 +158,8 @@ impl Config {
                 ttl_ceiling: Duration::from_secs(5),
                 service_ttl: Vec::new(),
                 a_limit: Vec::new(),
+                nearest: Vec::new(),
+                clients: Default::default(),
             },
             allowed_hosts: Vec::new(),
             script_checks: false,
@@ -159,6 +172,7 @@ impl Config {
             handshake_wait: Duration::from_secs(10),
             handshakes_max: 10,
             handshakes_per_client_max: 10,
+            import_octets_max: 1 << 20,
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),

@@ -49,7 +49,7 @@ use registry::{Command, Registry, Topic};
 use store::Store;
 use telemetry::Metrics;
 
-pub use http::Asked;
+pub use http::{Asked, openapi};
 
 /// How long tasks may take to end at a stop before they are left behind.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -311,6 +311,7 @@ impl Prepared {
             metrics: metrics.clone(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
+            faces: http::Faces::default(),
             asked: asking,
         });
         let answering = Tasks::new();
@@ -530,7 +531,8 @@ impl Tasks {
 fn file_definitions(config: &Config) -> Command {
     let services = config.services.iter().cloned();
     let (instances, checks): (Vec<_>, Vec<_>) = services.unzip();
-    Command::SetFileDefinitions { instances, checks: checks.into_iter().flatten().collect() }
+    let checks = checks.into_iter().flatten().chain(config.node_checks.iter().cloned()).collect();
+    Command::SetFileDefinitions { instances, checks }
 }
 
 /// Loads the static zones; errs with everything that is wrong in any of them.

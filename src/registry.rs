@@ -44,7 +44,7 @@ use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Kind;
 
-pub use command::{AclCommand, Caller, Command, Refused};
+pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
 pub use queries::QueryEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};

@@ -3,7 +3,7 @@
 //! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
 //! comes out; whatever explains an answer asks here too, so that it shows what DNS did. In which order the
 //! instances come is [`order`]'s business.
-//! Fields for the client's place and the clock come with the features that read them.
+//! A field for the clock comes with the features that read it.
 
 pub mod near;
 pub mod order;
@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use near::{Nearness, Origin};
+pub use near::{Nearness, Origin, Place};
 pub use order::{Order, Ring};
 
 use crate::acl::View;
@@ -30,6 +30,11 @@ pub struct Settings {
     pub service_ttl: Vec<(String, Duration)>,
     /// How many addresses an A or AAAA answer of a service has at most, by names as above.
     pub a_limit: Vec<(String, usize)>,
+    /// Services of which clients get the nearest instances, by names as above, and how many of those there must be: with
+    /// fewer, those that are next to the nearest are given, too.
+    pub nearest: Vec<(String, usize)>,
+    /// Where clients are.
+    pub clients: near::Clients,
 }
 
 /// One consistent view of everything.
@@ -46,6 +51,18 @@ pub struct World<'a> {
 pub struct Asked<'a> {
     pub service: &'a str,
     pub tag: Option<&'a str>,
+    /// Where the client is, for services whose nearest instances are given.
+    pub from: Place<'a>,
+    /// What the instances must have for an answer that is not empty.
+    pub family: Family,
+}
+
+/// What kind of addresses is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+    Any,
 }
 
 /// What there is to a question.
@@ -64,6 +81,10 @@ pub struct Known<'a> {
     pub chosen: Vec<Chosen<'a>>,
     /// Seconds, for every RRset of the answer.
     pub ttl: u32,
+    /// Healthy instances that are not given, since enough are nearer.
+    pub farther: Vec<Chosen<'a>>,
+    /// Whether the nearest come first, whatever the weights.
+    pub nearest_first: bool,
 }
 
 /// One instance of an answer.
@@ -118,7 +139,17 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
-    Selection::Known(Known { service, chosen: found, ttl: seconds(ttl, ceiling) })
+    let mut known = Known::new(service, found, seconds(ttl, ceiling));
+    if let Some(least) = world.settings.nearest(service.name.folded()) {
+        known.keep_nearest(least, &Origin { node: None, place: asked.from }, asked.family);
+    }
+    Selection::Known(known)
+}
+
+impl<'a> Known<'a> {
+    fn new(service: &'a Arc<ServiceEntry>, chosen: Vec<Chosen<'a>>, ttl: u32) -> Self {
+        Self { service, chosen, ttl, farther: Vec::new(), nearest_first: false }
+    }
 }
 
 fn chosen<'a>(
@@ -216,6 +247,12 @@ impl Settings {
         of_service(&self.a_limit, service).copied()
     }
 
+    /// How many of the nearest instances of the service there must be for the others to be left out; none where all are
+    /// given. Its name in lower case.
+    pub fn nearest(&self, service: &str) -> Option<usize> {
+        of_service(&self.nearest, service).copied()
+    }
+
     /// Seconds, for names that no check can change: nodes and addresses.
     pub fn plain_ttl(&self) -> u32 {
         seconds(self.ttl_ceiling, self.ttl_ceiling)
@@ -241,7 +278,13 @@ mod tests {
     fn settings(service_ttl: &[(&str, u64)]) -> Settings {
         let service_ttl =
             service_ttl.iter().map(|(name, secs)| ((*name).to_owned(), Duration::from_secs(*secs))).collect();
-        Settings { ttl_ceiling: CEILING, service_ttl, a_limit: vec![("web*".into(), 2), ("web-a".into(), 1)] }
+        Settings {
+            ttl_ceiling: CEILING,
+            service_ttl,
+            a_limit: vec![("web*".into(), 2), ("web-a".into(), 1)],
+            nearest: Vec::new(),
+            clients: Default::default(),
+        }
     }
 
     #[test]

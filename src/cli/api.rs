@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -118,6 +118,38 @@ impl Server {
         Ok((Box::new(stream), address))
     }
 
+    /// One request on a connection of its own; any status.
+    pub(super) async fn exchange<B>(
+        &self,
+        mut request: Request<B>,
+        patience: Duration,
+    ) -> anyhow::Result<Response<Incoming>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if let Some(token) = self.token()? {
+            request
+                .headers_mut()
+                .insert("x-consul-token", token.parse().context("the token is no header's value")?);
+        }
+        let exchange = async {
+            let (stream, host) = self.connect().await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            request.headers_mut().insert(HOST, host.parse()?);
+            let answer = sender.send_request(request).await;
+            answer.map_err(|error| match error.source().and_then(crate::tls::refusal) {
+                // With TLS 1.3 a server that does not take the certificate says so when it is asked.
+                Some(why) => anyhow!("{why}"),
+                None => error.into(),
+            })
+        };
+        let answer = tokio::time::timeout(patience, exchange).await;
+        answer.with_context(|| format!("the server at {} does not answer", self.server))?
+    }
+
     /// Sends a request; gives the answer of a status below 300. `wait` is what a blocking query asks for.
     pub(super) async fn send(
         &self,
@@ -126,25 +158,8 @@ impl Server {
         body: Vec<u8>,
         wait: Duration,
     ) -> anyhow::Result<Response<Incoming>> {
-        let token = self.token()?;
-        let exchange = async {
-            let (stream, host) = self.connect().await?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            let mut request = Request::builder().method(method).uri(path).header(HOST, host);
-            if let Some(token) = &token {
-                request = request.header("x-consul-token", token);
-            }
-            let answer = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await;
-            answer.map_err(|error| match error.source().and_then(crate::tls::refusal) {
-                // With TLS 1.3 a server that does not take the certificate says so when it is asked.
-                Some(why) => anyhow!("{why}"),
-                None => error.into(),
-            })
-        };
-        let answer = tokio::time::timeout(PATIENCE + wait, exchange).await;
-        let answer = answer.with_context(|| format!("the server at {} does not answer", self.server))??;
+        let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body)))?;
+        let answer = self.exchange(request, PATIENCE + wait).await?;
         if answer.status().as_u16() < 300 {
             return Ok(answer);
         }
@@ -169,6 +184,14 @@ impl Server {
     /// A write.
     pub(super) async fn put(&self, path: &str, body: Vec<u8>) -> anyhow::Result<HeaderMap> {
         Ok(self.send(Method::PUT, path, body, Duration::ZERO).await?.headers().clone())
+    }
+}
+
+/// `host:port` of a server that speaks plain HTTP, with Consul's port where none is named.
+pub(super) fn address(server: &str) -> anyhow::Result<String> {
+    match place(server) {
+        Place::Tcp(address, false) => Ok(address),
+        _ => bail!("{server}: only http:// is read from here"),
     }
 }
 

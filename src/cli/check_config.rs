@@ -11,7 +11,7 @@ use crate::config::{Config, reference};
 /// Flags of `check-config`.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Configuration files, or directories of *.toml files
+    /// Configuration files, or directories of *.toml and Consul's *.json files
     #[arg(value_name = "FILE", required_unless_present = "reference")]
     files: Vec<PathBuf>,
     /// Print the reference of all keys instead (Markdown)
@@ -33,6 +33,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         && let Err(error) = config.https.files.load()
     {
         wrong.push(format!("[https] {error}"));
+    }
+    for warning in &config.warnings {
+        say(format_args!("warning: {warning}"))?;
     }
     if wrong.is_empty() {
         return say(format_args!("Configuration is valid!"));

@@ -27,7 +27,7 @@ use crate::{Asked, Running};
 /// Flags of `serve`.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Configuration file, or directory of *.toml files; may be given again
+    /// Configuration file, or directory of *.toml and Consul's *.json files; may be given again
     #[arg(long, value_name = "FILE", env = "ROLLCALL_CONFIG", value_delimiter = ',')]
     config: Vec<PathBuf>,
     /// Where definitions are kept
@@ -118,6 +118,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.config().map_err(|errors| anyhow!("the configuration is not valid\n{}", lines(&errors)));
     let started = config.and_then(|config| {
         let logs = logs::init(&config.log).context("starting the logs")?;
+        warn(&config);
         raise_open_files();
         Ok((config, logs))
     });
@@ -129,6 +130,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         predecessor.give_up(format!("{error:#}"));
     }
     ended
+}
+
+/// What the files have that is not wrong, and should be known.
+fn warn(config: &Config) {
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// Connections and probes need open files; the soft limit is often far below what the machine allows.
@@ -341,6 +347,7 @@ async fn reload(
         Ok(config) => config,
         Err(errors) => return refused(format!("\n{}", lines(&errors))),
     };
+    warn(&config);
     let level = config.log.level.clone();
     match running.reload(config).await {
         Err(error) => refused(format!("{error:#}")),

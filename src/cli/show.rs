@@ -175,7 +175,7 @@ fn text(value: &Value) -> String {
 }
 
 /// What a service sends must not steer a terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let steers = |c: char| {
         // Directions, joiners and line separators, which are no control characters to Unicode.
         c.is_control()
@@ -184,12 +184,12 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '?' } else { c }).take(200).collect()
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// Columns as wide as they need to be.
-fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))

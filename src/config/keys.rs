@@ -7,7 +7,8 @@ use toml::de::{DeTable, DeValue};
 use super::value::{self, Value};
 use super::{Config, Data};
 use crate::dns::forward;
-use crate::model::{Address, NodeName, Secret};
+use crate::model::{Address, Locality, NodeName, Secret};
+use crate::select::near::Clients;
 use crate::telemetry::logs;
 use crate::tls::Version;
 
@@ -160,6 +161,14 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "dns",
+        "nearest",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`: clients get their instances in the same zone, if at least so many are healthy there; else those in the same region, if there are as many; else all. See `[locality]`.",
+        |c, v| { c.dns.nearest = by_service(v, value::count)? }
+    ),
+    key!(
+        "dns",
         "udp_threads",
         "0",
         AT_START,
@@ -247,6 +256,14 @@ pub const KEYS: &[Key] = &[
         .http
         .body_wait =
         value::time(v)?),
+    key!(
+        "http",
+        "import_max",
+        "\"1GiB\"",
+        RELOADS,
+        "The largest body of an import (`PUT /v1/rollcall/import`); `body_wait` bounds the wait for each piece of it.",
+        |c, v| { c.http.import_max = value::octets(v)? }
+    ),
     key!(
         "http",
         "idle",
@@ -427,6 +444,33 @@ pub const KEYS: &[Key] = &[
         AT_START,
         "Answers of others that are kept. Default: 10000.",
         |c, v| { forward(c).cache_entries = value::number(v, 0, 10_000_000)? }
+    ),
+    key!(
+        "locality",
+        "region",
+        "",
+        AT_START,
+        "The region of this machine. Other nodes say theirs when they are registered (`Locality`), or in their meta `region` and `zone`; an instance may say another.",
+        |c, v| { own(c).region = place(value::text(v)?)? }
+    ),
+    key!("locality", "zone", "", AT_START, "The zone of this machine in its region.", |c, v| {
+        own(c).zone = place(value::text(v)?)?
+    }),
+    key!(
+        "locality",
+        "clients",
+        "",
+        RELOADS,
+        "A table of networks to where their clients are: `\"10.1.0.0/16\" = \"eu-west/a\"`, or the region alone. The smallest network that has a client's address counts. A client on a node that says its place is there.",
+        |c, v| { c.locality.clients = clients(v)? }
+    ),
+    key!(
+        "locality",
+        "client_subnet_from",
+        "[\"127.0.0.0/8\", \"::1/128\"]",
+        RELOADS,
+        "Networks of resolvers whose word on the network of their clients is taken (RFC 7871): it is looked up in `clients` instead of the resolver's own address.",
+        |c, v| { c.locality.client_subnet_from = value::list(v, value::network)? }
     ),
     key!("store", "cache", "\"32MiB\"", AT_START, "Memory for the pages of the store.", |c, v| c
         .cache_octets =
@@ -616,6 +660,35 @@ fn secret(value: &Value<'_>) -> Result<Secret, String> {
         return Err("a token has 1 to 1024 octets".to_owned());
     }
     Ok(Secret::new(text))
+}
+
+/// The place of this machine, once one of its keys is set.
+fn own(config: &mut Config) -> &mut Locality {
+    config.locality.own.get_or_insert_with(|| Locality { region: String::new(), zone: String::new() })
+}
+
+fn place(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        return Err(format!(
+            "{text:?} is no name of a region or zone: 1 to 128 octets, no control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn clients(value: &Value<'_>) -> Result<Clients, String> {
+    let networks = value::texts(value)?.into_iter().map(|(network, text)| {
+        let (region, zone) = text.split_once('/').map_or((text, None), |(region, zone)| (region, Some(zone)));
+        let zone = zone.map(place).transpose()?.unwrap_or_default();
+        Ok((value::network_of(network)?, Locality { region: place(region)?, zone }))
+    });
+    let networks: Vec<_> = networks.collect::<Result<_, String>>()?;
+    for (at, (network, _)) in networks.iter().enumerate() {
+        if networks[..at].iter().any(|(other, _)| other == network) {
+            return Err(format!("{network} is named twice"));
+        }
+    }
+    Ok(Clients::new(networks))
 }
 
 /// `[forward]`, with its defaults once one of its keys is set.

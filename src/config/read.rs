@@ -1,28 +1,21 @@
 //! One file, read key by key, so that every error is found in one go.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::definitions::{self, Found, Place};
 use super::{Config, ConfigError, Zone, keys, value};
-use crate::http;
 
-/// `[[service]]` tables of one file, to be read when all keys are known.
-pub(super) struct Services {
-    file: PathBuf,
-    /// Line and contents.
-    tables: Vec<(usize, Json)>,
-}
-
-/// Takes a file's keys and zones; gives its services back.
+/// Takes a file's keys and zones; gives its definitions back, to be read when all keys are known.
 pub(super) fn keys(
     config: &mut Config,
     file: &Path,
     text: &str,
     errors: &mut Vec<ConfigError>,
-) -> Option<Services> {
+) -> Vec<Found> {
     let (table, broken) = DeTable::parse_recoverable(text);
     let line = |at: usize| 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
     let mut wrong = |at: usize, reason: String| {
@@ -31,14 +24,20 @@ pub(super) fn keys(
     for error in &broken {
         wrong(error.span().map_or(0, |span| span.start), error.message().to_owned());
     }
-    let mut services = Services { file: file.to_owned(), tables: Vec::new() };
+    let mut found = Vec::new();
+    let defined = |at: usize, key: &'static str, value: &DeValue<'_>| Found {
+        place: Place { file: file.to_owned(), line: line(at) },
+        key,
+        table: json(value),
+    };
     for (key, value) in table.get_ref() {
         let (name, at) = (key.get_ref().as_ref(), key.span().start);
         match (name, value.get_ref()) {
-            ("service", DeValue::Array(items)) => {
-                services
-                    .tables
-                    .extend(items.iter().map(|item| (line(item.span().start), json(item.get_ref()))));
+            (name, value @ DeValue::Table(_)) if let Some(key) = definitions::key(name) => {
+                found.push(defined(at, key, value));
+            }
+            (name, DeValue::Array(items)) if let Some(key) = definitions::key(name) => {
+                found.extend(items.iter().map(|item| defined(item.span().start, key, item.get_ref())));
             }
             ("zone", DeValue::Array(items)) => {
                 for item in items.iter() {
@@ -48,7 +47,9 @@ pub(super) fn keys(
                     }
                 }
             }
-            ("service" | "zone", _) => wrong(at, format!("{name} is a list: write [[{name}]]")),
+            ("service" | "services" | "check" | "checks" | "zone", _) => {
+                wrong(at, format!("{name} is a list: write [[{name}]]"));
+            }
             (_, DeValue::Table(inner)) if keys::is_table(name) => {
                 for (key, value) in inner {
                     if let Err(reason) = set(config, name, key.get_ref(), value.get_ref()) {
@@ -63,10 +64,10 @@ pub(super) fn keys(
             }
         }
     }
-    (!services.tables.is_empty()).then_some(services)
+    found
 }
 
-fn set(config: &mut Config, table: &str, name: &str, value: &DeValue<'_>) -> Result<(), String> {
+pub(super) fn set(config: &mut Config, table: &str, name: &str, value: &DeValue<'_>) -> Result<(), String> {
     let shown = if table.is_empty() { name.to_owned() } else { format!("[{table}] {name}") };
     let Some(key) = keys::find(table, name) else { return Err(unknown(table, name, &shown)) };
     (key.set)(config, value).map_err(|reason| format!("{shown}: {reason}"))
@@ -89,7 +90,7 @@ fn unknown(table: &str, name: &str, shown: &str) -> String {
             let mut known: Vec<_> =
                 keys::KEYS.iter().filter(|k| k.table.is_empty()).map(|k| k.name).collect();
             known.extend(tables());
-            known.extend(["service", "zone"]);
+            known.extend(["service", "check", "zone"]);
             known.dedup();
             format!("unknown key {shown}; known here: {}", known.join(", "))
         }
@@ -112,29 +113,6 @@ fn zone(item: &Spanned<DeValue<'_>>, config_file: &Path) -> Result<Zone, String>
     };
     let folder = config_file.parent().unwrap_or(Path::new(""));
     Ok(Zone { name, file: folder.join(file) })
-}
-
-/// Takes services, now that node and rights are known.
-pub(super) fn services(config: &mut Config, services: Services, errors: &mut Vec<ConfigError>) {
-    for (line, table) in services.tables {
-        let known = &config.services;
-        let taken = |id: &str| known.iter().any(|(instance, _)| instance.id.as_str() == id);
-        match http::service_of_file(&table, &config.node_name, config.checks.script) {
-            Ok((instance, _)) if taken(instance.id.as_str()) => {
-                let reason =
-                    format!("[[service]]: the id {:?} is taken by another one", instance.id.as_str());
-                errors.push(ConfigError { file: services.file.clone(), line, reason });
-            }
-            Ok(service) => config.services.push(service),
-            Err(reason) => {
-                errors.push(ConfigError {
-                    file: services.file.clone(),
-                    line,
-                    reason: format!("[[service]]: {reason}"),
-                });
-            }
-        }
-    }
 }
 
 /// The same value as JSON, which definitions are read from whichever way they come.
@@ -240,9 +218,8 @@ mod tests {
         #[test]
         fn any_text_is_read_without_harm(text in "(\\[\\[?(dns|http|service|zone|x)\\]?\\]\n|[a-z_]{1,9} ?= ?(\"[ -~]{0,9}\"|[0-9\\[\\]{},.]{0,9})\n|[ -~]{0,20}\n){0,12}") {
             let (mut config, mut errors) = (Config::default(), Vec::new());
-            if let Some(tables) = keys(&mut config, Path::new("f"), &text, &mut errors) {
-                services(&mut config, tables, &mut errors);
-            }
+            let found = keys(&mut config, Path::new("f"), &text, &mut errors);
+            definitions::take(&mut config, found, &mut errors);
         }
     }
 }

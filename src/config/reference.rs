@@ -4,8 +4,8 @@ use super::keys::KEYS;
 
 const HEAD: &str = "# Configuration
 
-One or more files (`--config FILE`, again for more; a directory stands for its `*.toml` files in the order of their
-names). A later file's key replaces an earlier one's; services and zones add up. Flags beat the environment
+One or more files (`--config FILE`, again for more; a directory stands for its `*.toml` files, and Consul's `*.json`, in the order
+of their names). A later file's key replaces an earlier one's; services and zones add up. Flags beat the environment
 (`ROLLCALL_HTTP`, `ROLLCALL_DNS`, `ROLLCALL_DATA_DIR`, ...; see `rollcall serve --help`), and that beats the files.
 `rollcall check-config FILE` shows every error at once. Unknown keys are errors.
 
@@ -18,8 +18,10 @@ This page is printed from the code (`rollcall check-config --reference`) and com
 const TAIL: &str = "
 ## `[[service]]`
 
-A definition owned by the file: one instance on this machine, with Consul's keys in snake_case. It cannot be changed
-over HTTP; it goes when it leaves the file.
+A definition owned by the file: one instance on this machine, with Consul's keys in snake_case (or as its API spells them).
+It cannot be changed over HTTP; it goes when it leaves the file. `[service]`, `[[services]]`, `[check]` and `[[checks]]` are read too,
+as Consul names them: a check on its own is of this machine, or of the service whose id its `service_id` names. An id that is
+defined twice is an error that names both places.
 
 ```toml
 [[service]]
@@ -30,7 +32,19 @@ tags = [\"primary\"]
 [service.check]
 tcp = \"127.0.0.1:5432\"
 interval = \"5s\"
+
+[[check]]
+name = \"replication\"
+service_id = \"db\"
+ttl = \"30s\"
 ```
+
+## Consul's own files
+
+A `*.json` file is one of Consul's: `service`, `services`, `check` and `checks` are read as above, `node_name`, `node_id`, `node_meta` and
+`datacenter` mean what they mean here. Other keys of Consul's agent are passed over, and named in a warning with the key to write here;
+but what keeps somebody out there (`acl`, `tls`, `verify_incoming`, `http_config`, a closed port, ...) is an error, since without
+it more would be open here. HCL is not read: a directory that has `*.hcl` files is refused.
 
 ## `[[zone]]`
 

@@ -21,6 +21,7 @@ impl Config {
             address: address.unwrap_or_else(|| Address::Ip(listen())),
             tagged_addresses: Default::default(),
             meta: self.node_meta.clone(),
+            locality: self.locality.own.clone(),
             implied: false,
         }
     }
@@ -36,6 +37,7 @@ impl Config {
             },
             payload: self.dns.payload,
             tcp: self.dns.tcp,
+            client_subnet_from: self.locality.client_subnet_from.clone(),
             forward_for: self.forward.as_ref().map_or_else(Vec::new, |forward| forward.allow.clone()),
         }
     }
@@ -46,6 +48,8 @@ impl Config {
             ttl_ceiling: self.dns.ttl,
             service_ttl: self.dns.service_ttl.clone(),
             a_limit: self.dns.a_limit.clone(),
+            nearest: self.dns.nearest.clone(),
+            clients: self.locality.clients.clone(),
         }
     }
 
@@ -84,6 +88,7 @@ impl Config {
             handshake_wait: self.https.handshake_wait,
             handshakes_max: self.https.handshakes_max,
             handshakes_per_client_max: self.https.handshakes_per_client_max,
+            import_octets_max: self.http.import_max,
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
             shown: self.shown(),
@@ -106,7 +111,8 @@ impl Config {
         keep!(
             "node_name": node_name, "node_id": node_id, "node_address": node_address, "node_meta": node_meta,
             "datacenter": datacenter, "data_dir": data, "[dns] listen": dns.listen, "[dns] domain": dns.domain,
-            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen,
+            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads,
+            "[locality] region and zone": locality.own, "[http] listen": http.listen,
             "[http] listen (unix)": http.unix, "[http] unix_mode, unix_owner": http.unix_access, "[https] listen": https.listen,
             "[checks]": checks,
             "[forward]": forward, "[store] cache": cache_octets, "[telemetry] log_format": log.format,

@@ -135,6 +135,14 @@ pub(super) fn network(value: &Value<'_>) -> Result<IpNet, String> {
     address.map_or_else(|| parsed(value, wanted), |ip| Ok(IpNet::from(ip)))
 }
 
+/// A network that is a key: its addresses' first bits alone.
+pub(super) fn network_of(text: &str) -> Result<IpNet, String> {
+    let network = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>());
+    network
+        .map(|network| network.trunc())
+        .map_err(|_| format!("{text:?} is not a network such as \"10.0.0.0/8\", or an address"))
+}
+
 /// A server to ask: an address, with port 53 where none is given.
 pub(super) fn upstream(value: &Value<'_>) -> Result<SocketAddr, String> {
     let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());

@@ -38,6 +38,7 @@ pub(super) fn follow(
         };
         seen.push(host.clone());
         let alias = is_alias(&found);
+        live.answer.tailored |= found.answer.tailored;
         for mut record in found.answer.answers {
             match &owner {
                 Some(_) if record.record_type() != question.kind => continue,

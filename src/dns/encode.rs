@@ -9,6 +9,7 @@ use hickory_proto::rr::Record;
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 use super::request::{Edns, Question};
+use super::subnet::Subnet;
 
 /// What is said, before it is bytes.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Answer {
     pub(super) glue: bool,
     /// An Extended DNS Error (RFC 8914).
     pub(super) error: Option<ExtendedError>,
+    /// Clients elsewhere may get another.
+    pub(super) tailored: bool,
 }
 
 /// Codes of RFC 8914 that we send.
@@ -52,6 +55,8 @@ pub(super) struct Frame<'a> {
     pub(super) edns: Option<Edns>,
     /// What we say of ourselves.
     pub(super) payload: u16,
+    /// The client's network, where it was looked at, and how many of its bits decide a tailored answer.
+    pub(super) subnet: Option<(Subnet, u8)>,
     /// Octets.
     pub(super) limit: usize,
 }
@@ -95,6 +100,7 @@ fn sections(frame: &Frame<'_>, answer: &Answer) -> Result<Encoded, ProtoError> {
         (Some(_), None) => OPT_OCTETS,
         (Some(_), Some(_)) => OPT_OCTETS + ERROR_OCTETS,
     };
+    let reserved = reserved + frame.subnet.map_or(0, |(subnet, _)| subnet.octets());
     let room = frame.limit.saturating_sub(reserved);
     let mut counts = [u16::from(frame.question.is_some()), 0, 0, 0];
     let (written, all) = put(&mut encoder, &answer.answers, room)?;
@@ -111,7 +117,10 @@ fn sections(frame: &Frame<'_>, answer: &Answer) -> Result<Encoded, ProtoError> {
         counts[3] = put_sets(&mut encoder, &answer.additionals, room)?;
     }
     if let Some(client) = frame.edns {
-        opt(&mut bytes, client, frame.payload, answer.rcode, answer.error);
+        // RFC 7871 section 7.4: negative answers are everybody's.
+        let tailored = answer.tailored && !answer.answers.is_empty();
+        let subnet = frame.subnet.map(|(subnet, bits)| (subnet, if tailored { bits } else { 0 }));
+        opt(&mut bytes, client, frame.payload, answer.rcode, (answer.error, subnet));
         counts[3] += 1;
     }
     header(&mut bytes, frame, answer, truncated, counts);
@@ -161,17 +170,19 @@ pub(super) fn opt(
     client: Edns,
     payload: u16,
     rcode: ResponseCode,
-    error: Option<ExtendedError>,
+    (error, subnet): (Option<ExtendedError>, Option<(Subnet, u8)>),
 ) {
     bytes.extend([0, 0, 41]);
     bytes.extend(payload.to_be_bytes());
     bytes.extend([(u16::from(rcode) >> 4) as u8, 0, u8::from(client.dnssec_ok) << 7, 0]);
-    match error {
-        None => bytes.extend([0, 0]),
-        Some(error) => {
-            bytes.extend([0, 6, 0, 15, 0, 2]);
-            bytes.extend((error as u16).to_be_bytes());
-        }
+    let length = error.map_or(0, |_| ERROR_OCTETS) + subnet.map_or(0, |(subnet, _)| subnet.octets());
+    bytes.extend((length as u16).to_be_bytes());
+    if let Some(error) = error {
+        bytes.extend([0, 15, 0, 2]);
+        bytes.extend((error as u16).to_be_bytes());
+    }
+    if let Some((subnet, scope)) = subnet {
+        subnet.write(scope, bytes);
     }
 }
 
@@ -217,6 +228,7 @@ mod tests {
             question: Some(&question),
             edns,
             payload: 1232,
+            subnet: None,
             limit,
         };
         let encoded = encode(&frame, answer);

@@ -42,6 +42,8 @@ const LABELS_MAX: usize = 16;
 /// One thread's fast path.
 pub(super) struct Fast {
     settings: Arc<Settings>,
+    /// Client subnets are looked at, and are the general path's.
+    reads_subnets: bool,
     zones: Arc<Zones>,
     view: Arc<View>,
     /// The live domains, the longest first.
@@ -84,7 +86,8 @@ impl Fast {
         let (settings, zones) = (state.settings.load_full(), state.zones.load_full());
         let view = arc_swap::Guard::into_inner(state.registry.dns_view());
         let domains = domains(&settings);
-        Self { settings, zones, view, domains, cache: Cache::default(), key: Vec::new() }
+        let reads_subnets = settings.reads_subnets();
+        Self { settings, reads_subnets, zones, view, domains, cache: Cache::default(), key: Vec::new() }
     }
 
     /// Takes up what a reload has changed, or access control; before each batch.
@@ -99,7 +102,7 @@ impl Fast {
 
     /// Reads a message; none when it is the general path's.
     pub(super) fn read<'m>(&self, message: &'m [u8]) -> Option<Question<'m>> {
-        let plain = Plain::read(message)?;
+        let plain = Plain::read(message).filter(|plain| !(plain.subnet && self.reads_subnets))?;
         let hash = self.cache.hash(&plain);
         Some(Question { plain, hash, place: None })
     }
@@ -129,7 +132,7 @@ impl Fast {
         let rcode = self.body(registry, question, pick, answer)?;
         let payload = self.settings.payload;
         if let Some(client) = plain.edns {
-            encode::opt(answer, client, payload, rcode, None);
+            encode::opt(answer, client, payload, rcode, (None, None));
             add_count(answer, ADDITIONALS, 1);
         }
         let fits = answer.len() <= limit(plain.edns, Transport::Udp, payload);
@@ -166,13 +169,17 @@ impl Fast {
                 return None;
             }
         };
+        // Whose answers depend on who asks are the general path's.
+        if self.settings.domains.settings.nearest(&service).is_some() {
+            return None;
+        }
         // In this order: what is made from an older snapshot must not bear a newer version.
         let slot = Slot::of(&service);
         let version = registry.version(slot);
         let snapshot = registry.load();
         let world =
             World { snapshot: &snapshot, settings: &self.settings.domains.settings, view: &self.view };
-        let known = match live::find(world, &service, tag.as_deref()) {
+        let known = match live::find(world, &service, tag.as_deref(), None) {
             Found::Known(known) => known,
             Found::Empty => return live.negative(ResponseCode::NoError, snapshot.serial(), answer),
             Found::Nothing => return live.negative(ResponseCode::NXDomain, snapshot.serial(), answer),

@@ -14,10 +14,12 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use super::encode::Answer;
 use super::names::{self, Asked};
 use super::request::Question;
+use super::subnet::Subnet;
 use crate::registry::NodeEntry;
 use crate::registry::snapshot::Owner;
 use crate::select::{
-    self, Chosen, Known, Order, Origin, Reached, Selection, Settings, World, node_reached, query as execution,
+    self, Chosen, Family, Known, Order, Origin, Place, Reached, Selection, Settings, World, node_reached,
+    query as execution,
 };
 
 /// Where the live names stand.
@@ -58,6 +60,21 @@ impl From<Answer> for Live {
     }
 }
 
+impl Live {
+    fn tailored(mut self, tailored: bool) -> Self {
+        self.answer.tailored = tailored;
+        self
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    pub(super) address: IpAddr,
+    /// The network of whoever asks through this resolver.
+    pub(super) subnet: Option<Subnet>,
+}
+
 /// A question about a name in one of our domains.
 struct Ask<'a> {
     world: World<'a>,
@@ -66,7 +83,7 @@ struct Ask<'a> {
     /// The domain as the client spelt it.
     domain: Name,
     order: Order,
-    client: IpAddr,
+    client: Client,
 }
 
 /// Answers when the name is in one of our domains or the reverse name of an address we know; without a look at the host
@@ -76,7 +93,7 @@ pub(super) fn answer(
     domains: &Domains,
     question: &Question,
     order: Order,
-    client: IpAddr,
+    client: Client,
 ) -> Option<Live> {
     let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
     let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
@@ -149,8 +166,11 @@ impl Ask<'_> {
     }
 
     fn service(&self, service: &str, tag: Option<&str>) -> Live {
-        match find(self.world, service, tag) {
-            Found::Known(known) => self.members(known),
+        match find(self.world, service, tag, Some((self.place(), self.question.kind))) {
+            Found::Known(known) => {
+                let tailored = self.world.settings.nearest(known.service.name.folded()).is_some();
+                self.members(known).tailored(tailored)
+            }
             Found::Empty => self.no_data().into(),
             Found::Nothing => self.nothing().into(),
         }
@@ -165,15 +185,31 @@ impl Ask<'_> {
             return if above { self.no_data() } else { self.nothing() }.into();
         };
         let query = execution::rendered(entry, name);
-        let address = || Origin::of_address(self.world, self.client);
-        let agent = || {
-            let own = self.world.snapshot.node(&self.domains.own_node).filter(|_| self.client.is_loopback());
-            own.map_or_else(address, |own| Origin::of_node(own))
+        let address = || match self.client.subnet {
+            Some(_) => Origin { node: None, place: self.place() },
+            None => self.origin(),
         };
-        let origin = execution::origin(self.world, &query.service.near, agent, address);
+        let origin = execution::origin(self.world, &query.service.near, || self.origin(), address);
         match execution::execute(self.world, &query, origin.as_ref()) {
-            Some(known) => self.members(known),
+            Some(known) => self.members(known).tailored(query.service.near == "_ip"),
             None => self.no_data().into(),
+        }
+    }
+
+    /// Where the client is that we see.
+    fn origin(&self) -> Origin<'_> {
+        let here = self.client.address.to_canonical().is_loopback();
+        let own = self.world.snapshot.node(&self.domains.own_node).filter(|_| here);
+        own.map_or_else(|| Origin::of_address(self.world, self.client.address), |own| Origin::of_node(own))
+    }
+
+    /// Where whoever asks is: what a resolver says of it counts more than where the resolver is. Of networks that resolvers
+    /// tell of, only the configuration says where they are, and not a node in them: answers hold for whole networks.
+    fn place(&self) -> Place<'_> {
+        match &self.client.subnet {
+            Some(subnet) if subnet.source == 0 => Place::default(),
+            Some(subnet) => self.world.settings.clients.find(subnet.address).0,
+            None => self.origin().place,
         }
     }
 
@@ -287,9 +323,21 @@ pub(super) enum Found<'a> {
     Nothing,
 }
 
-/// Looks a service up, and a tag of it; names in lower case.
-pub(super) fn find<'a>(world: World<'a>, service: &str, tag: Option<&str>) -> Found<'a> {
-    match select::select(world, select::Asked { service, tag }) {
+/// Looks a service up, and a tag of it; names in lower case. `from` is where the client is, and which type it asks for; of
+/// services whose answers do not depend on that, nobody need say.
+pub(super) fn find<'a>(
+    world: World<'a>,
+    service: &str,
+    tag: Option<&str>,
+    from: Option<(Place<'_>, RecordType)>,
+) -> Found<'a> {
+    let family = match from {
+        Some((_, RecordType::A)) => Family::V4,
+        Some((_, RecordType::AAAA)) => Family::V6,
+        _ => Family::Any,
+    };
+    let from = from.map(|(place, _)| place).unwrap_or_default();
+    match select::select(world, select::Asked { service, tag, from, family }) {
         Selection::Known(known) if known.service.name.is_label() => Found::Known(known),
         Selection::Above => Found::Empty,
         // `_tcp.service` stands above every `_web._tcp.service`.

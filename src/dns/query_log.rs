@@ -4,14 +4,15 @@
 
 use std::net::SocketAddr;
 
-use tracing::Level;
+use tracing::level_filters::LevelFilter;
 
 use super::request::{self, Malformed};
 use super::respond::Transport;
 
-/// Whether anybody wants to know.
+/// Whether anybody may want to know: of whatever, at this level. Not `enabled!`: where several layers have a filter each, it
+/// makes the next event pass by those that it asked in vain.
 pub(super) fn is_wanted() -> bool {
-    tracing::enabled!(Level::TRACE)
+    LevelFilter::current() >= LevelFilter::TRACE
 }
 
 /// Writes the line of one message as it came in; of one that cannot be read, that it came.

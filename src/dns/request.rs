@@ -7,6 +7,7 @@
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 
 use super::encode::HEADER;
+use super::subnet::{self, Subnet};
 
 /// A request that can be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,13 @@ pub(super) struct Request {
     pub(super) checking_disabled: bool,
     pub(super) question: Question,
     pub(super) edns: Option<Edns>,
+    /// The network of the client, as its resolver says; an error where that is malformed.
+    pub(super) subnet: Option<Result<Subnet, BadSubnet>>,
 }
+
+/// A client subnet that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadSubnet;
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +78,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Request, Malformed> {
     if counts[0] != 1 {
         return Err(malformed(None));
     }
-    let mut wire = Wire { bytes, at: HEADER };
+    let mut wire = Wire { bytes, at: HEADER, subnet: None };
     let question = wire.question().ok_or_else(|| malformed(None))?;
     match wire.rest(&counts) {
         Some(edns) => {
             let checking_disabled = flags & 0x0010 != 0;
-            Ok(Request { id, recursion_desired, checking_disabled, question, edns })
+            let subnet = wire.subnet;
+            Ok(Request { id, recursion_desired, checking_disabled, question, edns, subnet })
         }
         None => Err(malformed(Some(question))),
     }
@@ -86,6 +94,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Request, Malformed> {
 struct Wire<'a> {
     bytes: &'a [u8],
     at: usize,
+    subnet: Option<Result<Subnet, BadSubnet>>,
 }
 
 impl Wire<'_> {
@@ -178,8 +187,13 @@ impl Wire<'_> {
     fn options(&mut self, end: usize) -> Option<()> {
         let mut at = self.at;
         while at < end {
-            let length = self.bytes.get(at + 2..at + 4)?;
-            at += 4 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            let (code, length) = (self.bytes.get(at..at + 2)?, self.bytes.get(at + 2..at + 4)?);
+            let data = at + 4..at + 4 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            at = data.end;
+            if code == subnet::CODE.to_be_bytes() {
+                let read = self.bytes.get(data).and_then(Subnet::read).filter(|_| self.subnet.is_none());
+                self.subnet = Some(read.ok_or(BadSubnet));
+            }
         }
         (at == end).then_some(())
     }

@@ -9,8 +9,9 @@ use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use super::Settings;
 use super::alias;
 use super::encode::{Answer, Encoded, ExtendedError, Frame, encode};
-use super::live::{self, Live};
-use super::request::{self, Edns, Malformed, Question, Request};
+use super::live::{self, Client, Live};
+use super::request::{self, BadSubnet, Edns, Malformed, Question, Request};
+use super::subnet::Subnet;
 use super::zone::{Zone, Zones};
 use crate::acl::View;
 use crate::registry::Snapshot;
@@ -58,6 +59,7 @@ pub(super) struct Pending {
     pub(super) want: Want,
     transport: Transport,
     payload: u16,
+    subnet: Option<(Subnet, u8)>,
 }
 
 /// What the forwarder is to find.
@@ -77,7 +79,8 @@ pub(super) fn respond(bytes: &[u8], context: &Context<'_>) -> Outcome {
     let forwards = context.settings.forwards_for(context.client);
     let pending = |want, request| {
         let (transport, payload) = (context.transport, context.settings.payload);
-        Outcome::Ask(Box::new(Pending { request, want, transport, payload }))
+        let subnet = subnet(&request, context);
+        Outcome::Ask(Box::new(Pending { request, want, transport, payload, subnet }))
     };
     match look_up(&request, context, Order::Draw(context.pick)) {
         Found::Answer(answer) => Outcome::Reply(fitting(&request, &answer, context, forwards)),
@@ -105,6 +108,18 @@ fn fitting(request: &Request, answer: &Answer, context: &Context<'_>, forwards: 
     }
 }
 
+/// The client's network, where whoever asks may tell it, and how many of its bits decide where it is. None where it is
+/// malformed: that is answered before it is asked for.
+fn subnet(request: &Request, context: &Context<'_>) -> Option<(Subnet, u8)> {
+    let subnet = request.subnet?.ok().filter(|_| context.settings.reads_subnet_from(context.client))?;
+    let bits = match subnet.source {
+        // Whoever says nothing of its client wants what is everybody's.
+        0 => 0,
+        _ => context.settings.domains.settings.clients.find(subnet.address).1,
+    };
+    Some((subnet, bits))
+}
+
 enum Found {
     Answer(Answer),
     Hosts(Live),
@@ -117,7 +132,14 @@ fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
     if request.edns.is_some_and(|edns| edns.version > 0) {
         return Found::Answer(Answer::code(ResponseCode::BADVERS));
     }
+    // RFC 7871 section 7.1.2.
+    if request.subnet == Some(Err(BadSubnet)) && context.settings.reads_subnet_from(context.client) {
+        return Found::Answer(Answer::code(ResponseCode::FormErr));
+    }
     let question = &request.question;
+    let client =
+        Client { address: context.client, subnet: subnet(request, context).map(|(subnet, _)| subnet) };
+    let one_name = |question: &Question| one_name(question, context, order, client);
     if question.class != DNSClass::IN {
         return Found::Answer(Answer::code(ResponseCode::Refused));
     }
@@ -130,9 +152,9 @@ fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
         RecordType::OPT | RecordType::TSIG => return Found::Answer(Answer::code(ResponseCode::FormErr)),
         _ => {}
     }
-    let Some(mut found) = one_name(question, context, order) else { return Found::Elsewhere };
+    let Some(mut found) = one_name(question) else { return Found::Elsewhere };
     if !found.hosts.is_empty() {
-        found = alias::follow(found, question, |question| one_name(question, context, order));
+        found = alias::follow(found, question, one_name);
     }
     // An alias that leaves a zone is asked of others only for those who want recursion.
     if found.hosts.is_empty() || (found.of_zone && !request.recursion_desired) {
@@ -142,10 +164,10 @@ fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
 }
 
 /// What we know of one name: live or static.
-fn one_name(question: &Question, context: &Context<'_>, order: Order) -> Option<Live> {
+fn one_name(question: &Question, context: &Context<'_>, order: Order, client: Client) -> Option<Live> {
     let settings = &context.settings.domains.settings;
     let world = World { snapshot: context.snapshot, settings, view: context.view };
-    let live = live::answer(world, &context.settings.domains, question, order, context.client);
+    let live = live::answer(world, &context.settings.domains, question, order, client);
     live.or_else(|| {
         let zone = context.zones.find(&question.name, question.kind)?;
         let answer = of_zone(zone, &question.name, question.kind);
@@ -188,15 +210,22 @@ fn of_zone(zone: &Zone, name: &Name, kind: RecordType) -> Answer {
         authorities: found.authority,
         additionals: found.additional,
         error: None,
+        tailored: false,
     }
 }
 
 fn reply(request: &Request, answer: &Answer, context: &Context<'_>, forwards: bool) -> Reply {
     let limit = limit(request.edns, context.transport, context.settings.payload);
-    frame(request, answer, limit, context.settings.payload, forwards)
+    frame(request, answer, (limit, context.settings.payload), forwards, subnet(request, context))
 }
 
-fn frame(request: &Request, answer: &Answer, limit: usize, payload: u16, forwards: bool) -> Reply {
+fn frame(
+    request: &Request,
+    answer: &Answer,
+    (limit, payload): (usize, u16),
+    forwards: bool,
+    subnet: Option<(Subnet, u8)>,
+) -> Reply {
     let frame = Frame {
         id: request.id,
         opcode: 0,
@@ -206,6 +235,7 @@ fn frame(request: &Request, answer: &Answer, limit: usize, payload: u16, forward
         question: Some(&request.question),
         edns: request.edns,
         payload,
+        subnet,
         limit,
     };
     Reply { encoded: encode(&frame, answer), rcode: answer.rcode, kind: Some(request.question.kind) }
@@ -224,7 +254,7 @@ impl Pending {
     /// The answer, now that the others have spoken.
     pub(super) fn finish(&self, answer: &Answer) -> Reply {
         let limit = limit(self.request.edns, self.transport, self.payload);
-        frame(&self.request, answer, limit, self.payload, true)
+        frame(&self.request, answer, (limit, self.payload), true, self.subnet)
     }
 }
 
@@ -248,6 +278,7 @@ fn refuse(malformed: &Malformed, context: &Context<'_>) -> Outcome {
         question,
         edns: None,
         payload: context.settings.payload,
+        subnet: None,
         limit: 512,
     };
     Outcome::Reply(Reply { encoded: encode(&frame, &Answer::code(rcode)), rcode, kind: None })

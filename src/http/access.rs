@@ -9,7 +9,7 @@ use std::time::Instant;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{Method, header};
 use percent_encoding::percent_decode_str;
-use tracing::Level;
+use tracing::level_filters::LevelFilter;
 
 use super::caller::Peer;
 
@@ -31,7 +31,8 @@ pub(super) struct Access {
 impl Access {
     /// `None` when nobody wants to know.
     pub(super) fn begin(request: &Request) -> Option<Self> {
-        if !tracing::enabled!(Level::DEBUG) {
+        // Not `enabled!`: where several layers have a filter each, it makes the next event pass by those that it asked in vain.
+        if LevelFilter::current() < LevelFilter::DEBUG {
             return None;
         }
         let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());

@@ -135,6 +135,10 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/query/{*rest}", Known, Known),
     // It holds every secret.
     ("/v1/rollcall/backup", Acl(Write), Never),
+    ("/v1/rollcall/export", Acl(Write), Never),
+    ("/v1/rollcall/http_sd", Known, Never),
+    ("/v1/rollcall/import", Never, Acl(Write)),
+    ("/v1/rollcall/openapi.json", Open, Never),
     ("/v1/status/leader", Open, Never),
     ("/v1/status/peers", Open, Never),
 ];

@@ -123,7 +123,7 @@ struct UpdateBody {
     output: String,
 }
 
-const UPDATE: Shape =
+pub(super) const UPDATE: Shape =
     Shape { fields: &[("Status", Kind::Plain), ("Output", Kind::Plain)], aliases: &[], lax: false };
 
 async fn update(

@@ -16,6 +16,7 @@ use super::caller::Whose;
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, Done, Rest, get, put};
+use super::selectors::{self, Member, listed};
 use crate::model::{NodeName, Status};
 use crate::registry::{Command, snapshot};
 
@@ -65,14 +66,13 @@ async fn leave(Extract(state): Extract<Arc<State>>, whose: Whose, _: Params) -> 
 /// Ourselves: nobody gossips here. Other machines are nodes of the catalog.
 async fn members(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
     params.check_read(&state.config.load().datacenter)?;
+    let filter = params.filter(selectors::MEMBER, &state)?;
     let elsewhere = params.get("segment").is_some_and(|segment| !matches!(segment, "" | "_all"));
-    if elsewhere {
-        return Ok(route::json(&json!([])));
-    }
+    let own = member(&state);
     let mut hidden = false;
-    let shown = params.asker.shows_node(state.config.load().node.folded(), &mut hidden);
-    let members: Vec<_> = shown.then(|| member(&state)).into_iter().collect();
-    Ok(params.asker.filtered(route::json(&members), hidden))
+    let shown = !elsewhere && params.asker.shows_node(state.config.load().node.folded(), &mut hidden);
+    let shown = shown && listed(filter.as_ref(), &Member(&own));
+    Ok(params.asker.filtered(route::json(&if shown { json!([own]) } else { json!([]) }), hidden))
 }
 
 /// Takes a node out of the catalog with all it has: one that failed (a check of its own is critical), or any with `?prune`.

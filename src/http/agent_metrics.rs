@@ -64,6 +64,7 @@ struct Distribution {
 }
 
 /// Metrics in Prometheus' text form 0.0.4 as Consul's agents show theirs. Counters and samples are totals since the start.
+/// Consul's own client takes whole numbers alone for a count.
 fn summary(text: &str, timestamp: &str) -> Value {
     let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
     let (mut gauges, mut counters) = (Vec::new(), Vec::new());
@@ -82,7 +83,7 @@ fn summary(text: &str, timestamp: &str) -> Value {
                 "Name": dotted(name), "Value": value, "Labels": pairs(labels),
             })),
             Some(&"counter") => counters.push(json!({
-                "Name": dotted(name.strip_suffix("_total").unwrap_or(name)), "Count": value, "Rate": 0,
+                "Name": dotted(name.strip_suffix("_total").unwrap_or(name)), "Count": whole(value), "Rate": 0,
                 "Sum": value, "Min": 0, "Max": 0, "Mean": 0, "Stddev": 0, "Labels": pairs(labels),
             })),
             _ => {
@@ -103,9 +104,14 @@ fn summary(text: &str, timestamp: &str) -> Value {
 fn sample(name: &str, labels: &str, Distribution { count, sum }: &Distribution) -> Value {
     let mean = if *count > 0.0 { sum / count } else { 0.0 };
     json!({
-        "Name": name, "Count": count, "Rate": 0, "Sum": sum, "Min": 0, "Max": 0, "Mean": mean, "Stddev": 0,
+        "Name": name, "Count": whole(*count), "Rate": 0, "Sum": sum, "Min": 0, "Max": 0, "Mean": mean, "Stddev": 0,
         "Labels": pairs(labels),
     })
+}
+
+/// Clients read a count as an integer and refuse `3.0`.
+fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 /// `rollcall_dns_answers` is `rollcall.dns.answers`: the parts before a metric's own name are divided by dots.
@@ -141,11 +147,11 @@ mod tests {
         assert_eq!(find("Gauges", "rollcall.registry.instances"), gauge);
         let counter = find("Counters", "rollcall.dns.answers");
         let labels = json!({ "type": "A", "rcode": "NOERROR", "transport": "udp" });
-        assert_eq!((&counter["Count"], &counter["Labels"]), (&json!(3.0), &labels));
+        assert_eq!((&counter["Count"], &counter["Labels"]), (&json!(3), &labels));
         let sample = find("Samples", "rollcall.http.duration_seconds");
         assert_eq!(
             [&sample["Count"], &sample["Sum"], &sample["Mean"]],
-            [&json!(2.0), &json!(0.75), &json!(0.375)]
+            [&json!(2), &json!(0.75), &json!(0.375)]
         );
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::State;
 use super::error::Error;
 use super::listing::Listing;
+use super::parked;
 use super::query::Params;
 use super::route::json;
 use crate::registry::{Snapshot, Topic};
@@ -50,6 +51,7 @@ pub(super) async fn waited(state: &State, params: &Params, topic: &Topic) -> Res
     let mut snapshot = state.registry.snapshot();
     if index > 0 {
         let wait = with_jitter(wait, rand::random());
+        parked::will_take_long();
         snapshot = tokio::select! {
             woken = state.registry.wait(topic, index, wait) => woken?,
             () = state.shutdown.cancelled() => state.registry.snapshot(),

@@ -14,6 +14,7 @@ use super::blocking::{cache_headers, list, waited, with_headers};
 use super::error::Error;
 use super::listing::{LOOKED_AT, Listing, Rows};
 use super::members;
+use super::near::MaybeNear;
 use super::query::Params;
 use super::route::{self, Rest, get};
 use super::selectors::{self, listed};
@@ -38,11 +39,16 @@ async fn datacenters(Extract(state): Extract<Arc<State>>, params: Params) -> Res
     cache_headers(route::json(&[&state.config.load().datacenter]), &params)
 }
 
-async fn nodes(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
+async fn nodes(
+    Extract(state): Extract<Arc<State>>,
+    near: MaybeNear,
+    params: Params,
+) -> Result<Response, Error> {
     let datacenter = state.config.load().datacenter.clone();
     let (meta, filter) = (params.node_meta_owned(), params.filter(selectors::NODE, &state)?);
     list(&state, &params, &Topic::Nodes, |snapshot| {
-        let nodes: Vec<_> = snapshot.nodes().cloned().collect();
+        let mut nodes: Vec<_> = snapshot.nodes().cloned().collect();
+        near.sort_nodes(snapshot, &mut nodes);
         Listing::array(nodes, move |entry, rows| {
             let shown = shape::node(&entry, &datacenter);
             if shape::has_meta(&entry, &meta) && listed(filter.as_ref(), &shown) {
@@ -87,13 +93,14 @@ async fn services(Extract(state): Extract<Arc<State>>, params: Params) -> Result
 async fn service(
     Extract(state): Extract<Arc<State>>,
     Rest(name): Rest,
+    near: MaybeNear,
     params: Params,
 ) -> Result<Response, Error> {
     let topic = service_topic(&name)?;
     let datacenter = state.config.load().datacenter.clone();
     let filter = params.filter(selectors::CATALOG_SERVICE, &state)?;
     list(&state, &params, &topic, |snapshot| {
-        members::list(snapshot, &name, &params, params.tags(), move |node, entry, rows| {
+        members::list(snapshot, &name, &params, (params.tags(), &near), move |node, entry, rows| {
             let shown = shape::catalog_service(node, entry, &datacenter);
             if listed(filter.as_ref(), &shown) {
                 rows.push(&shown);

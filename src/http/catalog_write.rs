@@ -11,15 +11,16 @@ use serde::Deserialize;
 use super::State;
 use super::decode::{Kind, Shape, decode};
 use super::definition::{
-    CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, check_meta,
+    CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, LOCALITY, LocalityBody,
+    check_meta,
 };
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, Whole, put};
 use crate::model::{
-    Address, Check, CheckId, CheckKind, Instance, InstanceId, Node, NodeName, Origin, Status, Terms,
+    Address, Check, CheckId, CheckKind, Instance, InstanceId, Locality, Node, NodeName, Origin, Status, Terms,
 };
-use crate::registry::Command;
+use crate::registry::{Command, Seen};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -41,9 +42,10 @@ struct RegisterBody {
     check: Option<CheckEntryBody>,
     checks: Vec<CheckEntryBody>,
     skip_node_update: bool,
+    locality: Option<LocalityBody>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct CheckEntryBody {
     node: String,
@@ -52,6 +54,7 @@ struct CheckEntryBody {
     name: String,
     status: String,
     notes: String,
+    output: String,
     #[serde(rename = "ServiceID")]
     service_id: String,
     definition: Option<CheckBody>,
@@ -80,7 +83,7 @@ const CHECK_ENTRY: Shape = Shape {
     aliases: &[],
     lax: false,
 };
-const REGISTER: Shape = Shape {
+pub(super) const REGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("ID", Kind::Plain),
@@ -92,7 +95,7 @@ const REGISTER: Shape = Shape {
         ("Check", Kind::Object(&CHECK_ENTRY)),
         ("Checks", Kind::List(&CHECK_ENTRY)),
         ("SkipNodeUpdate", Kind::Plain),
-        ("Locality", Kind::Plain),
+        ("Locality", Kind::Object(&LOCALITY)),
         ("PeerName", Kind::Plain),
         ("WriteRequest", Kind::Plain),
     ],
@@ -122,6 +125,52 @@ async fn register(
     params.asker.catalog_register(&state.registry.load(), &node, skip_node, instance.as_ref(), &checks)?;
     state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))
+}
+
+/// What another registry's catalog has, in the form of a registration.
+pub(super) struct Registration {
+    pub(super) node: Node,
+    pub(super) instance: Option<Instance>,
+    pub(super) checks: Vec<Seen>,
+    /// What was said of it and could not be taken.
+    pub(super) notes: Vec<String>,
+}
+
+/// Reads one. A check whose definition cannot be run here is taken with the status that it has.
+pub(super) fn registration(value: serde_json::Value, state: &State) -> Result<Registration, Error> {
+    let text = serde_json::to_vec(&value).map_err(|e| Error::bad(e.to_string()))?;
+    let body: RegisterBody = decode(&REGISTER, &text)?;
+    let node = body.node()?;
+    let of = Context { node: &node.name, origin: Origin::Catalog, scripts: false, here: true };
+    let (mut instance, mut notes) = (None, Vec::new());
+    if let Some(service) = body.service {
+        let (built, _, said) = service.into_service()?.build(&of)?;
+        notes = said;
+        instance = Some(built);
+    }
+    let mut checks = Vec::new();
+    for mut check in body.check.into_iter().chain(body.checks) {
+        let id = if check.check_id.is_empty() { check.name.clone() } else { check.check_id.clone() };
+        let (status, output) = (check.status.clone(), std::mem::take(&mut check.output));
+        let undefined = CheckEntryBody { definition: None, ..check.clone() };
+        let built = check.build(&of, instance.as_ref(), state).or_else(|error| {
+            notes.push(format!("check {id:?} is taken with its status alone: {}", error.text));
+            undefined.build(&of, instance.as_ref(), state)
+        })?;
+        let status = Status::parse(&status).unwrap_or(Status::Critical);
+        checks.push(Seen { check: built, status, output: output.into() });
+    }
+    Ok(Registration { node, instance, checks, notes })
+}
+
+/// What a registration is about, in words, as far as it can be told.
+pub(super) fn name_of(value: &serde_json::Value) -> String {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
+    let node = text(&value["Node"]);
+    match &value["Service"]["ID"] {
+        serde_json::Value::Null => format!("node {node:?}"),
+        id => format!("service {:?} on node {node:?}", text(id)),
+    }
 }
 
 /// Consul's servers answer 500 to an address that means every address, where its agents answer 400.
@@ -160,6 +209,7 @@ impl RegisterBody {
             address: address(own)?,
             tagged_addresses: tagged.collect::<Result<_, Error>>()?,
             meta: self.node_meta.clone(),
+            locality: self.locality.as_ref().map(Locality::from),
             implied: false,
         })
     }
@@ -235,7 +285,7 @@ struct DeregisterBody {
     check_id: String,
 }
 
-const DEREGISTER: Shape = Shape {
+pub(super) const DEREGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("Node", Kind::Plain),

@@ -4,7 +4,6 @@
 //! for each client address, and in time. A client that sends its head slowly or nothing at all is cut off.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,16 +12,18 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, Request, header};
+use axum::response::Response;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
 use super::listener::{self, Listener, Said, Socket};
-use super::{Config, State};
+use super::{Config, State, parked};
 use crate::tls::{Refused, Session};
 
 /// How long open requests get to end at a shutdown.
@@ -217,23 +218,22 @@ async fn converse(
     config: &Config,
     state: &State,
 ) {
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+    let shutdown = state.shutdown.clone();
+    let ask = move |mut request: Request<Incoming>| -> BoxFuture<'static, Response> {
         request.extensions_mut().insert(ConnectInfo(peer));
-        let mut routes = routes.clone();
-        async move {
+        let (mut routes, shutdown) = (routes.clone(), shutdown.clone());
+        Box::pin(async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
             let mut answer = answer.unwrap_or_else(|never| match never {});
-            if state.shutdown.is_cancelled() {
+            if shutdown.is_cancelled() {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.idle)
-        .max_headers(100)
-        .serve_connection(TokioIo::new(stream), service);
+            answer
+        })
+    };
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(config.idle).max_headers(100);
+    let connection = parked::Connection::new(stream, builder, Arc::new(ask));
     tokio::pin!(connection);
     let expelled = expelled(session);
     tokio::pin!(expelled);

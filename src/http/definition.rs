@@ -64,6 +64,12 @@ pub(super) struct LocalityBody {
     zone: String,
 }
 
+impl From<&LocalityBody> for Locality {
+    fn from(body: &LocalityBody) -> Self {
+        Self { region: body.region.clone(), zone: body.zone.clone() }
+    }
+}
+
 /// A check of a service, a check on its own (`PUT /v1/agent/check/register`), or a catalog check's `Definition`.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -123,7 +129,7 @@ const TAGGED_ADDRESS: Shape =
     Shape { fields: &[("Address", Kind::Plain), ("Port", Kind::Plain)], aliases: &[], lax: false };
 const WEIGHTS: Shape =
     Shape { fields: &[("Passing", Kind::Plain), ("Warning", Kind::Plain)], aliases: &[], lax: false };
-const LOCALITY: Shape =
+pub(super) const LOCALITY: Shape =
     Shape { fields: &[("Region", Kind::Plain), ("Zone", Kind::Plain)], aliases: &[], lax: false };
 
 const CHECK_FIELDS: &[(&str, Kind)] = &[
@@ -280,7 +286,7 @@ impl ServiceBody {
             let port = port(body.port)?;
             tagged_addresses.insert(tag, TaggedAddress { address: service_address(&body.address)?, port });
         }
-        let locality = self.locality.map(|l| Locality { region: l.region, zone: l.zone });
+        let locality = self.locality.as_ref().map(Locality::from);
         let extras = Extras { kind: self.kind, tagged_addresses, socket_path: self.socket_path, locality };
         let instance = Instance {
             node: of.node.clone(),
@@ -299,17 +305,34 @@ impl ServiceBody {
     }
 }
 
-/// A service of a configuration file, with its checks; errs in words. `scripts` says whether script checks are allowed.
+/// A service of a configuration file, with its checks and warnings; errs in words. `scripts` says whether script checks are
+/// allowed.
 pub fn service_of_file(
     table: &serde_json::Value,
     node: &NodeName,
     scripts: bool,
-) -> Result<(Instance, Vec<Check>), String> {
+) -> Result<(Instance, Vec<Check>, Vec<String>), String> {
     let body: ServiceBody = decode_snake(&SERVICE, table.clone())?;
     let of = Context { node, origin: Origin::File, scripts, here: true };
-    let (instance, checks, warnings) = body.build(&of).map_err(|error| error.text)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok((instance, checks))
+    body.build(&of).map_err(|error| error.text)
+}
+
+/// A check of a configuration file that stands on its own, of the node or of the service that it names, and warnings.
+pub fn check_of_file(
+    table: &serde_json::Value,
+    node: &NodeName,
+    scripts: bool,
+) -> Result<(Check, Vec<String>), String> {
+    let body: CheckBody = decode_snake(&CHECK, table.clone())?;
+    if body.name.is_empty() {
+        return Err("Missing check name".to_owned());
+    }
+    let instance = (!body.service_id.is_empty()).then(|| InstanceId::parse(&body.service_id));
+    let instance = instance.transpose().map_err(|e| e.to_string())?;
+    let of = Context { node, origin: Origin::File, scripts, here: true };
+    let mut warnings = Vec::new();
+    let check = body.build(&of, instance.as_ref(), &body.name, &body.name, &mut warnings);
+    check.map(|check| (check, warnings)).map_err(|error| error.text)
 }
 
 impl CheckBody {
@@ -460,6 +483,53 @@ impl CheckBody {
         let instance = (!self.alias_service.is_empty()).then(|| InstanceId::parse(&self.alias_service));
         Ok(CheckKind::Alias { node, instance: instance.transpose()? })
     }
+}
+
+/// Octets of a check's output as it can be after a probe has put its own words before it.
+pub(super) const CHECK_OUTPUT_OCTETS_MAX: usize = 4 * OUTPUT_OCTETS_MAX;
+
+/// The rules for a node that comes as the model has it.
+pub(super) fn node_rules(node: &crate::model::Node) -> Result<(), Error> {
+    check_meta("Node", &node.meta)
+}
+
+/// The rules for an instance that comes as the model has it.
+pub(super) fn instance_rules(instance: &Instance) -> Result<(), Error> {
+    let tags: Vec<String> = instance.tags.iter().map(str::to_owned).collect();
+    name_warnings(&instance.service, &tags)?;
+    let meta = instance.meta.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    check_meta("Service", &meta)?;
+    let (passing, warning) = (instance.weights.passing, instance.weights.warning);
+    weights(Some(WeightsBody { passing: passing.into(), warning: warning.into() })).map(drop)
+}
+
+/// The rules for a check that comes as the model has it.
+pub(super) fn check_rules(check: &Check, scripts: bool) -> Result<(), Error> {
+    let invalid = |text: String| Err(Error::bad(format!("Invalid check: {text}")));
+    let probes = !matches!(check.kind, CheckKind::Ttl { .. } | CheckKind::Alias { .. } | CheckKind::External);
+    match &check.kind {
+        CheckKind::Script { .. } if !scripts => {
+            return invalid("scripts are disabled here; [checks] script = true allows them".to_owned());
+        }
+        CheckKind::Script { args } if args.is_empty() => {
+            return invalid("a script has a program".to_owned());
+        }
+        CheckKind::Ttl { ttl } if ttl.is_zero() => {
+            return invalid("TTL must be > 0 for TTL checks".to_owned());
+        }
+        _ if probes && check.interval < INTERVAL_MIN => {
+            return invalid(format!("its interval is below {INTERVAL_MIN:?}"));
+        }
+        _ if probes && check.timeout.is_zero() => return invalid("its timeout is zero".to_owned()),
+        _ if check.output_max > OUTPUT_OCTETS_MAX => {
+            return invalid(format!("its output_max is above {OUTPUT_OCTETS_MAX}"));
+        }
+        _ => {}
+    }
+    if check.failures_before_warning > check.failures_before_critical.max(1) {
+        return invalid("FailuresBeforeWarning can't be higher than FailuresBeforeCritical".to_owned());
+    }
+    check_target(&check.kind, true)
 }
 
 /// A target that can be parsed, and is not the caller's own loopback seen from here.

@@ -12,6 +12,7 @@ use super::catalog::{find_node, node_topic, service_topic};
 use super::error::Error;
 use super::listing::Listing;
 use super::members;
+use super::near::MaybeNear;
 use super::query::Params;
 use super::route::{Rest, get};
 use super::selectors::{self, listed};
@@ -33,6 +34,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
 async fn service(
     Extract(state): Extract<Arc<State>>,
     Rest(name): Rest,
+    near: MaybeNear,
     params: Params,
 ) -> Result<Response, Error> {
     let topic = service_topic(&name)?;
@@ -41,7 +43,7 @@ async fn service(
     let filter = params.filter(selectors::CHECKED_SERVICE, &state)?;
     list(&state, &params, &topic, |snapshot| {
         let world = snapshot.clone();
-        members::list(snapshot, &name, &params, params.tags(), move |node, entry, rows| {
+        members::list(snapshot, &name, &params, (params.tags(), &near), move |node, entry, rows| {
             let shown = shape::checked_service(node, entry, &datacenter);
             if (!passing || shape::passes(&world, entry)) && listed(filter.as_ref(), &shown) {
                 rows.push(&shown);
@@ -54,12 +56,13 @@ async fn service(
 async fn checks(
     Extract(state): Extract<Arc<State>>,
     Rest(name): Rest,
+    near: MaybeNear,
     params: Params,
 ) -> Result<Response, Error> {
     let topic = service_topic(&name)?;
     let filter = params.filter(selectors::CHECK, &state)?;
     list(&state, &params, &topic, |snapshot| {
-        members::list(snapshot, &name, &params, Vec::new(), move |node, entry, rows| {
+        members::list(snapshot, &name, &params, (Vec::new(), &near), move |node, entry, rows| {
             let all = shape::instance_checks(node, entry);
             all.filter(|check| listed(filter.as_ref(), check)).for_each(|check| rows.push(&check));
         })

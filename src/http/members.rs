@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use super::listing::{Listing, Rows};
+use super::near::MaybeNear;
 use super::query::Params;
 use super::shape::has_meta;
 use crate::registry::{InstanceEntry, NodeEntry, Snapshot};
 
 /// What `write` puts for each instance that has all the tags, whatever their case, and is on a node with the meta
-/// (`?node-meta=`).
+/// (`?node-meta=`), the nearest first where that was asked for.
 pub(super) fn list(
     snapshot: &Arc<Snapshot>,
     service: &str,
     params: &Params,
-    tags: Vec<String>,
+    (tags, near): (Vec<String>, &MaybeNear),
     mut write: impl FnMut(&NodeEntry, &InstanceEntry, &mut Rows<'_>) + Send + 'static,
 ) -> Listing {
     let service = snapshot.service(&service.to_ascii_lowercase());
-    let entries: Vec<_> =
+    let mut entries: Vec<_> =
         service.into_iter().flat_map(|service| service.instances.values().cloned()).collect();
+    near.sort_instances(snapshot, &mut entries);
     let (meta, snapshot) = (params.node_meta_owned(), snapshot.clone());
     Listing::array(entries, move |entry, rows| {
         let own = &entry.instance.tags;

@@ -1,13 +1,11 @@
 //! `/v1/query`: prepared queries.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State as Extract;
 use axum::http::Method;
-use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,9 +14,9 @@ use uuid::Uuid;
 use super::State;
 use super::admission::Admitted;
 use super::blocking::{answer, put_headers};
-use super::caller::Whose;
 use super::decode::{Kind, Shape, decode};
 use super::error::Error;
+use super::near::Near;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole};
 use super::shape;
@@ -27,8 +25,7 @@ use crate::model::name::NAME_OCTETS_MAX;
 use crate::model::query::{Failover, FailoverTarget, Terms, Wanted};
 use crate::model::{PreparedQuery, ServiceName, duration};
 use crate::registry::{Command, QueryEntry, Snapshot, Topic};
-use crate::select::near::Origin;
-use crate::select::{World, order, query as execution};
+use crate::select::{order, query as execution};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     let all = axum::routing::get(list).post(create);
@@ -341,12 +338,11 @@ async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Res
 async fn read(
     Extract(state): Extract<Arc<State>>,
     Rest(rest): Rest,
-    whose: Whose,
+    near: Near,
     params: Params,
-    headers: HeaderMap,
 ) -> Result<Response, Error> {
     if let Some(name) = rest.strip_suffix("/execute") {
-        return execute(&state, name, &whose, &params, &headers);
+        return execute(&state, name, &near, &params);
     }
     if let Some(name) = rest.strip_suffix("/explain") {
         return explain(&state, name, &params);
@@ -381,13 +377,7 @@ fn explain(state: &State, id_or_name: &str, params: &Params) -> Result<Response,
     Ok(with_headers(&told, index, params))
 }
 
-fn execute(
-    state: &State,
-    id_or_name: &str,
-    whose: &Whose,
-    params: &Params,
-    headers: &HeaderMap,
-) -> Result<Response, Error> {
+fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Result<Response, Error> {
     let config = state.config.load_full();
     params.check_read(&config.datacenter)?;
     let limit = limit(params)?;
@@ -400,15 +390,9 @@ fn execute(
     let own = Some(query.token.as_str()).filter(|token| !token.is_empty());
     let own = own.map(|token| state.registry.view(Some(token)).unwrap_or_else(|_| View::nothing()));
     let view = own.as_ref().unwrap_or(&params.asker.view);
-    let world = World { snapshot: &snapshot, settings: &config.settings, view };
-    let near = params.get("near").filter(|near| !near.is_empty()).unwrap_or(&query.service.near);
-    let agent = || {
-        let node = snapshot.node(whose.caller.node.folded());
-        node.map(|node| Origin::of_node(node)).unwrap_or_default()
-    };
-    let address = || client(headers, whose).map_or_else(agent, |ip| Origin::of_address(world, ip));
-    let origin = execution::origin(world, near, agent, address);
-    let known = execution::execute(world, &query, origin.as_ref());
+    let wanted = if near.text.is_empty() { &query.service.near } else { &near.text };
+    let origin = near.origin(&snapshot, wanted);
+    let known = execution::execute(near.world(&snapshot, view), &query, origin.as_ref());
     let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
     order::shuffle(&mut chosen, rand::random());
     chosen.truncate(limit);
@@ -426,13 +410,6 @@ fn execute(
     });
     finish(&mut told, index, params);
     Ok(with_headers(&told, index, params))
-}
-
-/// The address of the client: what a proxy says that passes it on, else whoever is connected. None for this machine.
-fn client(headers: &HeaderMap, whose: &Whose) -> Option<IpAddr> {
-    let said = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    let said = said.and_then(|list| list.split(',').next()?.trim().parse().ok());
-    said.or(whose.caller.address)
 }
 
 fn limit(params: &Params) -> Result<usize, Error> {

@@ -104,6 +104,40 @@ pub(super) const CHECK: Fields = &[
 pub(super) const CHECKED_SERVICE: Fields =
     &[("Node", Kind::Struct(NODE)), ("Service", Kind::Struct(SERVICE)), ("Checks", Kind::List(CHECK))];
 
+/// `/v1/agent/members`.
+pub(super) const MEMBER: Fields = &[
+    ("Name", Kind::Text),
+    ("Addr", Kind::Text),
+    ("Port", Kind::Integer),
+    ("Tags", TEXTS),
+    ("Status", Kind::Integer),
+    ("ProtocolMin", Kind::Integer),
+    ("ProtocolMax", Kind::Integer),
+    ("ProtocolCur", Kind::Integer),
+    ("DelegateMin", Kind::Integer),
+    ("DelegateMax", Kind::Integer),
+    ("DelegateCur", Kind::Integer),
+];
+
+/// A member in its own JSON: there is one.
+pub(super) struct Member<'a>(pub(super) &'a serde_json::Value);
+
+impl Root for Member<'_> {
+    fn find(&self, path: &[String], test: Test<'_>) -> bool {
+        let (name, rest) = first(path);
+        let own = &self.0[name];
+        if let Some(map) = own.as_object() {
+            let texts = map.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+            return pairs(texts, rest, test);
+        }
+        match (own.as_str(), own.as_i64()) {
+            (Some(own), _) => text(own, test),
+            (None, Some(own)) => integer(own, test),
+            (None, None) => false,
+        }
+    }
+}
+
 impl Params {
     /// `?filter=`, fitted to what has `fields`; absent or empty means all. 500 when it does not fit, as Consul answers; 400 when
     /// it is too large.

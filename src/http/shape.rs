@@ -34,6 +34,9 @@ impl Serialize for NodeShape<'_> {
         map.serialize_entry("Datacenter", self.datacenter)?;
         map.serialize_entry("TaggedAddresses", &node_addresses(node))?;
         map.serialize_entry("Meta", &node.meta)?;
+        if let Some(locality) = &node.locality {
+            map.serialize_entry("Locality", &LocalityShape::of(locality))?;
+        }
         map.serialize_entry("CreateIndex", &self.entry.create_index)?;
         map.serialize_entry("ModifyIndex", &self.entry.modify_index)?;
         map.end()

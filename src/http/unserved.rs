@@ -5,7 +5,7 @@ use axum::http::Uri;
 use super::error::Error;
 
 /// Parts of Consul's API that are not discovery.
-const NEVER: [(&str, &str); 20] = [
+const NEVER: [(&str, &str); 27] = [
     ("/v1/kv", "the key/value store"),
     ("/v1/session", "sessions and locks"),
     ("/v1/event", "user events"),
@@ -16,16 +16,23 @@ const NEVER: [(&str, &str); 20] = [
     ("/v1/connect", "the service mesh"),
     ("/v1/config", "mesh configuration entries"),
     ("/v1/peering", "cluster peering"),
+    ("/v1/peerings", "cluster peering"),
     ("/v1/discovery-chain", "the service mesh"),
     ("/v1/exported-services", "cluster peering"),
+    ("/v1/imported-services", "cluster peering"),
     ("/v1/internal", "the interface of Consul's own web page"),
+    ("/v1/namespace", "namespaces"),
+    ("/v1/namespaces", "namespaces"),
+    ("/v1/partition", "partitions"),
+    ("/v1/partitions", "partitions"),
     ("/v1/agent/connect", "the service mesh"),
     ("/v1/acl/templated-policies", "templated policies"),
+    ("/v1/agent/join", "joining other servers: a Rollcall stands alone, and other machines register with it"),
     ("/v1/catalog/connect", "the service mesh"),
     ("/v1/catalog/gateway-services", "the service mesh"),
     ("/v1/health/connect", "the service mesh"),
     ("/v1/health/ingress", "the service mesh"),
-    ("/v1/agent/join", "joining other servers"),
+    ("/api", "Consul's resource API"),
 ];
 
 /// 404, with the reason.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, NodeName};
+use super::{Address, Locality, NodeName};
 
 /// A machine on which instances run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Node {
     pub tagged_addresses: BTreeMap<String, Address>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// Where it stands, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// Made on first use by a registration from a new address; it goes with its last instance and check.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub implied: bool,

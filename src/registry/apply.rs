@@ -473,6 +473,6 @@ pub(super) fn instance_addresses(instance: &Instance) -> Addresses {
 /// Whether a DNS answer can tell two definitions of an instance apart.
 fn answers_differ(old: &Instance, new: &Instance) -> bool {
     let (was, is) = (&old.extras.tagged_addresses, &new.extras.tagged_addresses);
-    (&old.service, &old.address, was, old.port, &old.tags, old.weights, &old.meta)
-        != (&new.service, &new.address, is, new.port, &new.tags, new.weights, &new.meta)
+    (&old.service, &old.address, was, old.port, &old.tags, old.weights, &old.meta, &old.extras.locality)
+        != (&new.service, &new.address, is, new.port, &new.tags, new.weights, &new.meta, &new.extras.locality)
 }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::model::acl::Token;
 use crate::model::{
-    Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Status, TemplateError,
+    Acl, AclKey, Check, CheckId, Instance, InstanceId, Maintenance, Node, NodeName, PreparedQuery, Status,
+    TemplateError,
 };
 
 /// Who asks, through the agent API.
@@ -81,6 +82,8 @@ pub enum Command {
     RemoveQuery {
         id: Uuid,
     },
+    /// What an export or another registry has.
+    Import(Brought),
     /// The definitions that the configuration file owns, all of them; those of an earlier file go. Not stored.
     SetFileDefinitions {
         instances: Vec<Instance>,
@@ -99,6 +102,25 @@ pub enum AclCommand {
     Put { record: Acl, create: bool },
     /// What is not there is no error.
     Remove(AclKey),
+}
+
+/// A part of an import: a node, an instance of it, checks and words of maintenance that are all of that instance, or all of the
+/// node itself. What is here already stays as it is where it is the same; an instance that its own program registered with
+/// us stays where the import has it from a catalog.
+#[derive(Debug, Clone, Default)]
+pub struct Brought {
+    pub node: Option<Node>,
+    pub instance: Option<Instance>,
+    pub checks: Vec<Seen>,
+    pub maintenance: Vec<Maintenance>,
+}
+
+/// A check, and how it stood where it comes from: for one that is new here, or whose status always comes from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub check: Check,
+    pub status: Status,
+    pub output: Arc<str>,
 }
 
 /// Why a command changed nothing.

@@ -102,6 +102,7 @@ mod tests {
             address: Address::parse("192.0.2.1").unwrap(),
             tagged_addresses: Default::default(),
             meta: Default::default(),
+            locality: None,
             implied: false,
         };
         Snapshot::default().applied(1, &[Definition::Put(Record::Node(node.into()))])

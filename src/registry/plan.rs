@@ -1,6 +1,7 @@
 //! What a command comes to. Pure: a command and the state it meets give the changes to make, or a refusal that changes
 //! nothing.
 
+mod import;
 mod query;
 
 use std::io;
@@ -92,6 +93,7 @@ impl Planner<'_> {
             }
             Command::PutQuery { query, new } => self.put_query(query, new, &mut plan)?,
             Command::RemoveQuery { id } => self.remove_query(id, &mut plan)?,
+            Command::Import(brought) => self.import(brought, &mut plan)?,
             Command::SetFileDefinitions { instances, checks } => {
                 self.set_file(instances, checks, &mut plan)?;
             }
@@ -182,6 +184,7 @@ impl Planner<'_> {
                 address: Address::Ip(address),
                 tagged_addresses: Default::default(),
                 meta: Default::default(),
+                locality: None,
                 implied: true,
             },
             plan,

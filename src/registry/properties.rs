@@ -35,6 +35,7 @@ fn node(index: usize, host: u8) -> Node {
         address: Address::parse(&format!("10.0.0.{host}")).unwrap(),
         tagged_addresses: BTreeMap::new(),
         meta: BTreeMap::new(),
+        locality: None,
         implied: false,
     }
 }

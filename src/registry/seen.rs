@@ -36,6 +36,28 @@ impl Snapshot {
         Arc::new(seen)
     }
 
+    /// What a view shows of everything.
+    pub fn seen_whole(self: Arc<Self>, view: &View) -> Arc<Self> {
+        if view.reads_all() {
+            return self;
+        }
+        let mut seen = Self::clone(&self);
+        let services = std::mem::take(&mut seen.services);
+        let hides = seen.keep_nodes(view);
+        for (name, service) in services.iter().filter(|(name, _)| view.reads_service(name.folded())) {
+            let mut shown = ServiceEntry { instances: Default::default(), ..ServiceEntry::clone(service) };
+            let all = service.instances.values();
+            for entry in all.filter(|entry| view.reads_node(entry.instance.node.folded())) {
+                shown.instances.put(entry.clone());
+            }
+            if !shown.instances.is_empty() {
+                seen.services.insert(name.clone(), Arc::new(shown));
+            }
+        }
+        seen.part = Some(Part { index: self.index(), hides });
+        Arc::new(seen)
+    }
+
     /// Leaves one service; its instances need both themselves and their nodes to be readable.
     fn keep_service(&mut self, name: &ServiceName, view: &View) -> bool {
         let services = std::mem::take(&mut self.services);

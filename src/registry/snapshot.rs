@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use arcstr::ArcStr;
@@ -160,6 +161,12 @@ impl Members {
         self.0.is_empty()
     }
 
+    /// Those that come after one, which need not be there any more.
+    pub fn behind(&self, last: &Arc<InstanceEntry>) -> impl Iterator<Item = &Arc<InstanceEntry>> {
+        let behind = (Bound::Excluded(Member(last.clone())), Bound::Unbounded);
+        self.0.range(behind).map(|member| &member.0)
+    }
+
     /// Puts an entry into its place, instead of the one that is there.
     pub(super) fn put(&mut self, entry: Arc<InstanceEntry>) {
         self.0.insert(Member(entry));
@@ -272,6 +279,16 @@ impl Snapshot {
     /// All services, by name.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceEntry>> {
         self.services.values()
+    }
+
+    /// All nodes whose name (in lower case) is not before this one, by name.
+    pub fn nodes_from(&self, folded: &str) -> impl Iterator<Item = &Arc<NodeEntry>> {
+        self.nodes.range::<_, str>((Bound::Included(folded), Bound::Unbounded)).map(|(_, node)| node)
+    }
+
+    /// All services whose name (in lower case) is not before this one, by name.
+    pub fn services_from(&self, folded: &str) -> impl Iterator<Item = &Arc<ServiceEntry>> {
+        self.services.range::<_, str>((Bound::Included(folded), Bound::Unbounded)).map(|(_, service)| service)
     }
 
     /// All checks, by node and id.

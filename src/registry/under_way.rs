@@ -69,6 +69,7 @@ fn own() -> Node {
         address: Address::parse("10.0.0.1").unwrap(),
         tagged_addresses: Default::default(),
         meta: Default::default(),
+        locality: None,
         implied: false,
     }
 }

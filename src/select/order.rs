@@ -51,7 +51,7 @@ impl Known<'_> {
             }
             Order::For(client) => self.for_client(client),
         }
-        self.nearest_first();
+        self.put_nearest_first();
     }
 
     /// Puts the instances in order for addresses, of which perhaps so many are given at most.
@@ -63,7 +63,7 @@ impl Known<'_> {
             },
             Order::For(client) => self.for_client(client),
         }
-        self.nearest_first();
+        self.put_nearest_first();
     }
 
     fn for_client(&mut self, client: IpAddr) {

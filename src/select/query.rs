@@ -47,7 +47,7 @@ pub fn execute<'a>(world: World<'a>, query: &PreparedQuery, near: Option<&Origin
         ttl = ttl.min(stable_for(entry, node));
         found.push(chosen(entry, node, health, near));
     }
-    Some(Known { service, chosen: found, ttl: seconds(ttl, ceiling) })
+    Some(Known { nearest_first: near.is_some(), ..Known::new(service, found, seconds(ttl, ceiling)) })
 }
 
 fn wants(wanted: &Wanted, entry: &InstanceEntry, node: &NodeEntry) -> bool {

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Stored;
 use crate::model::{
-    Address, Check, CheckId, CheckKey, CheckKind, Extras, Instance, InstanceId, Maintenance, Node, NodeName,
-    Origin, Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
+    Address, Check, CheckId, CheckKey, CheckKind, Extras, Instance, InstanceId, Locality, Maintenance, Node,
+    NodeName, Origin, Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -133,7 +133,7 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
     add(&mut bytes, &Head { create_index: *create_index, modify_index: *modify_index, node })?;
     match record {
         Record::Node(node) => {
-            let Node { name: _, id, address, tagged_addresses, meta, implied } = &**node;
+            let Node { name: _, id, address, tagged_addresses, meta, locality, implied } = &**node;
             let tagged_addresses = json_unless(tagged_addresses.is_empty(), tagged_addresses)?;
             let meta = Pairs::from(meta);
             let (address, id) = (Place::from(address), id.map(|id| id.as_u128()));
@@ -141,6 +141,10 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
                 &mut bytes,
                 &NodeValue { id, address, tagged_addresses, meta: meta.packed(), implied: *implied },
             )?;
+            if let Some(Locality { region, zone }) = locality {
+                bytes[0] = super::format::PLACED as u8;
+                add(&mut bytes, &(region.as_str(), zone.as_str()))?;
+            }
         }
         Record::Instance(instance) => {
             let Instance { service, tags, address, meta, port, weights, origin, extras, .. } = &**instance;
@@ -365,7 +369,9 @@ impl Reader {
 }
 
 fn read_node(name: NodeName, bytes: &[u8]) -> Result<Node, Failure> {
-    let value: NodeValue<'_> = postcard::from_bytes(bytes)?;
+    let (value, rest): (NodeValue<'_>, &[u8]) = postcard::take_from_bytes(bytes)?;
+    // Version 3: the place comes last.
+    let place: Option<(&str, &str)> = (!rest.is_empty()).then(|| postcard::from_bytes(rest)).transpose()?;
     let tagged = value.tagged_addresses.map(|json| serde_json::from_str(&json)).transpose()?;
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     Ok(Node {
@@ -374,6 +380,7 @@ fn read_node(name: NodeName, bytes: &[u8]) -> Result<Node, Failure> {
         address: value.address.into(),
         tagged_addresses: tagged.unwrap_or_default(),
         meta: Pairs::from_packed(value.meta).iter().map(owned).collect(),
+        locality: place.map(|(region, zone)| Locality { region: region.into(), zone: zone.into() }),
         implied: value.implied,
     })
 }

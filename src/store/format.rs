@@ -26,8 +26,10 @@ pub(super) const NODE_ID: &str = "node_id";
 pub(super) const FORMAT: &str = "format";
 pub(super) const JOURNAL: &str = "journal";
 
-/// The version of values that is written, and the highest that is read.
+/// The version of values that is written.
 pub(super) const VERSION: u32 = 2;
+/// That of a node which has a place: version 2 with the place behind it. The highest that is read.
+pub(super) const PLACED: u32 = 3;
 /// The version of the file: 3 since its last changes may be in a journal alone, 4 since it may hold records of kinds that are on
 /// no node ([`APART`]): an older rollcall would pass over them.
 pub(super) const FILE: u32 = 4;
@@ -138,10 +140,10 @@ fn compact_part<'a>(at: &[u8], bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Stor
         Some((&JSON, _)) => (json::<Version>(at, bytes)?.v, None),
         Some((v, rest)) => (u32::from(*v), Some(rest)),
     };
-    if v > VERSION {
+    if v > PLACED {
         let at = String::from_utf8_lossy(at).replace('\0', "/");
         return Err(StoreError::new(format!(
-            "entry {at:?} was written by a newer rollcall (format {v}, this one reads up to {VERSION}); \
+            "entry {at:?} was written by a newer rollcall (format {v}, this one reads up to {PLACED}); \
              start that version again, or restore a backup made by this one"
         )));
     }
@@ -277,7 +279,7 @@ mod tests {
         )
         .unwrap();
         let node: Record = serde_json::from_str(
-            r#"{"node":{"name":"N1","id":"01020304-0506-0708-090a-0b0c0d0e0f10","address":"h.example","tagged_addresses":{"wan":"10.0.0.2"},"implied":true}}"#,
+            r#"{"node":{"name":"N1","id":"01020304-0506-0708-090a-0b0c0d0e0f10","address":"h.example","tagged_addresses":{"wan":"10.0.0.2"},"locality":{"region":"eu","zone":""},"implied":true}}"#,
         )
         .unwrap();
         let maintenance: Record =
@@ -321,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_damage_are_errors_that_name_the_entry() {
-        for newer in [br#"{"v":3,"other":true}"#.as_slice(), &[3, 0, 0]] {
+        for newer in [br#"{"v":4,"other":true}"#.as_slice(), &[4, 0, 0]] {
             let newer = read(b"2n1\0a", newer).unwrap_err().to_string();
             assert!(newer.contains("\"2n1/a\"") && newer.contains("newer"), "{newer}");
         }

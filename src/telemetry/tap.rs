@@ -206,7 +206,7 @@ impl Said {
             let mut text = format!("{at} {:<7} {module}: {}", format!("[{level}]"), plain(&self.message));
             for (number, (name, value)) in (0..).zip(&self.fields) {
                 let joint = if number == 0 { ": " } else { " " };
-                let value = value.as_str().map_or_else(|| value.to_string(), |text| quoted(text));
+                let value = value.as_str().map_or_else(|| value.to_string(), quoted);
                 // Writing to a String cannot fail.
                 let _ = write!(text, "{joint}{name}={value}");
             }

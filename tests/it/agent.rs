@@ -114,6 +114,19 @@ async fn self_members_version_and_host_have_what_clients_read() {
     assert_eq!([&tags["role"], &tags["dc"], &tags["acls"], &tags["segment"]], ["consul", "dc1", "0", ""]);
     assert!(tags["build"].as_str().unwrap().contains(":rollcall-"), "{tags}");
     assert_eq!(server.get("/v1/agent/members?segment=other").await.text(), "[]");
+    for (filter, count) in [
+        ("Name == n1", 1),
+        ("Tags[\"dc\"] == dc1 and Status == 1", 1),
+        ("Tags.role == node", 0),
+        ("Port != 8301", 0),
+        ("x in Tags", 0),
+    ] {
+        let asked = filter.replace(' ', "%20").replace('"', "%22").replace(['[', ']'], "%5B");
+        let asked = asked.replacen("dc%22%5B", "dc%22%5D", 1);
+        let found = server.get(&format!("/v1/agent/members?filter={asked}")).await;
+        assert_eq!(found.json().as_array().unwrap().len(), count, "{filter}: {}", found.text());
+    }
+    assert_eq!(server.get("/v1/agent/members?filter=Nope%20==%20a").await.status, 500);
     let version = server.get("/v1/agent/version").await.json();
     assert_eq!(version["HumanVersion"], shown["Config"]["Version"]);
     let host = server.get("/v1/agent/host").await.json();

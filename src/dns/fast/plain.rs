@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::super::encode::{HEADER, OPT_OCTETS};
 use super::super::request::Edns;
+use super::super::subnet::CODE;
 
 /// The longest name, in octets (RFC 1035 section 2.3.4).
 const NAME_OCTETS_MAX: usize = 255;
@@ -24,6 +25,8 @@ pub(super) struct Plain<'a> {
     length: usize,
     pub(super) kind: u16,
     pub(super) edns: Option<Edns>,
+    /// A resolver tells of its client's network.
+    pub(super) subnet: bool,
 }
 
 impl<'a> Plain<'a> {
@@ -40,9 +43,9 @@ impl<'a> Plain<'a> {
         let length = name(body)?;
         let (question, rest) = body.split_at_checked(length + 4)?;
         let [.., kind_high, kind_low, 0, 1] = *question else { return None };
-        let edns = match additionals {
-            0 => rest.is_empty().then_some(None)?,
-            _ => Some(opt(rest)?),
+        let (edns, subnet) = match additionals {
+            0 => rest.is_empty().then_some((None, false))?,
+            _ => opt(rest).map(|(edns, subnet)| (Some(edns), subnet))?,
         };
         let mut lower = [0; NAME_OCTETS_MAX];
         lower[..length].copy_from_slice(&question[..length]);
@@ -57,6 +60,7 @@ impl<'a> Plain<'a> {
             length,
             kind: u16::from_be_bytes([kind_high, kind_low]),
             edns,
+            subnet,
         })
     }
 
@@ -89,9 +93,9 @@ fn name(body: &[u8]) -> Option<usize> {
     }
 }
 
-/// An OPT record of version 0 to the end of the message (RFC 6891 section 6.1.2). Options are stepped over: none that is
-/// known here changes an answer.
-fn opt(record: &[u8]) -> Option<Edns> {
+/// An OPT record of version 0 to the end of the message (RFC 6891 section 6.1.2), and whether a client subnet is in it. Options
+/// are stepped over: no other that is known here changes an answer.
+fn opt(record: &[u8]) -> Option<(Edns, bool)> {
     let (fixed, mut options) = record.split_first_chunk::<OPT_OCTETS>()?;
     let [0, 0, 41, payload_high, payload_low, _, 0, flags, _, length_high, length_low] = *fixed else {
         return None;
@@ -99,10 +103,12 @@ fn opt(record: &[u8]) -> Option<Edns> {
     if options.len() != usize::from(u16::from_be_bytes([length_high, length_low])) {
         return None;
     }
+    let mut subnet = false;
     while !options.is_empty() {
         let (head, rest) = options.split_first_chunk::<4>()?;
+        subnet |= head[..2] == CODE.to_be_bytes();
         options = rest.get(usize::from(u16::from_be_bytes([head[2], head[3]]))..)?;
     }
     let payload = u16::from_be_bytes([payload_high, payload_low]);
-    Some(Edns { payload, version: 0, dnssec_ok: flags & 0x80 != 0 })
+    Some((Edns { payload, version: 0, dnssec_ok: flags & 0x80 != 0 }, subnet))
 }

@@ -26,12 +26,50 @@ def consul_client(report):
             Requests(server).compare(report, "go-registrations", agent=AGENT)
 
 
+def part(report, name, scene_options=None, env=None):
+    """Runs a part of the program against a server of its own, with two live targets."""
+    binary = build_go("api", "go-api")
+    with Scene(beside=True, **(scene_options or {})) as scene:
+        process = Process(scene.client, [binary, name], env={"CONSUL_HTTP_ADDR": scene.http, **(env or {})}, name=f"go-{name}")
+        report.program(process)
+        scene.log.compare(report, f"go-{name}", agent=AGENT, addresses=scene.client.addresses)
+
+
+def reads(report):
+    """Catalog and health with filters, tags, node meta, near and every consistency"""
+    part(report, "reads")
+
+
+def agent(report):
+    """The agent: what it says of itself, its log, maintenance, reload and leave"""
+    binary = build_go("api", "go-api")
+    with Network() as network:
+        host = network.host("one")
+        with Rollcall(host, "--node", "n1", requests=True) as server:
+            report.program(Process(host, [binary, "agent"], name="go-agent"))
+            report.equal(server.process.wait(), 0, "told to leave, the server ended with status 0")
+            Requests(server).compare(report, "go-agent", agent=AGENT)
+
+
 def watches(report):
     """The client's watch plans; a killed target leaves them"""
     binary = build_go("api", "go-api")
     with Scene(beside=True) as scene:
         process = Process(scene.client, [binary, "watches"], env={"CONSUL_HTTP_ADDR": scene.http}, name="go-watches")
         watch_a_kill(report, scene, process, "go-watches", AGENT)
+
+
+def operator(report):
+    """What operators call: members, metrics, the log, reloading, force-leave, and leaving last"""
+    binary = build_go("operator", "go-operator")
+    with Network() as network:
+        host = network.host("one")
+        with Rollcall(host, "--node", "n1", requests=True) as server:
+            report.program(Process(host, [binary], name="go-operator"))
+            Requests(server).compare(report, "go-operator", agent=AGENT)
+            # The log of a server that has ended is compared with nothing.
+            report.program(Process(host, [binary, "leave"], name="go-leave"))
+            report.equal(server.process.wait(30), 0, "the server has ended, with status 0")
 
 
 def resolver(report):
@@ -45,4 +83,4 @@ def resolver(report):
 
 
 if __name__ == "__main__":
-    Report("go").run(consul_client, watches, resolver)
+    Report("go").run(consul_client, reads, agent, watches, resolver, operator)

@@ -55,6 +55,8 @@ class Requests:
     def _settled(self, patience=10.0):
         """Waits until nobody but the test itself is connected: a client that was ended with reads under way has them in
         the log when the server has seen it go."""
+        if self.server.process.child.poll() is not None:
+            return
         deadline = time.monotonic() + patience
         while b"\nrollcall_http_connections 1\n" not in self.server.http.get("/metrics").body:
             if time.monotonic() > deadline:

@@ -1,0 +1,56 @@
+//! `/v1/rollcall`: faces of the registry for programs that do not speak Consul's API.
+//!
+//! Prometheus' HTTP service discovery, a stream of changes, and the whole registry as one document, out and in. Who may use
+//! them is decided in one function, [`access::allow`]. Answers that can be long are made in pieces while they are
+//! sent ([`in_pieces`]), from one snapshot, so that a slow reader costs a piece and not a copy.
+
+mod access;
+mod document;
+mod export;
+mod http_sd;
+mod import;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use tokio::sync::Semaphore;
+
+use super::State;
+use super::route::{get, put};
+
+/// A long answer is made in pieces of about this size.
+const PIECE_OCTETS: usize = 64 * 1024;
+
+/// What the faces share.
+pub struct Faces {
+    /// One import at a time: each holds what it brings in memory.
+    importing: Semaphore,
+}
+
+impl Default for Faces {
+    fn default() -> Self {
+        Self { importing: Semaphore::new(1) }
+    }
+}
+
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/v1/rollcall/http_sd", get(http_sd::targets))
+        .route("/v1/rollcall/export", get(export::export))
+        .route("/v1/rollcall/import", put(import::import))
+}
+
+/// A body that is made when it is wanted: `more` puts the next piece into a buffer, and says whether there is another.
+fn in_pieces(mut more: impl FnMut(&mut Vec<u8>) -> bool + Send + 'static) -> Body {
+    let mut ended = false;
+    let pieces = std::iter::from_fn(move || {
+        let mut piece = Vec::new();
+        while !ended && piece.len() < PIECE_OCTETS {
+            ended = !more(&mut piece);
+        }
+        (!piece.is_empty()).then(|| Ok::<_, Infallible>(Bytes::from(piece)))
+    });
+    Body::from_stream(futures_util::stream::iter(pieces))
+}
