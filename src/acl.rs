@@ -5,6 +5,8 @@
 //! With access control off there is one view, which asks nothing.
 
 mod authorizer;
+pub mod jwt;
+pub mod method;
 pub mod rules;
 mod tables;
 

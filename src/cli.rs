@@ -14,6 +14,7 @@ mod register;
 mod restart;
 mod serve;
 mod show;
+mod store;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -58,6 +59,8 @@ enum Command {
     Import(import::Arguments),
     /// Print the OpenAPI document of all that the server serves over HTTP
     Openapi,
+    /// Change how a stopped server's definitions are encrypted
+    Store(store::Arguments),
     /// Print the version
     Version,
 }
@@ -93,6 +96,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Openapi => say(format_args!("{:#}", crate::openapi())),
+        Command::Store(arguments) => store::run(&arguments),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

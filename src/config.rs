@@ -7,6 +7,7 @@
 mod consul;
 mod definitions;
 pub mod keys;
+mod own;
 mod read;
 pub mod reference;
 mod rooms;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{acl, checks, dns, filter, handover, registry, select, tls};
+use crate::{acl, checks, dns, filter, handover, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -53,6 +54,8 @@ pub struct Config {
     pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
+    /// What the store is encrypted with.
+    pub store_key: store::KeySource,
     pub log: logs::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
@@ -108,6 +111,16 @@ pub struct Http {
     pub monitor_lines_max: usize,
 }
 
+/// `[locality]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Locality {
+    /// Where this server is.
+    pub own: Option<crate::model::Locality>,
+    pub clients: select::near::Clients,
+    /// Whose word on the network of its clients is taken (RFC 7871).
+    pub client_subnet_from: Vec<IpNet>,
+}
+
 /// `[https]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Https {
@@ -151,16 +164,6 @@ impl Http {
             }
         }
     }
-}
-
-/// `[locality]`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Locality {
-    /// Where this server is.
-    pub own: Option<crate::model::Locality>,
-    pub clients: select::near::Clients,
-    /// Whose word on the network of its clients is taken (RFC 7871).
-    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// One `[[zone]]`.
@@ -314,6 +317,7 @@ impl Default for Config {
             acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
+            store_key: Default::default(),
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),

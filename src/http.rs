@@ -58,6 +58,7 @@ use crate::registry::Registry;
 use crate::select;
 use crate::telemetry::Metrics;
 
+pub use acl::Jwks;
 pub use admission::{NEEDS, Need};
 pub use agent_control::Asked;
 pub use agent_self::Shown;
@@ -107,6 +108,8 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Keys of auth methods that stand elsewhere.
+    pub jwks: Jwks,
     /// Connections of all listeners.
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::place::lines;
+use super::place::{lines, with_store_key};
 use super::restart::{self, Outcome};
 use super::say;
 use crate::config::{Config, ConfigError, Data, Listen, http_listen};
@@ -72,7 +72,7 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
 impl Arguments {
     /// The files with the flags laid over them.
     fn config(&self) -> Result<Config, Vec<ConfigError>> {
-        let mut config = Config::load(&self.config)?;
+        let mut config = with_store_key(Config::load(&self.config)?)?;
         if self.ephemeral {
             config.data = Data::Ephemeral;
         }

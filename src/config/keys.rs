@@ -4,11 +4,12 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::own::{clients, own, place, secret};
 use super::value::{self, Value};
 use super::{Config, Data};
 use crate::dns::forward;
-use crate::model::{Address, Locality, NodeName, Secret};
-use crate::select::near::Clients;
+use crate::model::{Address, NodeName};
+use crate::store::KeySource;
 use crate::telemetry::logs;
 use crate::tls::Version;
 
@@ -476,6 +477,14 @@ pub const KEYS: &[Key] = &[
         .cache_octets =
         value::octets(v)?),
     key!(
+        "store",
+        "key_file",
+        "",
+        AT_START,
+        "File with the key that the store is encrypted with: 32 octets in base64 (`openssl rand -base64 32`). `ROLLCALL_STORE_KEY` has the key itself, and comes first. A new store is encrypted at once; one that is there by `rollcall store rotate`.",
+        |c, v| { c.store_key = KeySource::File(value::text(v)?.into()) }
+    ),
+    key!(
         "telemetry",
         "log_level",
         "\"info\"",
@@ -651,44 +660,6 @@ pub fn label(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err(format!("{text:?} cannot be a label in DNS: letters, digits, - and _, 1 to 63 octets"))
-}
-
-/// A token's secret; it is never repeated in an error.
-fn secret(value: &Value<'_>) -> Result<Secret, String> {
-    let text = value::text(value)?;
-    if text.is_empty() || text.len() > crate::registry::access::TOKEN_OCTETS_MAX {
-        return Err("a token has 1 to 1024 octets".to_owned());
-    }
-    Ok(Secret::new(text))
-}
-
-/// The place of this machine, once one of its keys is set.
-fn own(config: &mut Config) -> &mut Locality {
-    config.locality.own.get_or_insert_with(|| Locality { region: String::new(), zone: String::new() })
-}
-
-fn place(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
-        return Err(format!(
-            "{text:?} is no name of a region or zone: 1 to 128 octets, no control characters"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn clients(value: &Value<'_>) -> Result<Clients, String> {
-    let networks = value::texts(value)?.into_iter().map(|(network, text)| {
-        let (region, zone) = text.split_once('/').map_or((text, None), |(region, zone)| (region, Some(zone)));
-        let zone = zone.map(place).transpose()?.unwrap_or_default();
-        Ok((value::network_of(network)?, Locality { region: place(region)?, zone }))
-    });
-    let networks: Vec<_> = networks.collect::<Result<_, String>>()?;
-    for (at, (network, _)) in networks.iter().enumerate() {
-        if networks[..at].iter().any(|(other, _)| other == network) {
-            return Err(format!("{network} is named twice"));
-        }
-    }
-    Ok(Clients::new(networks))
 }
 
 /// `[forward]`, with its defaults once one of its keys is set.

@@ -111,11 +111,10 @@ impl Config {
         keep!(
             "node_name": node_name, "node_id": node_id, "node_address": node_address, "node_meta": node_meta,
             "datacenter": datacenter, "data_dir": data, "[dns] listen": dns.listen, "[dns] domain": dns.domain,
-            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads,
-            "[locality] region and zone": locality.own, "[http] listen": http.listen,
+            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen,
             "[http] listen (unix)": http.unix, "[http] unix_mode, unix_owner": http.unix_access, "[https] listen": https.listen,
-            "[checks]": checks,
-            "[forward]": forward, "[store] cache": cache_octets, "[telemetry] log_format": log.format,
+            "[locality] region and zone": locality.own, "[checks]": checks,
+            "[forward]": forward, "[store] cache": cache_octets, "[store] key_file": store_key, "[telemetry] log_format": log.format,
             "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
         );
         differ

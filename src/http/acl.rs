@@ -4,6 +4,9 @@
 //! secret leaves in these answers alone: to those who may write the ACL, and to its own bearer.
 
 mod body;
+mod jwks;
+mod login;
+mod method;
 mod own;
 mod policy;
 mod role;
@@ -31,12 +34,20 @@ use crate::acl::{Access as Wanted, Resource, Tables};
 use crate::model::Acl;
 use crate::registry::{AclCommand, Command, Snapshot};
 
+pub(super) use body::{POLICY, ROLE, TOKEN};
+pub use jwks::Jwks;
+pub(super) use login::BODY as LOGIN;
+pub(super) use method::{METHOD, RULE};
+pub(super) use own::BODY as OWN;
+
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
         .merge(token::routes())
         .merge(policy::routes())
         .merge(role::routes())
         .merge(own::routes())
+        .merge(method::routes())
+        .merge(login::routes())
         .route("/v1/acl/replication", get(replication))
 }
 

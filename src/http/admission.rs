@@ -149,13 +149,12 @@ pub(super) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
     if request.method() == Method::OPTIONS {
         return Ok(());
     }
-    let of_acl = request.uri().path().starts_with("/v1/acl/");
-    if !state.registry.access_is_controlled() {
-        let disabled = || Err(Error::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));
-        return if of_acl { disabled() } else { Ok(()) };
-    }
     // What leads nowhere says so to everybody.
     let Some(matched) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+    if !state.registry.access_is_controlled() {
+        let disabled = || Err(Error::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));
+        return if matched.as_str().starts_with("/v1/acl/") { disabled() } else { Ok(()) };
+    }
     let need = need(matched.as_str(), request.method());
     let access = match need {
         // Nothing may be seen by the way.

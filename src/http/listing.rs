@@ -4,11 +4,17 @@
 //! written from the snapshot in pieces, the next one when the client has taken those before it, and between pieces others
 //! get their turn. What fits one piece is an ordinary body with its length.
 
+use std::io;
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::State;
 
 /// About as many octets are written before they are sent.
 const PIECE_OCTETS: usize = 64 * 1024;
@@ -104,42 +110,84 @@ impl Listing {
         false
     }
 
-    /// The answer; its first piece is written before this returns.
-    pub(super) async fn into_response(mut self) -> Response {
+    /// The answer; its first piece is written before this returns. A client that does not take a piece within `[http] idle`
+    /// is left, so that nobody keeps a listing, and what it lists, by not reading it.
+    pub(super) async fn into_response(mut self, state: &State) -> Response {
         let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if !self.piece().await {
             return ([json], self.out).into_response();
         }
-        let pieces = futures_util::stream::unfold(Some((self, true)), |state| async move {
-            let (mut listing, more) = state?;
-            if listing.broken {
-                let error = std::io::Error::other("a row could not be written");
-                return Some((Err(error), None));
+        let (sender, mut pieces) = mpsc::channel(1);
+        let (metrics, patience) = (state.metrics.clone(), state.config.load().idle);
+        tokio::spawn(async move {
+            if !self.send(&sender, patience).await {
+                metrics.http.refused("slow reader");
             }
-            let piece = Bytes::from(std::mem::take(&mut listing.out));
-            if !more {
-                return Some((Ok(piece), None));
-            }
-            let more = listing.piece().await;
-            Some((Ok(piece), Some((listing, more))))
         });
-        let mut response = ([json], Body::from_stream(pieces)).into_response();
+        let body = futures_util::stream::poll_fn(move |context| {
+            pieces.poll_recv(context).map(|piece| match piece {
+                Some(Some(piece)) => Some(Ok(piece)),
+                Some(None) => None,
+                // Its end has not come: the client must not take the answer for whole.
+                None => {
+                    Some(Err(io::Error::other("the client took too long, or a row could not be written")))
+                }
+            })
+        });
+        let mut response = ([json], Body::from_stream(body)).into_response();
         response.extensions_mut().insert(InPieces);
         response
+    }
+
+    /// Sends the piece that is written and all that follow, then `None`. False when one was not taken in time.
+    async fn send(mut self, to: &mpsc::Sender<Option<Bytes>>, patience: Duration) -> bool {
+        let mut more = true;
+        loop {
+            let piece = Some(Bytes::from(std::mem::take(&mut self.out)));
+            match tokio::time::timeout(patience, to.send(piece)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return true,
+                Err(_) => return false,
+            }
+            if self.broken {
+                tracing::error!("a row of a listing could not be written");
+                return true;
+            }
+            if !more {
+                let _ = tokio::time::timeout(patience, to.send(None)).await;
+                return true;
+            }
+            more = self.piece().await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
-
     use super::*;
 
-    async fn text(listing: Listing) -> (bool, String) {
-        let response = listing.into_response().await;
-        let in_pieces = response.extensions().get::<InPieces>().is_some();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (in_pieces, String::from_utf8(body.to_vec()).unwrap())
+    async fn text(mut listing: Listing) -> (bool, String) {
+        let (sender, mut pieces) = mpsc::channel(1);
+        if !listing.piece().await {
+            return (false, String::from_utf8(listing.out).unwrap());
+        }
+        let sending = tokio::spawn(async move { listing.send(&sender, Duration::from_secs(60)).await });
+        let mut whole = Vec::new();
+        while let Some(Some(piece)) = pieces.recv().await {
+            whole.extend_from_slice(&piece);
+        }
+        assert!(sending.await.unwrap());
+        (true, String::from_utf8(whole).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_a_piece_is_left_and_sees_no_end() {
+        let mut listing = Listing::array(0..100_000, |n, rows| rows.push(&n));
+        assert!(listing.piece().await);
+        let (sender, mut pieces) = mpsc::channel(1);
+        assert!(!listing.send(&sender, Duration::from_secs(60)).await);
+        drop(sender);
+        assert!(pieces.recv().await.flatten().is_some() && pieces.recv().await.is_none());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State as Extract;
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,8 +32,25 @@ pub(super) fn routes() -> Router<Arc<State>> {
     let one = axum::routing::get(read).put(update).delete(remove);
     Router::new()
         .route("/v1/query", route::with_rest(all, "OPTIONS,GET,POST"))
-        .route("/v1/query/", route::with_rest(one.clone(), "OPTIONS,GET,PUT,DELETE"))
-        .route("/v1/query/{*rest}", route::with_rest(one, "OPTIONS,GET,PUT,DELETE"))
+        .route("/v1/query/", route::with_rest(one.clone(), ONE))
+        .route("/v1/query/{*rest}", one.options(allowed).fallback(other))
+}
+
+/// The methods of one query.
+const ONE: &str = "OPTIONS,GET,PUT,DELETE";
+
+/// Those of a path: executions and explanations are read alone.
+fn methods(rest: &str) -> &'static str {
+    let read = rest.ends_with("/execute") || rest.ends_with("/explain");
+    if read { "OPTIONS,GET" } else { ONE }
+}
+
+async fn allowed(Rest(rest): Rest) -> Response {
+    [(header::ALLOW, methods(&rest))].into_response()
+}
+
+async fn other(Rest(rest): Rest, method: Method) -> Response {
+    route::method_not_allowed(&method, methods(&rest))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,7 +122,7 @@ const fn shape(fields: &'static [(&'static str, Kind)]) -> Shape {
     Shape { fields, aliases: &[], lax: false }
 }
 
-const BODY: Shape = shape(&[
+pub(super) const BODY: Shape = shape(&[
     ("ID", Kind::Plain),
     ("Name", Kind::Plain),
     ("Session", Kind::Plain),
@@ -321,10 +338,10 @@ fn may_replace(state: &State, params: &Params, id: Uuid) -> Result<(), Error> {
     state.registry.load().query(id).map_or(Ok(()), |old| params.asker.write_query(&old.query))
 }
 
-/// Executions and explanations are read.
+/// Whether a path has no such method.
 fn only_read(rest: &str, method: &Method) -> Option<Response> {
-    let read = rest.ends_with("/execute") || rest.ends_with("/explain");
-    read.then(|| route::method_not_allowed(method, "OPTIONS,GET"))
+    let allowed = methods(rest);
+    (allowed != ONE).then(|| route::method_not_allowed(method, allowed))
 }
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {

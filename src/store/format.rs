@@ -25,11 +25,16 @@ pub(super) const COMMITTED: &str = "committed";
 pub(super) const NODE_ID: &str = "node_id";
 pub(super) const FORMAT: &str = "format";
 pub(super) const JOURNAL: &str = "journal";
+/// Of an encrypted file: what its keys are derived with, and what names the operator's key.
+pub(super) const SALT: &str = "salt";
+pub(super) const KEY_CHECK: &str = "key_check";
 
 /// The version of values that is written.
 pub(super) const VERSION: u32 = 2;
 /// That of a node which has a place: version 2 with the place behind it. The highest that is read.
 pub(super) const PLACED: u32 = 3;
+/// What is added to that of an encrypted file ([`seal`](super::seal)): who knows of no encryption refuses it as too new.
+pub(super) const SEALED: u128 = 100;
 /// The version of the file: 3 since its last changes may be in a journal alone, 4 since it may hold records of kinds that are on
 /// no node ([`APART`]): an older rollcall would pass over them.
 pub(super) const FILE: u32 = 4;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::server::{Answer, PATIENCE, TestServer};
+use crate::server::{Answer, PATIENCE, TestServer, request};
 
 /// Asks and returns once the server has the request waiting.
 async fn waiting(server: &Arc<TestServer>, path: &str) -> JoinHandle<Answer> {
@@ -200,4 +202,52 @@ async fn those_who_wait_are_answered_when_the_server_stops() {
     }
     server.running.stop().await;
     assert_eq!(asked.await.unwrap().json(), nodes.json());
+}
+
+/// One that waits is put aside and read again: nothing of what it asked, or of what comes behind it, may be lost.
+#[tokio::test]
+async fn a_request_that_waited_is_answered_as_it_was_asked_and_those_behind_it_after() {
+    let server = Arc::new(TestServer::start().await);
+    ttl_service(&server, "web").await;
+    let series = "rollcall_http_requests_total{family=\"/v1/health\",status=\"ok\"}";
+    for (extra, body) in
+        [("", ""), ("Content-Length: 3\r\n", "abc"), ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")]
+    {
+        let index = server.get("/v1/health/service/web").await.index();
+        let before = server.metric(series).await;
+        let mut stream = TcpStream::connect(server.http()).await.unwrap();
+        let filter = "Service.Service%20%3D%3D%20web";
+        let first = format!(
+            "GET /v1/health/service/web?index={index}&wait=60s&pretty&filter={filter} HTTP/1.1\r\nHost: localhost\r\n\
+             X-Other: \"quoted\"\r\n{extra}\r\n{body}GET /v1/status/lea"
+        );
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let waits = async {
+            while server.running.registry().watchers() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waits).await.expect("it does not wait");
+        stream.write_all(b"der HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        server.put("/v1/agent/check/fail/service:web", "").await;
+        let mut got = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut got)).await.expect("no end").unwrap();
+        let answers: Vec<&str> = got.split("HTTP/1.1 200 OK\r\n").collect();
+        assert_eq!((answers.len(), answers[0]), (3, ""), "{got}");
+        assert!(answers[1].contains("[\n    {\n        \"Node\": {"), "{extra}: {got}");
+        assert!(answers[2].ends_with("\"127.0.0.1:8300\""), "{extra}: {got}");
+        assert_eq!(server.metric(series).await, before + 1.0, "it is counted once");
+        server.put("/v1/agent/check/pass/service:web", "").await;
+    }
+    // What its headers ask for is not forgotten either.
+    for number in 0..5 {
+        server.register(json!({ "Name": "web", "ID": format!("web-{number}") })).await;
+    }
+    let index = server.get("/v1/health/service/web").await.index();
+    let (asked, path) = (server.clone(), format!("/v1/health/service/web?index={index}&wait=60s"));
+    let gzip = [("accept-encoding", "gzip")];
+    let watcher = tokio::spawn(async move { request(asked.http(), "GET", &path, &gzip, "").await });
+    server.register(json!({ "Name": "web", "ID": "web-9" })).await;
+    assert_eq!(watcher.await.unwrap().header("content-encoding"), "gzip");
+    assert_eq!(server.running.registry().watchers(), 0);
 }

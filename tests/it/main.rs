@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod acl;
+mod acl_login;
 mod acl_routes;
 mod agent;
 mod agent_checks;
@@ -37,6 +38,7 @@ mod reads;
 mod request_log;
 mod restart;
 mod rfc;
+mod sealed;
 mod server;
 mod store;
 mod targets;

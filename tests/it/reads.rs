@@ -1,10 +1,12 @@
 //! How reads are asked and answered beside their content: methods, headers, form, and listings that are long.
 
 use std::io::Read;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::server::{TestServer, request};
+use crate::server::{PATIENCE, TestServer, request};
 
 /// Every read of the catalog and of health, with something to show.
 const READS: [&str; 9] = [
@@ -258,4 +260,36 @@ async fn a_node_is_found_by_a_part_of_its_id_that_no_other_has() {
         let node = server.get(&format!("/v1/catalog/node/{asked}")).await.json();
         assert_eq!(node["Node"]["Node"].as_str().unwrap_or(""), found, "{asked}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_keeps_no_listing() {
+    let server = TestServer::with(|config| config.http.idle = Duration::from_millis(300)).await;
+    let meta: serde_json::Map<String, Value> =
+        (0..60).map(|n| (format!("k{n}"), json!("x".repeat(500)))).collect();
+    for number in 0..300 {
+        let body = json!({ "Node": "n2", "Address": "10.0.0.2",
+            "Service": { "Service": "web", "ID": format!("web-{number}"), "Meta": meta } });
+        assert_eq!(server.put("/v1/catalog/register", body).await.text(), "true");
+    }
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.http()).await.unwrap();
+    stream.write_all(b"GET /v1/catalog/service/web HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let cut = async {
+        while server.metric("rollcall_http_refused_total{kind=\"slow reader\"}").await != 1.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, cut).await.expect("it is never left");
+    let mut got = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut got))
+        .await
+        .expect("the connection has no end");
+    assert!(
+        got.starts_with(b"HTTP/1.1 200") && !got.ends_with(b"0\r\n\r\n"),
+        "the answer does not look whole"
+    );
+    let others = server.get("/v1/catalog/service/web").await.json();
+    assert_eq!(others.as_array().unwrap().len(), 300, "who reads gets it");
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The table of ARCHITECTURE.md: a room and the rooms it may know. `telemetry` may be known by all.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
-    ("acl", &["model"]),
+    ("acl", &["filter", "model"]),
     ("gently", &[]),
     ("store", &["model", "gently"]),
     ("registry", &["acl", "model", "store", "gently"]),

@@ -83,7 +83,7 @@ const SERVICE_IDENTITY: Shape =
     Shape { fields: &[("ServiceName", Kind::Plain), ("Datacenters", Kind::Plain)], aliases: &[], lax: false };
 const NODE_IDENTITY: Shape =
     Shape { fields: &[("NodeName", Kind::Plain), ("Datacenter", Kind::Plain)], aliases: &[], lax: false };
-pub(super) const TOKEN: Shape = Shape {
+pub(in crate::http) const TOKEN: Shape = Shape {
     fields: &[
         ("AccessorID", Kind::Plain),
         ("SecretID", Kind::Plain),
@@ -105,7 +105,7 @@ pub(super) const TOKEN: Shape = Shape {
     aliases: &[],
     lax: false,
 };
-pub(super) const POLICY: Shape = Shape {
+pub(in crate::http) const POLICY: Shape = Shape {
     fields: &[
         ("ID", Kind::Plain),
         ("Name", Kind::Plain),
@@ -119,7 +119,7 @@ pub(super) const POLICY: Shape = Shape {
     aliases: &[],
     lax: false,
 };
-pub(super) const ROLE: Shape = Shape {
+pub(in crate::http) const ROLE: Shape = Shape {
     fields: &[
         ("ID", Kind::Plain),
         ("Name", Kind::Plain),

@@ -26,7 +26,7 @@ struct Body {
     token: String,
 }
 
-const BODY: Shape = Shape { fields: &[("Token", Kind::Plain)], aliases: &[], lax: false };
+pub(in crate::http) const BODY: Shape = Shape { fields: &[("Token", Kind::Plain)], aliases: &[], lax: false };
 
 /// Names, Consul's older ones too. What its agents use the last ones for, Rollcall does not do: they are kept.
 const NAMES: [(&str, &str); 10] = [

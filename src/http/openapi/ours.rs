@@ -1,6 +1,6 @@
 //! Operations that are not Consul's.
 
-use super::{Answer, Form, Operation, answer, failure};
+use super::{Answer, BODY, Form, Of, Operation, Param, answer, failure};
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
     Operation { method: "get", path, about, query: &[], body: None, answers }
@@ -29,6 +29,57 @@ pub(super) const OPERATIONS: &[Operation] = &[
             failure(503, "Nothing is stored, or it cannot be read.", &[""]),
         ]],
     ),
+    Operation {
+        query: &[&[
+            Param { name: "service", of: Of::Texts, about: "Instances of this service alone." },
+            Param { name: "tag", of: Of::Texts, about: "A tag that the instance must have." },
+            Param { name: "node-meta", of: Of::Texts, about: "key:value that the node must have." },
+            Param {
+                name: "passing",
+                of: Of::Flag,
+                about: "Only those that pass; false shows critical ones, too.",
+            },
+        ]],
+        ..get(
+            "/v1/rollcall/http_sd",
+            "Targets for Prometheus' http_sd_configs.",
+            &[&[answer(200, "Groups of one target each.", Form::List("TargetGroup"))]],
+        )
+    },
+    get(
+        "/v1/rollcall/export",
+        "The whole registry as one document, to callers on this machine.",
+        &[&[answer(200, "The document.", Form::Json("Export"))]],
+    ),
+    Operation {
+        method: "put",
+        query: &[&[
+            Param { name: "dry-run", of: Of::Flag, about: "Only say what would be done." },
+            Param {
+                name: "prune",
+                of: Of::Flag,
+                about: "Remove what came through the catalog and is not in it.",
+            },
+        ]],
+        body: Some("Export"),
+        answers: &[
+            &[
+                answer(200, "All was taken.", Form::Json("ImportReport")),
+                answer(409, "Some was refused.", Form::Json("ImportReport")),
+                answer(429, "Another import is under way.", Form::Text),
+                Answer {
+                    texts: &["{"],
+                    ..answer(503, "It broke off: changes cannot be stored.", Form::Json("ImportReport"))
+                },
+            ],
+            BODY,
+        ],
+        ..get(
+            "/v1/rollcall/import",
+            "Take over a document that was exported; from callers on this machine.",
+            &[],
+        )
+    },
     get(
         "/v1/rollcall/openapi.json",
         "This document.",
