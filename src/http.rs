@@ -97,6 +97,10 @@ pub struct Config {
     pub handshakes_per_client_max: usize,
     /// How long an import may be.
     pub import_octets_max: usize,
+    /// Streams of changes at once, changes that are kept for them, and how long one may not be read.
+    pub streams_max: usize,
+    pub events_max: usize,
+    pub stream_wait: Duration,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -176,6 +180,9 @@ impl Config {
             handshakes_max: 10,
             handshakes_per_client_max: 10,
             import_octets_max: 1 << 20,
+            streams_max: 10,
+            events_max: 100,
+            stream_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),

@@ -146,7 +146,7 @@ fn open(config: &Config, state: Option<&File>, metrics: &Arc<Metrics>) -> anyhow
         }
         (Data::Ephemeral, Some(mut state)) => {
             state.rewind().context("reading the state of the server before")?;
-            let known = gently(|| store::read_backup(state, None));
+            let known = gently(|| store::read_backup(state));
             let (known, id) = known.context("the state of the server before")?;
             (Arc::new(store::Ephemeral::after(log_sender, known)), id)
         }
@@ -491,7 +491,7 @@ impl Closed {
             return Ok(None);
         }
         let mut file = BufWriter::new(handover::scratch()?);
-        store::write_backup(&self.core.registry.snapshot().stored(), self.core.node_id, None, &mut file)?;
+        store::write_backup(&self.core.registry.snapshot().stored(), self.core.node_id, &mut file)?;
         Ok(Some(file.into_inner().context("keeping the state")?))
     }
 

@@ -12,6 +12,7 @@ mod ahead;
 mod apply;
 pub mod command;
 mod deadlines;
+pub mod events;
 pub mod limits;
 mod load;
 mod own;
@@ -30,6 +31,7 @@ mod writer;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -73,6 +75,8 @@ struct Shared {
     versions: versions::Versions,
     access: access::Access,
     wakes: broadcast::Sender<Arc<Published>>,
+    /// Whether somebody wants [`Published::events`].
+    recorded: AtomicBool,
     commands: mpsc::Sender<Request>,
     observations: mpsc::Sender<Vec<Observation>>,
     closing: CancellationToken,
@@ -90,6 +94,8 @@ struct Request {
 pub struct Published {
     pub index: u64,
     pub changes: Vec<Change>,
+    /// The same as events; `None` where nobody had asked for them when it began.
+    pub events: Option<Vec<events::Event>>,
     /// Checks that are due now: their instance was registered again while they were not passing.
     pub kicks: Vec<CheckKey>,
 }
@@ -121,6 +127,7 @@ impl Registry {
             access: access::Access::default(),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
+            recorded: AtomicBool::new(false),
             commands,
             observations,
             closing: CancellationToken::new(),
@@ -208,6 +215,15 @@ impl Registry {
     /// Every change from now on. One who lags behind reads the snapshot afresh.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
         self.shared.wakes.subscribe()
+    }
+
+    /// The same with [events](Published::events), which are made of every change that comes after this returns.
+    pub async fn record(&self) -> broadcast::Receiver<Arc<Published>> {
+        let receiver = self.subscribe();
+        self.shared.recorded.store(true, Ordering::Relaxed);
+        // The round that had begun without ends before this is answered. A writer that has ended makes no changes.
+        let _ = self.submit(Command::Import(Brought::default())).await;
+        receiver
     }
 
     /// Waits until the topic's index is greater than `past` or `wait` is over, and returns the snapshot

@@ -267,6 +267,14 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "http",
+        "stream_wait",
+        "\"30s\"",
+        RELOADS,
+        "How long a client of the stream of changes may leave what it is sent unread; then it is cut off.",
+        |c, v| { c.http.stream_wait = value::time(v)? }
+    ),
+    key!(
+        "http",
         "idle",
         "\"60s\"",
         RELOADS,
@@ -640,6 +648,18 @@ pub const KEYS: &[Key] = &[
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!("limits", "streams_max", "1024", RELOADS, "Clients of the stream of changes at once.", |c, v| c
+        .http
+        .streams_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "events_max",
+        "65536",
+        RELOADS,
+        "Changes that are kept for clients of the stream that come back; who was away for longer is told to read anew.",
+        |c, v| c.http.events_max = value::count(v)?
+    ),
     key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
         .http
         .monitors_max =

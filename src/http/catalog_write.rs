@@ -163,6 +163,13 @@ pub(super) fn registration(value: serde_json::Value, state: &State) -> Result<Re
     Ok(Registration { node, instance, checks, notes })
 }
 
+/// The node that a registration is about, or the instance on it, as far as it can be told.
+pub(super) fn owner_of(value: &serde_json::Value) -> Option<(NodeName, Option<InstanceId>)> {
+    let node = NodeName::parse(value["Node"].as_str()?).ok()?;
+    let id = value["Service"]["ID"].as_str().map(InstanceId::parse);
+    Some((node, id.transpose().ok()?))
+}
+
 /// What a registration is about, in words, as far as it can be told.
 pub(super) fn name_of(value: &serde_json::Value) -> String {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();

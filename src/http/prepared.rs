@@ -258,6 +258,21 @@ impl ServiceBody {
     }
 }
 
+/// The rules for a query that comes as the model has it.
+pub(super) fn query_rules(query: &PreparedQuery) -> Result<(), Error> {
+    let invalid = |text: String| Err(Error::bad(format!("Invalid prepared query: {text}")));
+    if query.name.is_empty() && query.template.is_none() {
+        return invalid("it has no name".to_owned());
+    }
+    if query.name.len() > NAME_OCTETS_MAX || query.name.chars().any(char::is_control) {
+        return invalid(format!("Bad Name, at most {NAME_OCTETS_MAX} octets without control characters"));
+    }
+    if query.service.service.is_empty() {
+        return invalid("Must provide a Service name to query".to_owned());
+    }
+    check_ttl(&query.ttl).or_else(invalid)
+}
+
 fn check_ttl(ttl: &str) -> Result<(), String> {
     if ttl.is_empty() {
         return Ok(());

@@ -100,7 +100,12 @@ impl Ahead {
             }
             Command::UpdateTtl { caller, id, .. } => {
                 let key = CheckKey { node: caller.node.clone(), id: id.clone() };
-                published.check(&key).is_none() || touched(Key::Check(key.node, key.id))
+                let Some(entry) = published.check(&key) else { return true };
+                let owner = match &entry.check.instance {
+                    Some(id) => Key::Instance(key.node.clone(), id.clone()),
+                    None => Key::Node(key.node.clone()),
+                };
+                touched(owner) || touched(Key::Check(key.node, key.id))
             }
             _ => true,
         }

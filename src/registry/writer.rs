@@ -6,6 +6,7 @@
 //! and then answers those who asked: a client that has its answer finds its change in DNS.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::ahead::Ahead;
 use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
+use super::events::Event;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, Snapshot};
@@ -69,6 +71,8 @@ pub(super) struct Writer {
     unplaced: Option<Unplaced>,
     deadlines: Deadlines,
     round: Round,
+    /// Whether this round makes events.
+    recording: bool,
     closing: CancellationToken,
 }
 
@@ -77,6 +81,7 @@ pub(super) struct Writer {
 struct Round {
     effects: Effects,
     changes: Vec<Change>,
+    events: Vec<Event>,
     kicks: Vec<CheckKey>,
     /// What goes to the store.
     proposals: Vec<Proposal>,
@@ -104,6 +109,7 @@ impl Writer {
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
             round: Round::default(),
+            recording: false,
             closing: shared.closing.clone(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
@@ -280,6 +286,9 @@ impl Writer {
 
     fn apply(&mut self, index: u64, definitions: &[Definition]) {
         for definition in definitions {
+            if self.recording {
+                self.round.events.extend(self.state.event_of(index, definition));
+            }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
                 Definition::Put(Record::Check(check)) => {
@@ -317,9 +326,12 @@ impl Writer {
     fn on_observations(&mut self, observations: Vec<Observation>) {
         for seen in observations {
             let index = self.next_index();
+            let before = if self.recording { self.state.standing(&seen.check) } else { None };
             if !self.state.observe(index, &seen, &mut self.round.effects) {
                 continue;
             }
+            let flip = before.and_then(|before| self.state.flip(index, &seen.check, before));
+            self.round.events.extend(flip);
             self.state.index = index;
             if let Some(shared) = self.shared.upgrade() {
                 let (check, output) = (&seen.check, seen.output.lines().next().unwrap_or(""));
@@ -439,9 +451,11 @@ impl Writer {
         }
         if !round.changes.is_empty() || !round.kicks.is_empty() {
             let (index, changes, kicks) = (self.state.index, round.changes, round.kicks);
+            let events = self.recording.then_some(round.events);
             // Nobody may be listening.
-            let _ = shared.wakes.send(Arc::new(Published { index, changes, kicks }));
+            let _ = shared.wakes.send(Arc::new(Published { index, changes, events, kicks }));
         }
+        self.recording = shared.recorded.load(Ordering::Relaxed);
         for (reply, outcome) in round.replies {
             // The client may have gone.
             let _ = reply.send(outcome);

@@ -73,8 +73,13 @@ impl Lines<'_> {
     }
 }
 
+/// Writes a backup that is not encrypted.
+pub fn write(loaded: &Loaded, node_id: Uuid, to: &mut dyn Write) -> Result<(), StoreError> {
+    write_with(loaded, node_id, None, to)
+}
+
 /// Writes a backup, encrypted where there is a key.
-pub fn write(
+pub(super) fn write_with(
     loaded: &Loaded,
     node_id: Uuid,
     key: Option<&Key>,
@@ -105,8 +110,8 @@ pub fn restore(config: &Config, keys: Keys<'_>, from: &Path, replace: bool) -> R
     let shown = from.display();
     let opened =
         std::fs::File::open(from).map_err(|e| StoreError::new(format!("cannot open {shown}: {e}")))?;
-    let (loaded, node_id) =
-        read(opened, keys.backup).map_err(|e| StoreError::new(format!("{shown} is no whole backup: {e}")))?;
+    let (loaded, node_id) = read_with(opened, keys.backup)
+        .map_err(|e| StoreError::new(format!("{shown} is no whole backup: {e}")))?;
     let present = file::path(&config.data_dir);
     if present.exists() {
         // A server has one of them at any time.
@@ -142,8 +147,13 @@ fn held(file: &Path) -> std::io::Result<bool> {
     }
 }
 
+/// Reads and checks a backup that is not encrypted.
+pub fn read(from: impl Read) -> Result<(Loaded, Uuid), StoreError> {
+    read_with(from, None)
+}
+
 /// Reads and checks a backup; `key` is that of one that is encrypted.
-pub fn read(from: impl Read, key: Option<&Key>) -> Result<(Loaded, Uuid), StoreError> {
+fn read_with(from: impl Read, key: Option<&Key>) -> Result<(Loaded, Uuid), StoreError> {
     let mut reader = BufReader::new(from);
     let seal = head(&mut reader, key)?;
     let mut digest = digest::Context::new(&digest::SHA256);
@@ -242,8 +252,8 @@ mod tests {
     fn what_is_written_is_read() {
         let (loaded, id) = sample();
         let mut bytes = Vec::new();
-        write(&loaded, id, None, &mut bytes).unwrap();
-        let (back, back_id) = read(&*bytes, None).unwrap();
+        write(&loaded, id, &mut bytes).unwrap();
+        let (back, back_id) = read(&*bytes).unwrap();
         assert_eq!(
             (back.records, back.statuses, back.index, back_id),
             (loaded.records, loaded.statuses, 77, id)
@@ -255,16 +265,16 @@ mod tests {
         let (loaded, id) = sample();
         let key = |octet: u8| Key::parse(&BASE64.encode(&[octet; 32])).unwrap();
         let mut bytes = Vec::new();
-        write(&loaded, id, Some(&key(1)), &mut bytes).unwrap();
+        write_with(&loaded, id, Some(&key(1)), &mut bytes).unwrap();
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(!text.contains("10.0.0.1") && !text.contains("passing"), "{text}");
-        let (back, back_id) = read(&*bytes, Some(&key(1))).unwrap();
+        let (back, back_id) = read_with(&*bytes, Some(&key(1))).unwrap();
         assert_eq!((back.records, back.index, back_id), (loaded.records, 77, id));
-        let refused = |bytes: &[u8], key: Option<&Key>| read(bytes, key).unwrap_err().to_string();
+        let refused = |bytes: &[u8], key: Option<&Key>| read_with(bytes, key).unwrap_err().to_string();
         assert!(refused(&bytes, None).contains("it is encrypted: give the key"));
         assert!(refused(&bytes, Some(&key(2))).contains("with another key: with key "));
         for cut in 0..bytes.len() - 1 {
-            assert!(read(&bytes[..cut], Some(&key(1))).is_err(), "cut at {cut}");
+            assert!(read_with(&bytes[..cut], Some(&key(1))).is_err(), "cut at {cut}");
         }
         // Lines that change places, or are left out.
         let lines: Vec<&str> = text.lines().collect();
@@ -278,15 +288,15 @@ mod tests {
     fn a_file_that_was_cut_or_changed_anywhere_is_refused() {
         let (loaded, id) = sample();
         let mut bytes = Vec::new();
-        write(&loaded, id, None, &mut bytes).unwrap();
+        write(&loaded, id, &mut bytes).unwrap();
         for cut in 0..bytes.len() - 1 {
-            assert!(read(&bytes[..cut], None).is_err(), "cut at {cut}");
+            assert!(read(&bytes[..cut]).is_err(), "cut at {cut}");
         }
         let last = bytes.iter().rposition(|b| *b == b'{').unwrap() - 10;
         for at in 0..last {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            assert!(read(&*changed, None).is_err(), "changed at {at}");
+            assert!(read(&*changed).is_err(), "changed at {at}");
         }
     }
 }

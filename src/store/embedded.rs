@@ -215,7 +215,7 @@ impl Store for Embedded {
             Form::Plain => None,
             Form::Sealed(seal) => Some(seal.operators()),
         };
-        backup::write(&loaded, node_id, key, to)
+        backup::write_with(&loaded, node_id, key, to)
     }
 
     fn writable(&self) -> Result<(), StoreError> {

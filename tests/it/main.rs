@@ -18,6 +18,7 @@ mod daemon;
 mod definitions;
 mod disk;
 mod dns;
+mod events;
 mod faces;
 mod filter;
 mod forward;

@@ -447,7 +447,7 @@ async fn queries_outlive_the_server_and_stand_in_backups() {
     // And once more, from the database alone.
     let server = server.restart().await;
     assert_eq!(server.get("/v1/query").await.json(), before);
-    let (loaded, _) = rollcall::store::read_backup(backup.as_bytes(), None).unwrap();
+    let (loaded, _) = rollcall::store::read_backup(backup.as_bytes()).unwrap();
     let queries =
         loaded.records.iter().filter(|stored| format!("{:?}", stored.record).contains("PreparedQuery"));
     assert_eq!(queries.count(), 1);

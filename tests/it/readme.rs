@@ -343,6 +343,15 @@ fn every_configuration_in_the_pages_is_valid() {
         _ => format!("{line}\n"),
     });
     let offered: String = offered.collect();
+    let offered = offered.replace("/etc/rollcall/", &format!("{}/", dir.path().display()));
+    let made = rcgen::generate_simple_self_signed(vec!["rollcall.example.com".into()]).unwrap();
+    for (file, text) in [
+        ("server.pem", made.cert.pem()),
+        ("server.key", made.signing_key.serialize_pem()),
+        ("clients.pem", made.cert.pem()),
+    ] {
+        fs::write(dir.path().join(file), text).unwrap();
+    }
     assert!(offered.lines().filter(|line| is_key(line)).count() > 15);
     check("dist/rollcall.toml, uncommented", &offered);
 }

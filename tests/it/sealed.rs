@@ -234,7 +234,7 @@ fn large(place: &Place) -> Loaded {
         });
     }
     let mut bytes = Vec::new();
-    rollcall::store::write_backup(&loaded, uuid::Uuid::nil(), None, &mut bytes).unwrap();
+    rollcall::store::write_backup(&loaded, uuid::Uuid::nil(), &mut bytes).unwrap();
     fs::write(place.at("large.backup"), bytes).unwrap();
     let (done, said) = place.run(None, &["restore", place.at("large.backup").to_str().unwrap(), "--replace"]);
     assert!(done, "{said}");

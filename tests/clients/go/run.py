@@ -104,4 +104,4 @@ def resolver(report):
 
 
 if __name__ == "__main__":
-    Report("go").run(consul_client, reads, agent, queries, watches, tls, unix_socket, resolver, operator)
+    Report("go").run(consul_client, reads, agent, queries, watches, tls, unix_socket, resolver)
