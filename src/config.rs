@@ -7,6 +7,7 @@
 mod consul;
 mod definitions;
 pub mod keys;
+mod own;
 mod read;
 pub mod reference;
 mod rooms;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, filter, handover, registry, select, store, tls};
+use crate::{acl, checks, dns, filter, handover, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -48,6 +49,7 @@ pub struct Config {
     pub forward: Option<dns::forward::Config>,
     pub locality: Locality,
     pub limits: registry::Limits,
+    pub acl: acl::Config,
     /// Of `?filter=` expressions.
     pub filter: filter::Limits,
     /// Memory for the store's pages.
@@ -319,6 +321,7 @@ impl Default for Config {
             forward: None,
             locality: Locality::default(),
             limits: registry::Limits::default(),
+            acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
             store_key: Default::default(),

@@ -5,6 +5,8 @@
 //! here and nowhere else.
 
 mod access;
+mod acl;
+mod admission;
 mod agent_check;
 mod agent_control;
 mod agent_health;
@@ -56,6 +58,8 @@ use crate::registry::Registry;
 use crate::select;
 use crate::telemetry::Metrics;
 
+pub use acl::Jwks;
+pub use admission::{NEEDS, Need};
 pub use agent_control::Asked;
 pub use agent_self::Shown;
 pub use caller::{Over, Peer};
@@ -108,6 +112,8 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Keys of auth methods that stand elsewhere.
+    pub jwks: Jwks,
     /// Connections of all listeners.
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
@@ -138,6 +144,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(health::routes())
         .merge(prepared::routes())
         .merge(status::routes())
+        .merge(acl::routes())
         .merge(openapi::routes())
         .merge(ops::routes())
         .merge(faces::routes())

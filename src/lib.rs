@@ -4,6 +4,7 @@
 //! a handle. Nothing else knows more than one of the doors (`dns`, `http`, `checks`). The caller decides when to
 //! stop and when to reload; a test starts a whole server on port 0 in a line.
 
+pub mod acl;
 pub mod checks;
 pub mod cli;
 pub mod config;
@@ -309,6 +310,7 @@ impl Prepared {
         let node_id = config.node_id.unwrap_or(node_id);
         let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
+        registry.set_access(config.acl.clone(), &config.datacenter);
         registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
         if gently::is_beside_another() {
             settle(&registry).await;
@@ -322,6 +324,7 @@ impl Prepared {
             registry: registry.clone(),
             config: ArcSwap::from_pointee(config.http_config(node_id)),
             metrics: metrics.clone(),
+            jwks: http::Jwks::default(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
             faces: http::Faces::default(),
@@ -417,6 +420,7 @@ impl Running {
         }
         core.dns_state.zones.store(Arc::new(zones));
         core.dns_state.settings.store(Arc::new(config.dns_settings()));
+        core.registry.set_access(config.acl.clone(), &config.datacenter);
         self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);

@@ -6,6 +6,8 @@
 //! After a publish the writer wakes the watchers of what changed and sends the list of changes to
 //! subscribers, so nobody compares snapshots.
 
+pub mod access;
+mod acl;
 mod ahead;
 mod apply;
 pub mod command;
@@ -19,6 +21,7 @@ mod plan;
 mod properties;
 mod queries;
 mod resume;
+mod seen;
 pub mod snapshot;
 #[cfg(test)]
 mod under_way;
@@ -36,13 +39,14 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::acl::{Config as AclConfig, View};
 use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Kind;
 
-pub use command::{Brought, Caller, Command, Refused, Seen};
+pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
 pub use queries::QueryEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
@@ -69,6 +73,7 @@ struct Shared {
     limits: ArcSwap<Limits>,
     watchers: watch::Watchers,
     versions: versions::Versions,
+    access: access::Access,
     wakes: broadcast::Sender<Arc<Published>>,
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
@@ -119,6 +124,7 @@ impl Registry {
             store,
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
+            access: access::Access::default(),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             recorded: AtomicBool::new(false),
@@ -174,6 +180,36 @@ impl Registry {
     pub async fn observe(&self, observations: Vec<Observation>) {
         // Fails only when the writer has ended, and then nobody asks any more.
         let _ = self.shared.observations.send(observations).await;
+    }
+
+    /// Takes how access is controlled; it is not before.
+    pub fn set_access(&self, config: AclConfig, datacenter: &str) {
+        self.shared.access.set(config, datacenter.to_owned(), self.load().acl(), access::now());
+    }
+
+    /// Whether access is controlled at all.
+    pub fn access_is_controlled(&self) -> bool {
+        self.shared.access.enabled()
+    }
+
+    /// Whether what no rule speaks of is allowed; it is where access is not controlled.
+    pub fn default_is_allow(&self) -> bool {
+        self.shared.access.default_is_allow()
+    }
+
+    /// How access is controlled.
+    pub fn access(&self) -> AclConfig {
+        self.shared.access.config()
+    }
+
+    /// What the bearer of a token may see and do; `None` is a request without one.
+    pub fn view(&self, token: Option<&str>) -> Result<View, access::UnknownToken> {
+        self.shared.access.view(self.load().acl(), token, access::now())
+    }
+
+    /// What DNS may show. The pointer is another one when it changes.
+    pub fn dns_view(&self) -> arc_swap::Guard<Arc<View>> {
+        self.shared.access.dns()
     }
 
     /// Every change from now on. One who lags behind reads the snapshot afresh.

@@ -120,7 +120,9 @@ async fn register(
         instance = Some(service.into_service()?.build(&of).map_err(as_server)?.0);
     }
     let bodies = body.check.into_iter().chain(body.checks);
-    let checks = bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
+    let checks: Vec<Check> =
+        bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
+    params.asker.catalog_register(&state.registry.load(), &node, skip_node, instance.as_ref(), &checks)?;
     state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))
 }
@@ -319,6 +321,7 @@ async fn deregister(
     let given = |text: &str| !text.is_empty();
     let instance = given(&body.service_id).then(|| InstanceId::parse(&body.service_id)).transpose()?;
     let check = given(&body.check_id).then(|| CheckId::parse(&body.check_id)).transpose()?;
+    params.asker.catalog_deregister(&state.registry.load(), &node, instance.as_ref(), check.as_ref())?;
     state.registry.submit(Command::CatalogDeregister { node, instance, check }).await?;
     Ok(route::json(&true))
 }

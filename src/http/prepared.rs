@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::State;
+use super::admission::Admitted;
 use super::blocking::{answer, put_headers};
 use super::decode::{Kind, Shape, decode};
 use super::error::Error;
@@ -19,6 +20,7 @@ use super::near::Near;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole};
 use super::shape;
+use crate::acl::View;
 use crate::model::name::NAME_OCTETS_MAX;
 use crate::model::query::{Failover, FailoverTarget, Terms, Wanted};
 use crate::model::{PreparedQuery, ServiceName, duration};
@@ -308,6 +310,7 @@ async fn create(
     }
     let query = body.build(Uuid::new_v4())?;
     let id = query.id;
+    params.asker.write_query(&query)?;
     state.registry.submit(Command::PutQuery { query, new: true }).await?;
     Ok(route::json(&json!({ "ID": id })))
 }
@@ -324,6 +327,8 @@ async fn update(
     params.check_read(&state.config.load().datacenter)?;
     let body: Body = decode(&BODY, &body)?;
     let query = body.build(parse_id(&rest)?)?;
+    may_replace(&state, &params, query.id)?;
+    params.asker.write_query(&query)?;
     state.registry.submit(Command::PutQuery { query, new: false }).await?;
     Ok(Done::default().into_response())
 }
@@ -337,8 +342,15 @@ async fn remove(
         return Ok(refused);
     }
     params.check_read(&state.config.load().datacenter)?;
-    state.registry.submit(Command::RemoveQuery { id: parse_id(&rest)? }).await?;
+    let id = parse_id(&rest)?;
+    may_replace(&state, &params, id)?;
+    state.registry.submit(Command::RemoveQuery { id }).await?;
     Ok(Done::default().into_response())
+}
+
+/// Whoever may write the query that is there may put another in its place, or take it away.
+fn may_replace(state: &State, params: &Params, id: Uuid) -> Result<(), Error> {
+    state.registry.load().query(id).map_or(Ok(()), |old| params.asker.write_query(&old.query))
 }
 
 /// Whether a path has no such method.
@@ -349,7 +361,8 @@ fn only_read(rest: &str, method: &Method) -> Option<Response> {
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
     answer(&state, &params, &Topic::Queries, |snapshot| {
-        Ok(snapshot.queries().map(|entry| shown(&entry.query, entry)).collect::<Vec<_>>())
+        let seen = snapshot.queries().filter(|entry| params.asker.read_query(&entry.query).is_ok());
+        Ok(seen.map(|entry| shown(&entry.query, entry, &params.asker)).collect::<Vec<_>>())
     })
     .await
 }
@@ -369,7 +382,8 @@ async fn read(
     let id = parse_id(&rest)?;
     answer(&state, &params, &Topic::Query(id), |snapshot| {
         let entry = snapshot.query(id).ok_or_else(not_found)?;
-        Ok([shown(&entry.query, entry)])
+        params.asker.read_query(&entry.query)?;
+        Ok([shown(&entry.query, entry, &params.asker)])
     })
     .await
 }
@@ -387,9 +401,10 @@ fn explain(state: &State, id_or_name: &str, params: &Params) -> Result<Response,
     params.check_read(&state.config.load().datacenter)?;
     let snapshot = state.registry.snapshot();
     let entry = find(&snapshot, id_or_name)?;
+    params.asker.read_query(&entry.query)?;
     let query = execution::rendered(entry, id_or_name);
     let index = snapshot.index_of(&Topic::Query(entry.query.id));
-    let mut told = json!({ "Query": shown(&query, entry) });
+    let mut told = json!({ "Query": shown(&query, entry, &params.asker) });
     finish(&mut told, index, params);
     Ok(with_headers(&told, index, params))
 }
@@ -403,9 +418,13 @@ fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Res
     }
     let snapshot = state.registry.snapshot();
     let query = execution::rendered(find(&snapshot, id_or_name)?, id_or_name);
+    // A query that holds a token is carried out with it, whoever asks.
+    let own = Some(query.token.as_str()).filter(|token| !token.is_empty());
+    let own = own.map(|token| state.registry.view(Some(token)).unwrap_or_else(|_| View::nothing()));
+    let view = own.as_ref().unwrap_or(&params.asker.view);
     let wanted = if near.text.is_empty() { &query.service.near } else { &near.text };
     let origin = near.origin(&snapshot, wanted);
-    let known = execution::execute(near.world(&snapshot), &query, origin.as_ref());
+    let known = execution::execute(near.world(&snapshot, view), &query, origin.as_ref());
     let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
     order::shuffle(&mut chosen, rand::random());
     chosen.truncate(limit);
@@ -458,7 +477,7 @@ fn with_headers(told: &Value, index: u64, params: &Params) -> Response {
 }
 
 /// A query as Consul shows it; `entry` is where it comes from.
-fn shown(query: &PreparedQuery, entry: &QueryEntry) -> Value {
+fn shown(query: &PreparedQuery, entry: &QueryEntry, asker: &Admitted) -> Value {
     let wanted = &query.service;
     let targets = wanted.failover.targets.iter();
     let targets: Vec<_> =
@@ -468,7 +487,7 @@ fn shown(query: &PreparedQuery, entry: &QueryEntry) -> Value {
         "ID": query.id,
         "Name": query.name,
         "Session": "",
-        "Token": query.token,
+        "Token": asker.secret(&query.token),
         "Template": {
             "Type": if terms.is_some() { TYPE } else { "" },
             "Regexp": terms.map_or("", |terms| terms.regexp.as_str()),

@@ -2,6 +2,9 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod acl;
+mod acl_login;
+mod acl_routes;
 mod agent;
 mod agent_checks;
 mod attacks;

@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
     let all = [
+        ("AclRecord", json!({ "type": "object" })),
+        ("AclDone", json!({ "const": true })),
         ("Node", node()),
         ("NodeOrNull", json!({ "anyOf": [{ "type": "null" }, node_with("object")] })),
         ("NodeServices", node_with("array")),

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::acl;
 use super::super::agent_check::UPDATE;
 use super::super::catalog_write::{DEREGISTER, REGISTER};
 use super::super::decode::{Kind, Shape};
@@ -11,7 +12,14 @@ use super::super::prepared;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
-    let all: [(&str, &Shape, &[&str]); 6] = [
+    let all: [(&str, &Shape, &[&str]); 13] = [
+        ("AclToken", &acl::TOKEN, &[]),
+        ("AclPolicy", &acl::POLICY, &["Name"]),
+        ("AclRole", &acl::ROLE, &["Name"]),
+        ("AclAuthMethod", &acl::METHOD, &["Name", "Type"]),
+        ("AclBindingRule", &acl::RULE, &["AuthMethod", "BindType", "BindName"]),
+        ("AclLogin", &acl::LOGIN, &["AuthMethod", "BearerToken"]),
+        ("AclOwnToken", &acl::OWN, &["Token"]),
         ("ServiceRegistration", &SERVICE, &["Name"]),
         ("CheckRegistration", &CHECK, &["Name"]),
         ("CheckUpdate", &UPDATE, &["Status"]),

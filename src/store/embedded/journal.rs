@@ -26,7 +26,7 @@ use super::super::compact::Reader;
 use super::super::seal::{Form, Place};
 use super::super::{StoreError, Stored, file, format};
 use super::Entry;
-use crate::model::{CheckId, Definition, InstanceId, Key, NodeName};
+use crate::model::{AclKey, AclKind, CheckId, Definition, InstanceId, Key, NodeName};
 
 /// Where frames may begin: no device writes less than this in part.
 const BLOCK: usize = 4096;
@@ -298,6 +298,9 @@ fn key_of(octets: &[u8]) -> Option<Key> {
     if *kind == format::QUERY {
         return node.parse().ok().map(Key::Query);
     }
+    if *kind == format::ACL {
+        return AclKind::parse(node).map(|kind| Key::Acl(AclKey { kind, id: id.into() }));
+    }
     let node = NodeName::parse(node).ok()?;
     Some(match kind {
         b'1' => Key::Node(node),
@@ -333,6 +336,7 @@ mod tests {
             Key::Check(name.clone(), CheckId::parse("c").unwrap()),
             Key::Maintenance(name.clone(), None),
             Key::Maintenance(name.clone(), Some(InstanceId::parse("i").unwrap())),
+            Key::Acl(AclKey::new(AclKind::Token, &"9")),
             Key::Query(uuid::Uuid::from_u128(9)),
             Key::Node(name),
         ];

@@ -123,7 +123,7 @@ fn removal(key: Key) -> Option<Command> {
         Key::Instance(node, id) => (node, Some(id), None),
         Key::Check(node, id) => (node, None, Some(id)),
         // The operators' word: an import does not take it back.
-        Key::Maintenance(..) => return None,
+        Key::Maintenance(..) | Key::Acl(_) => return None,
         Key::Query(id) => return Some(Command::RemoveQuery { id }),
     };
     Some(Command::CatalogDeregister { node, instance, check })

@@ -85,6 +85,8 @@ impl Gathered {
             return Err(Error::bad(format!("{} stands twice", named(&key))));
         }
         match record {
+            // Who may do what does not travel: exports have none of it.
+            Record::Acl(_) => return Err(Error::bad("records of access control are not taken")),
             Record::Node(node) => {
                 node_rules(&node)?;
                 self.nodes.push(Brought {
@@ -245,5 +247,6 @@ pub(super) fn named(key: &Key) -> String {
             format!("maintenance of service {:?} on node {:?}", id.as_str(), node.as_str())
         }
         Key::Query(id) => format!("prepared query {id}"),
+        Key::Acl(key) => format!("{} of access control", key.kind.word()),
     }
 }
