@@ -14,6 +14,7 @@ from harness.processes import Process, Rollcall, build_go
 from harness.report import Report
 from harness.requests import Requests
 from harness.targets import Scene, watch_a_kill
+from harness.workload import Workload
 
 AGENT = "Go-http-client/"
 
@@ -85,6 +86,28 @@ def unix_socket(report):
             Requests(server).compare(report, "go-secure", agent=AGENT, addresses=None, settled=False)
 
 
+def guarded(report, name, env=None):
+    """Runs a part of the program against a server that denies what no token allows."""
+    binary = build_go("api", "go-api")
+    with Network() as network:
+        host = network.host("one")
+        with Rollcall(host, "--node", "n1", config='[acl]\nenabled = true\ndefault_policy = "deny"\n', requests=True) as server:
+            report.program(Process(host, [binary, name], env=env, name=f"go-{name}"))
+            Requests(server).compare(report, f"go-{name}", agent=AGENT, settled=False)
+
+
+def tokens(report):
+    """ACL: bootstrap, tokens, policies, roles"""
+    guarded(report, "tokens")
+
+
+def login(report):
+    """A JWT becomes a scoped token"""
+    with tempfile.TemporaryDirectory(prefix="login-test-") as folder:
+        workload = Workload(folder)
+        guarded(report, "login", {"WORKLOAD_JWT": workload.token(sub="web-7", service="web"), "WORKLOAD_KEY": workload.key})
+
+
 def watches(report):
     """The client's watch plans; a killed target leaves them"""
     binary = build_go("api", "go-api")
@@ -104,4 +127,4 @@ def resolver(report):
 
 
 if __name__ == "__main__":
-    Report("go").run(consul_client, reads, agent, queries, watches, tls, unix_socket, resolver)
+    Report("go").run(consul_client, reads, agent, queries, watches, tls, unix_socket, tokens, login, resolver)
