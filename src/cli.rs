@@ -3,6 +3,7 @@
 //! Each command is a file; this one says what there is and turns errors into an exit status: 0 done, 1 it could not
 //! be done, 2 the command line was wrong.
 
+mod acl;
 mod api;
 mod backup;
 mod check_config;
@@ -13,6 +14,7 @@ mod register;
 mod restart;
 mod serve;
 mod show;
+mod store;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -49,12 +51,16 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
     Restore(backup::RestoreArguments),
+    /// Control access
+    Acl(acl::Arguments),
     /// Write the whole registry of a running server as one JSON document
     Export(export::Arguments),
     /// Take in an export, or the catalog of a running Consul
     Import(import::Arguments),
     /// Print the OpenAPI document of all that the server serves over HTTP
     Openapi,
+    /// Change how a stopped server's definitions are encrypted
+    Store(store::Arguments),
     /// Print the version
     Version,
 }
@@ -86,9 +92,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Acl(arguments) => acl::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Openapi => say(format_args!("{:#}", crate::openapi())),
+        Command::Store(arguments) => store::run(&arguments),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -7,6 +7,7 @@
 mod consul;
 mod definitions;
 pub mod keys;
+mod own;
 mod read;
 pub mod reference;
 mod rooms;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{checks, dns, filter, handover, registry, select, tls};
+use crate::{acl, checks, dns, filter, handover, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -48,10 +49,13 @@ pub struct Config {
     pub forward: Option<dns::forward::Config>,
     pub locality: Locality,
     pub limits: registry::Limits,
+    pub acl: acl::Config,
     /// Of `?filter=` expressions.
     pub filter: filter::Limits,
     /// Memory for the store's pages.
     pub cache_octets: usize,
+    /// What the store is encrypted with.
+    pub store_key: store::KeySource,
     pub log: logs::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
@@ -102,9 +106,23 @@ pub struct Http {
     pub idle: Duration,
     pub body_wait: Duration,
     pub import_max: usize,
+    pub stream_wait: Duration,
+    /// Of `[limits]`.
+    pub streams_max: usize,
+    pub events_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
+}
+
+/// `[locality]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Locality {
+    /// Where this server is.
+    pub own: Option<crate::model::Locality>,
+    pub clients: select::near::Clients,
+    /// Whose word on the network of its clients is taken (RFC 7871).
+    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// `[https]`.
@@ -150,16 +168,6 @@ impl Http {
             }
         }
     }
-}
-
-/// `[locality]`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Locality {
-    /// Where this server is.
-    pub own: Option<crate::model::Locality>,
-    pub clients: select::near::Clients,
-    /// Whose word on the network of its clients is taken (RFC 7871).
-    pub client_subnet_from: Vec<IpNet>,
 }
 
 /// One `[[zone]]`.
@@ -291,6 +299,9 @@ impl Default for Config {
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
                 import_max: 0,
+                stream_wait: Duration::ZERO,
+                streams_max: 0,
+                events_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,
             },
@@ -310,8 +321,10 @@ impl Default for Config {
             forward: None,
             locality: Locality::default(),
             limits: registry::Limits::default(),
+            acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,
+            store_key: Default::default(),
             log: logs::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),

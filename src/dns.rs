@@ -98,6 +98,7 @@ impl State {
     fn respond(&self, message: &[u8], transport: Transport, client: IpAddr) -> Outcome {
         let context = Context {
             snapshot: &self.registry.load(),
+            view: &self.registry.dns_view(),
             settings: &self.settings.load(),
             zones: &self.zones.load(),
             transport,

@@ -5,6 +5,8 @@
 //! here and nowhere else.
 
 mod access;
+mod acl;
+mod admission;
 mod agent_check;
 mod agent_control;
 mod agent_health;
@@ -56,6 +58,8 @@ use crate::registry::Registry;
 use crate::select;
 use crate::telemetry::Metrics;
 
+pub use acl::Jwks;
+pub use admission::{NEEDS, Need};
 pub use agent_control::Asked;
 pub use agent_self::Shown;
 pub use caller::{Over, Peer};
@@ -93,6 +97,10 @@ pub struct Config {
     pub handshakes_per_client_max: usize,
     /// How long an import may be.
     pub import_octets_max: usize,
+    /// Streams of changes at once, changes that are kept for them, and how long one may not be read.
+    pub streams_max: usize,
+    pub events_max: usize,
+    pub stream_wait: Duration,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -104,6 +112,8 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    /// Keys of auth methods that stand elsewhere.
+    pub jwks: Jwks,
     /// Connections of all listeners.
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
@@ -134,6 +144,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(health::routes())
         .merge(prepared::routes())
         .merge(status::routes())
+        .merge(acl::routes())
         .merge(openapi::routes())
         .merge(ops::routes())
         .merge(faces::routes())
@@ -169,6 +180,9 @@ impl Config {
             handshakes_max: 10,
             handshakes_per_client_max: 10,
             import_octets_max: 1 << 20,
+            streams_max: 10,
+            events_max: 100,
+            stream_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),

@@ -4,6 +4,7 @@
 //! a handle. Nothing else knows more than one of the doors (`dns`, `http`, `checks`). The caller decides when to
 //! stop and when to reload; a test starts a whole server on port 0 in a line.
 
+pub mod acl;
 pub mod checks;
 pub mod cli;
 pub mod config;
@@ -72,8 +73,6 @@ pub struct Running {
     pub unix: Vec<PathBuf>,
     core: Core,
     http_state: Arc<http::State>,
-    /// The certificate, where HTTPS is listened for.
-    tls: Option<Arc<tls::Server>>,
     /// Through which changes come: HTTP and the checks.
     doors: Tasks,
     asked: mpsc::Receiver<http::Asked>,
@@ -90,6 +89,8 @@ struct Core {
     writer: JoinHandle<()>,
     /// Other handles on all that is listened on, for a process that comes after us.
     sockets: Sockets,
+    /// The certificate, where HTTPS is listened for.
+    tls: Option<Arc<tls::Server>>,
 }
 
 /// Tasks that end by one token.
@@ -117,18 +118,18 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
 /// The same on sockets that are there already: those that fit the configuration, and those that systemd chose.
 pub async fn start_with(config: Config, sockets: Sockets) -> anyhow::Result<Running> {
     let opened = open(&config, None, &Arc::default())?;
-    Ok(prepare(config, None, sockets).await?.answer(opened).await?.open_doors())
+    Ok(prepare(config, Known::default(), sockets).await?.answer(opened).await?.open_doors())
 }
 
 /// The same on a store that comes from elsewhere, instead of the one that the configuration names.
 pub async fn start_on(config: Config, opened: Opened) -> anyhow::Result<Running> {
-    Ok(prepare(config, None, Sockets::default()).await?.answer(opened).await?.open_doors())
+    Ok(prepare(config, Known::default(), Sockets::default()).await?.answer(opened).await?.open_doors())
 }
 
 /// Starts a server in place of a running one, on its sockets and with its store.
 pub async fn succeed(config: Config, sockets: Sockets, predecessor: &Predecessor) -> anyhow::Result<Running> {
     gently::beside_another();
-    let prepared = prepare(config, None, sockets).await?;
+    let prepared = prepare(config, Known::default(), sockets).await?;
     let state = predecessor.prepared().await?;
     let opened = open_when_free(&prepared.config, state.as_ref(), &Arc::default()).await?;
     let answering = prepared.answer(opened).await?;
@@ -151,7 +152,8 @@ fn open(config: &Config, state: Option<&File>, metrics: &Arc<Metrics>) -> anyhow
         }
         (Data::Dir(dir), _) => {
             let opened = store::Config { data_dir: dir.clone(), cache_bytes: config.cache_octets };
-            let store = store::Embedded::open(&opened, log_sender, metrics.clone())?;
+            let key = config.store_key.read()?;
+            let store = store::Embedded::open_with_key(&opened, key.as_ref(), log_sender, metrics.clone())?;
             let id = store.node_id();
             (Arc::new(store), id)
         }
@@ -194,12 +196,17 @@ struct Listeners {
     left: Vec<PathBuf>,
 }
 
-/// Takes the sockets that fit the configuration and binds the others. Zones are loaded where they are not there already.
-async fn prepare(
-    mut config: Config,
+/// What a server that takes up its work again has read before.
+#[derive(Default)]
+struct Known {
     zones: Option<Arc<Zones>>,
-    mut from: Sockets,
-) -> anyhow::Result<Prepared> {
+    tls: Option<Arc<tls::Server>>,
+}
+
+/// Takes the sockets that fit the configuration and binds the others. Zones and certificates are read where they are not
+/// known already.
+async fn prepare(mut config: Config, known: Known, mut from: Sockets) -> anyhow::Result<Prepared> {
+    let Known { zones, tls } = known;
     let zones = zones.map_or_else(|| gently(|| load_zones(&config)).map(Arc::new), Ok)?;
     let mut sockets = Sockets::default();
     let mut dns = dns::Listeners::default();
@@ -214,22 +221,32 @@ async fn prepare(
         sockets.entries.push(Entry { door: Door::Dns, asked, udp, tcp });
         dns.add(bound);
     }
-    let doors = listen(&mut config, &mut from, &mut sockets).await?;
+    let doors = listen(&mut config, tls, &mut from, &mut sockets).await?;
     let forwarder =
         config.forward.as_ref().map(|forward| Forwarder::new(forward, &dns.addresses())).transpose()?;
     Ok(Prepared { config, zones, forwarder, dns, doors, sockets })
 }
 
 /// What HTTP is to be served on; handles on all of it are added to `sockets`.
-async fn listen(config: &mut Config, from: &mut Sockets, sockets: &mut Sockets) -> anyhow::Result<Listeners> {
+async fn listen(
+    config: &mut Config,
+    mut tls: Option<Arc<tls::Server>>,
+    from: &mut Sockets,
+    sockets: &mut Sockets,
+) -> anyhow::Result<Listeners> {
+    let load = |config: &Config| -> anyhow::Result<_> {
+        Ok(load_tls(config)?.map(|loaded| Arc::new(tls::Server::new(loaded))))
+    };
     // Before anything is bound.
-    let loaded = load_tls(config)?;
+    if tls.is_none() {
+        tls = load(config)?;
+    }
     let http = listen_tcp(Door::Http, &mut config.http.listen, from, sockets).await?;
     let https = listen_tcp(Door::Https, &mut config.https.listen, from, sockets).await?;
-    let tls = match loaded {
-        None if !https.is_empty() => load_tls(config)?,
-        loaded => loaded,
-    };
+    // Systemd may have named what is listened on.
+    if tls.is_none() {
+        tls = load(config)?;
+    }
     let mut unix = Vec::new();
     for path in &config.http.unix {
         let listener = match from.take_unix(path) {
@@ -241,7 +258,6 @@ async fn listen(config: &mut Config, from: &mut Sockets, sockets: &mut Sockets) 
         listener.set_nonblocking(true)?;
         unix.push((path.clone(), UnixListener::from_std(listener)?));
     }
-    let tls = tls.map(|loaded| Arc::new(tls::Server::new(loaded)));
     Ok(Listeners { http, https, unix, tls, left: from.paths() })
 }
 
@@ -294,6 +310,7 @@ impl Prepared {
         let node_id = config.node_id.unwrap_or(node_id);
         let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
+        registry.set_access(config.acl.clone(), &config.datacenter);
         registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
         if gently::is_beside_another() {
             settle(&registry).await;
@@ -307,6 +324,7 @@ impl Prepared {
             registry: registry.clone(),
             config: ArcSwap::from_pointee(config.http_config(node_id)),
             metrics: metrics.clone(),
+            jwks: http::Jwks::default(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
             faces: http::Faces::default(),
@@ -323,7 +341,8 @@ impl Prepared {
         });
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));
-        let core = Core { config, node_id, registry, store, dns_state, answering, writer, sockets };
+        let tls = listeners.tls.clone();
+        let core = Core { config, node_id, registry, store, dns_state, answering, writer, sockets, tls };
         let checks = Box::pin(checks);
         Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
     }
@@ -372,7 +391,7 @@ impl Answering {
             serve(http::Listener::Unix(listener));
         }
         let (http, https, unix) = (http_addresses, https_addresses, paths);
-        Running { dns, http, https, unix, core, http_state, tls, doors, asked }
+        Running { dns, http, https, unix, core, http_state, doors, asked }
     }
 }
 
@@ -401,8 +420,9 @@ impl Running {
         }
         core.dns_state.zones.store(Arc::new(zones));
         core.dns_state.settings.store(Arc::new(config.dns_settings()));
+        core.registry.set_access(config.acl.clone(), &config.datacenter);
         self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
-        if let (Some(tls), Some(loaded)) = (&self.tls, loaded) {
+        if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }
         core.config = config;
@@ -497,10 +517,10 @@ impl Closed {
     }
 
     async fn reopened(&self, state: Option<&File>) -> anyhow::Result<Answering> {
-        let Core { config, dns_state, sockets, .. } = &self.core;
+        let Core { config, dns_state, sockets, tls, .. } = &self.core;
         gently::beside_another();
-        let zones = Some(dns_state.zones.load_full());
-        let prepared = prepare(config.clone(), zones, sockets.try_clone()?).await?;
+        let known = Known { zones: Some(dns_state.zones.load_full()), tls: tls.clone() };
+        let prepared = prepare(config.clone(), known, sockets.try_clone()?).await?;
         let opened = open_when_free(config, state, &dns_state.metrics).await?;
         prepared.answer(opened).await
     }

@@ -4,6 +4,7 @@
 //! type; no other room is known from here. Consul's JSON lives in `http`, the stored form in
 //! [`change`], DNS bytes in `dns`.
 
+pub mod acl;
 pub mod address;
 pub mod change;
 pub mod check;
@@ -15,6 +16,7 @@ pub mod packed;
 pub mod query;
 pub mod template;
 
+pub use acl::{Acl, AclKey, AclKind, Secret};
 pub use address::Address;
 pub use change::{Change, CheckKey, Definition, Key, Maintenance, Observation, Record};
 pub use check::{Check, CheckKind, ProbeTls, Status, Terms};

@@ -6,10 +6,13 @@
 //! After a publish the writer wakes the watchers of what changed and sends the list of changes to
 //! subscribers, so nobody compares snapshots.
 
+pub mod access;
+mod acl;
 mod ahead;
 mod apply;
 pub mod command;
 mod deadlines;
+pub mod events;
 pub mod limits;
 mod load;
 mod own;
@@ -18,6 +21,7 @@ mod plan;
 mod properties;
 mod queries;
 mod resume;
+mod seen;
 pub mod snapshot;
 #[cfg(test)]
 mod under_way;
@@ -27,6 +31,7 @@ mod writer;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,13 +39,14 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::acl::{Config as AclConfig, View};
 use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Kind;
 
-pub use command::{Brought, Caller, Command, Refused, Seen};
+pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
 pub use queries::QueryEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
@@ -67,7 +73,10 @@ struct Shared {
     limits: ArcSwap<Limits>,
     watchers: watch::Watchers,
     versions: versions::Versions,
+    access: access::Access,
     wakes: broadcast::Sender<Arc<Published>>,
+    /// Whether somebody wants [`Published::events`].
+    recorded: AtomicBool,
     commands: mpsc::Sender<Request>,
     observations: mpsc::Sender<Vec<Observation>>,
     closing: CancellationToken,
@@ -85,6 +94,8 @@ struct Request {
 pub struct Published {
     pub index: u64,
     pub changes: Vec<Change>,
+    /// The same as events; `None` where nobody had asked for them when it began.
+    pub events: Option<Vec<events::Event>>,
     /// Checks that are due now: their instance was registered again while they were not passing.
     pub kicks: Vec<CheckKey>,
 }
@@ -113,8 +124,10 @@ impl Registry {
             store,
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
+            access: access::Access::default(),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
+            recorded: AtomicBool::new(false),
             commands,
             observations,
             closing: CancellationToken::new(),
@@ -169,9 +182,48 @@ impl Registry {
         let _ = self.shared.observations.send(observations).await;
     }
 
+    /// Takes how access is controlled; it is not before.
+    pub fn set_access(&self, config: AclConfig, datacenter: &str) {
+        self.shared.access.set(config, datacenter.to_owned(), self.load().acl(), access::now());
+    }
+
+    /// Whether access is controlled at all.
+    pub fn access_is_controlled(&self) -> bool {
+        self.shared.access.enabled()
+    }
+
+    /// Whether what no rule speaks of is allowed; it is where access is not controlled.
+    pub fn default_is_allow(&self) -> bool {
+        self.shared.access.default_is_allow()
+    }
+
+    /// How access is controlled.
+    pub fn access(&self) -> AclConfig {
+        self.shared.access.config()
+    }
+
+    /// What the bearer of a token may see and do; `None` is a request without one.
+    pub fn view(&self, token: Option<&str>) -> Result<View, access::UnknownToken> {
+        self.shared.access.view(self.load().acl(), token, access::now())
+    }
+
+    /// What DNS may show. The pointer is another one when it changes.
+    pub fn dns_view(&self) -> arc_swap::Guard<Arc<View>> {
+        self.shared.access.dns()
+    }
+
     /// Every change from now on. One who lags behind reads the snapshot afresh.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
         self.shared.wakes.subscribe()
+    }
+
+    /// The same with [events](Published::events), which are made of every change that comes after this returns.
+    pub async fn record(&self) -> broadcast::Receiver<Arc<Published>> {
+        let receiver = self.subscribe();
+        self.shared.recorded.store(true, Ordering::Relaxed);
+        // The round that had begun without ends before this is answered. A writer that has ended makes no changes.
+        let _ = self.submit(Command::Import(Brought::default())).await;
+        receiver
     }
 
     /// Waits until the topic's index is greater than `past` or `wait` is over, and returns the snapshot

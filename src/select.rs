@@ -3,7 +3,7 @@
 //! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
 //! comes out; whatever explains an answer asks here too, so that it shows what DNS did. In which order the
 //! instances come is [`order`]'s business.
-//! Fields for the client's view and the clock come with the features that read them.
+//! A field for the clock comes with the features that read it.
 
 pub mod near;
 pub mod order;
@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use near::{Nearness, Origin, Place};
 pub use order::{Order, Ring};
 
+use crate::acl::View;
 use crate::model::{Address, CheckKind};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 
@@ -41,6 +42,8 @@ pub struct Settings {
 pub struct World<'a> {
     pub snapshot: &'a Snapshot,
     pub settings: &'a Settings,
+    /// What the asker may see; the rest is not there.
+    pub view: &'a View,
 }
 
 /// A question about a service; names in lower case.
@@ -109,15 +112,21 @@ pub struct Reached<'a> {
 /// Selects the instances that answer.
 pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     let Some(service) = world.snapshot.service(asked.service) else { return Selection::Unknown };
+    if !world.view.reads_service(service.name.folded()) {
+        return Selection::Unknown;
+    }
     let ceiling = world.settings.ceiling(service.name.folded());
-    let (mut tagged, mut ttl) = (asked.tag.is_none(), ceiling);
+    let (mut visible, mut ttl) = (false, ceiling);
     let mut found = Vec::new();
     for entry in service.instances.values() {
         // Whoever asks for tags that nobody has is to cost little.
         if !has_tag(entry, asked.tag) {
             continue;
         }
-        tagged = true;
+        if !world.view.reads_node(entry.instance.node.folded()) {
+            continue;
+        }
+        visible = true;
         let health = world.snapshot.health(entry);
         if !health.is_served() {
             continue;
@@ -126,8 +135,8 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         ttl = ttl.min(stable_for(entry, node));
         found.push(chosen(entry, node, health, None));
     }
-    if !tagged {
-        let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag));
+    if !visible {
+        let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
     let mut known = Known::new(service, found, seconds(ttl, ceiling));
@@ -160,14 +169,15 @@ fn has_tag(entry: &InstanceEntry, tag: Option<&str>) -> bool {
 }
 
 /// `2` stands above the tag `v1.2`.
-fn is_above_a_tag(service: &ServiceEntry, tag: &str) -> bool {
+fn is_above_a_tag(service: &ServiceEntry, tag: &str, view: &View) -> bool {
     let below = |longer: &str| {
         longer.len() > tag.len() && {
             let (front, end) = longer.as_bytes().split_at(longer.len() - tag.len());
             front.ends_with(b".") && end.eq_ignore_ascii_case(tag.as_bytes())
         }
     };
-    service.instances.values().any(|entry| entry.instance.tags.iter().any(&below))
+    let mut seen = service.instances.values().filter(|entry| view.reads_node(entry.instance.node.folded()));
+    seen.any(|entry| entry.instance.tags.iter().any(&below))
 }
 
 /// Where an instance is reached. Addresses tagged `lan_ipv4` and `lan_ipv6` are the dual-stack form;

@@ -15,6 +15,8 @@ mod ephemeral;
 mod file;
 mod format;
 mod read;
+mod rotate;
+mod seal;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -24,10 +26,12 @@ use tokio::sync::mpsc;
 
 use crate::model::{CheckKey, Definition, Observation, Record};
 
-pub use backup::{read as read_backup, restore, write as write_backup};
+pub use backup::{Keys, read as read_backup, restore, write as write_backup};
 pub use embedded::{Embedded, JournalFile, Opener};
 pub use ephemeral::Ephemeral;
 pub use file::Config;
+pub use rotate::{Rotated, rotate};
+pub use seal::{Key as StoreKey, KeySource};
 
 /// What the log brings, together what became durable together: the receiving half is given to the registry's writer.
 pub type Log = mpsc::UnboundedReceiver<Vec<LogEntry>>;

@@ -79,6 +79,7 @@ impl Aliases {
                 Record::Instance(instance) => (&instance.node, Some(instance.id.clone())),
                 Record::Node(node) => (&node.name, None),
                 Record::Maintenance(maintenance) => (&maintenance.node, maintenance.instance.clone()),
+                Record::Acl(_) => return,
                 Record::Query(_) => return,
             },
             // Whose check it was is not known any more: as if it was the node's.
@@ -86,6 +87,7 @@ impl Aliases {
                 Key::Instance(node, id) => (node, Some(id.clone())),
                 Key::Maintenance(node, instance) => (node, instance.clone()),
                 Key::Node(node) | Key::Check(node, _) => (node, None),
+                Key::Acl(_) => return,
                 Key::Query(_) => return,
             },
         };

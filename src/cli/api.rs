@@ -37,6 +37,12 @@ pub(super) struct Server {
         default_value = "127.0.0.1:8500"
     )]
     server: String,
+    /// The token to ask with; better given by the environment or a file, where other users of the machine do not see it
+    #[arg(long, value_name = "SECRET", env = "ROLLCALL_HTTP_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A file that holds the token
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_HTTP_TOKEN_FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     /// PEM file of the authorities that the server's certificate may be by [default: the system's]
     #[arg(long, value_name = "FILE", env = "ROLLCALL_CACERT")]
     ca_file: Option<PathBuf>,
@@ -79,6 +85,14 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Server {
+    /// What the server is told of who asks.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("reading the token in {}", file.display()))?;
+        Ok(Some(text.trim().to_owned()))
+    }
+
     /// Connects; the connection, and what is said in `Host`.
     async fn connect(&self) -> anyhow::Result<(Box<dyn Stream>, String)> {
         let failed =
@@ -114,6 +128,11 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if let Some(token) = self.token()? {
+            request
+                .headers_mut()
+                .insert("x-consul-token", token.parse().context("the token is no header's value")?);
+        }
         let exchange = async {
             let (stream, host) = self.connect().await?;
             let (mut sender, connection) =

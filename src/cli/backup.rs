@@ -15,7 +15,7 @@ use super::api::Server;
 use super::place::Place;
 use super::{block_on, say};
 use crate::config::Data;
-use crate::store;
+use crate::store::{self, Keys, StoreKey};
 
 /// Flags of `backup`.
 #[derive(Args)]
@@ -36,6 +36,9 @@ pub(super) struct RestoreArguments {
     /// Put the backup in place of definitions that are there
     #[arg(long)]
     replace: bool,
+    /// The key of an encrypted backup, where it is not the configured one
+    #[arg(long, value_name = "FILE")]
+    backup_key_file: Option<PathBuf>,
 }
 
 /// Writes aside, and renames when all of it is on disk.
@@ -58,7 +61,9 @@ async fn download(arguments: &BackupArguments, aside: &PathBuf) -> anyhow::Resul
     let answer =
         arguments.server.send(Method::GET, "/v1/rollcall/backup", Vec::new(), Duration::ZERO).await?;
     // Definitions may hold what is nobody else's business.
-    let opened = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(aside);
+    // One that was broken off may be there, with another mode.
+    let _ = fs::remove_file(aside);
+    let opened = OpenOptions::new().create_new(true).write(true).mode(0o600).open(aside);
     let mut to = opened.with_context(failed)?;
     let (mut body, mut octets) = (answer.into_body(), 0);
     while let Some(frame) = body.frame().await {
@@ -75,9 +80,11 @@ async fn download(arguments: &BackupArguments, aside: &PathBuf) -> anyhow::Resul
 /// Reads and checks the whole backup before anything is replaced.
 pub(super) fn restore(arguments: &RestoreArguments) -> anyhow::Result<()> {
     let config = arguments.place.config()?;
-    let data = arguments.place.data_dir.clone().map_or(config.data, Data::Dir);
-    let Data::Dir(data_dir) = data else { bail!("an ephemeral server keeps nothing to restore") };
+    let Data::Dir(data_dir) = config.data else { bail!("an ephemeral server keeps nothing to restore") };
     let to = store::Config { data_dir: data_dir.clone(), cache_bytes: config.cache_octets };
-    let records = store::restore(&to, &arguments.file, arguments.replace)?;
+    let store = config.store_key.read()?;
+    let own = arguments.backup_key_file.as_deref().map(StoreKey::read).transpose()?;
+    let keys = Keys { store: store.as_ref(), backup: own.as_ref().or(store.as_ref()) };
+    let records = store::restore(&to, keys, &arguments.file, arguments.replace)?;
     say(format_args!("Restored {records} definitions to {}", data_dir.display()))
 }

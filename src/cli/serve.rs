@@ -14,13 +14,13 @@ use futures_util::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::place::lines;
+use super::place::{lines, with_store_key};
 use super::restart::{self, Outcome};
 use super::say;
 use crate::config::{Config, ConfigError, Data, Listen, http_listen};
 use crate::handover::control::{self, Connection, Control};
 use crate::handover::{Inheritance, Predecessor, Program, Sockets, systemd};
-use crate::model::NodeName;
+use crate::model::{NodeName, Secret};
 use crate::telemetry::logs::{self, Format, Logs};
 use crate::{Asked, Running};
 
@@ -59,6 +59,8 @@ pub(super) struct Arguments {
     take_over: bool,
 }
 
+/// A management token; no flag has it, since arguments are seen by all users of the machine.
+const INITIAL_MANAGEMENT: &str = "ROLLCALL_ACL_INITIAL_MANAGEMENT";
 /// Tells a successor that it is one: [`Arguments::take_over`].
 const TAKE_OVER: &str = "--take-over";
 
@@ -70,7 +72,7 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
 impl Arguments {
     /// The files with the flags laid over them.
     fn config(&self) -> Result<Config, Vec<ConfigError>> {
-        let mut config = Config::load(&self.config)?;
+        let mut config = with_store_key(Config::load(&self.config)?)?;
         if self.ephemeral {
             config.data = Data::Ephemeral;
         }
@@ -91,6 +93,9 @@ impl Arguments {
         }
         if let Some(level) = &self.log_level {
             config.log.level = level.clone();
+        }
+        if let Some(secret) = std::env::var_os(INITIAL_MANAGEMENT).filter(|secret| !secret.is_empty()) {
+            config.acl.initial_management = Some(Secret::new(&secret.to_string_lossy()));
         }
         if let Some(format) = self.log_format {
             config.log.format = format;

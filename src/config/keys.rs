@@ -4,11 +4,12 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::own::{clients, own, place, secret};
 use super::value::{self, Value};
 use super::{Config, Data};
 use crate::dns::forward;
-use crate::model::{Address, Locality, NodeName};
-use crate::select::near::Clients;
+use crate::model::{Address, NodeName};
+use crate::store::KeySource;
 use crate::telemetry::logs;
 use crate::tls::Version;
 
@@ -223,7 +224,7 @@ pub const KEYS: &[Key] = &[
         "listen",
         "[\"127.0.0.1:8500\"]",
         AT_START,
-        "Addresses for the HTTP API in clear, and Unix sockets (`unix:///run/rollcall/api.sock`), whose callers act for this machine's node. There is no password: whoever reaches it can register. `[]` leaves `[https]` alone.",
+        "Addresses for the HTTP API in clear, and Unix sockets (`unix:///run/rollcall/api.sock`), whose callers act for this machine's node. Without `[acl] enabled` there is no password: whoever reaches it can register. `[]` leaves `[https]` alone.",
         |c, v| { c.http.listen_on(value::list(v, |v| value::http_listen(value::text(v)?))?) }
     ),
     key!(
@@ -263,6 +264,14 @@ pub const KEYS: &[Key] = &[
         RELOADS,
         "The largest body of an import (`PUT /v1/rollcall/import`); `body_wait` bounds the wait for each piece of it.",
         |c, v| { c.http.import_max = value::octets(v)? }
+    ),
+    key!(
+        "http",
+        "stream_wait",
+        "\"30s\"",
+        RELOADS,
+        "How long a client of the stream of changes may leave what it is sent unread; then it is cut off.",
+        |c, v| { c.http.stream_wait = value::time(v)? }
     ),
     key!(
         "http",
@@ -476,6 +485,14 @@ pub const KEYS: &[Key] = &[
         .cache_octets =
         value::octets(v)?),
     key!(
+        "store",
+        "key_file",
+        "",
+        AT_START,
+        "File with the key that the store is encrypted with: 32 octets in base64 (`openssl rand -base64 32`). `ROLLCALL_STORE_KEY` has the key itself, and comes first. A new store is encrypted at once; one that is there by `rollcall store rotate`.",
+        |c, v| { c.store_key = KeySource::File(value::text(v)?.into()) }
+    ),
+    key!(
         "telemetry",
         "log_level",
         "\"info\"",
@@ -491,6 +508,60 @@ pub const KEYS: &[Key] = &[
         AT_START,
         "`human`, `json`, or `auto`: human on a terminal, else JSON.",
         |c, v| { c.log.format = logs::Format::parse(value::text(v)?)? }
+    ),
+    key!(
+        "acl",
+        "enabled",
+        "false",
+        RELOADS,
+        "Whether access is controlled by tokens ([acl.md](acl.md)). Off, whoever reaches the API may do everything.",
+        |c, v| { c.acl.enabled = value::flag(v)? }
+    ),
+    key!(
+        "acl",
+        "default_policy",
+        "\"allow\"",
+        RELOADS,
+        "`allow` or `deny`: what holds where no rule of a token speaks.",
+        |c, v| {
+            c.acl.default_allow = match value::text(v)? {
+                "allow" => true,
+                "deny" => false,
+                other => return Err(format!("{other:?} is neither \"allow\" nor \"deny\"")),
+            }
+        }
+    ),
+    key!(
+        "acl",
+        "initial_management",
+        "",
+        RELOADS,
+        "A token that may do everything, as long as it stands here; better given as `ROLLCALL_ACL_INITIAL_MANAGEMENT`. Default: none, and the first one comes from `PUT /v1/acl/bootstrap`.",
+        |c, v| { c.acl.initial_management = Some(secret(v)?) }
+    ),
+    key!(
+        "acl",
+        "default_token",
+        "",
+        RELOADS,
+        "The token of requests that bring none. Default: the anonymous token.",
+        |c, v| { c.acl.default_token = Some(secret(v)?) }
+    ),
+    key!(
+        "acl",
+        "agent_token",
+        "",
+        RELOADS,
+        "The token of the server's own work, as Consul's agents have one. Rollcall's own work needs none; it is kept so that files of a Consul keep their meaning.",
+        |c, v| { c.acl.agent_token = Some(secret(v)?) }
+    ),
+    key!(
+        "acl",
+        "dns_token",
+        "",
+        RELOADS,
+        "The token that decides what DNS shows. Default: `default_token`, else the anonymous token.",
+        |c, v| { c.acl.dns_token = Some(secret(v)?) }
     ),
     key!("limits", "nodes_max", "100000", RELOADS, "Nodes.", |c, v| c.limits.nodes_max = value::count(v)?),
     key!("limits", "instances_max", "1000000", RELOADS, "Instances of all services.", |c, v| c
@@ -545,6 +616,14 @@ pub const KEYS: &[Key] = &[
         "Memory that the regular expression of one prepared query template may take, once compiled.",
         |c, v| c.limits.query_regexp_octets_max = value::count(v)?
     ),
+    key!(
+        "limits",
+        "acl_entries_max",
+        "100000",
+        RELOADS,
+        "Tokens, policies, roles, auth methods and binding rules together.",
+        |c, v| c.limits.acl_entries_max = value::count(v)?
+    ),
     key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
         .limits
         .watchers_max =
@@ -569,6 +648,18 @@ pub const KEYS: &[Key] = &[
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!("limits", "streams_max", "1024", RELOADS, "Clients of the stream of changes at once.", |c, v| c
+        .http
+        .streams_max =
+        value::count(v)?),
+    key!(
+        "limits",
+        "events_max",
+        "65536",
+        RELOADS,
+        "Changes that are kept for clients of the stream that come back; who was away for longer is told to read anew.",
+        |c, v| c.http.events_max = value::count(v)?
+    ),
     key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
         .http
         .monitors_max =
@@ -589,35 +680,6 @@ pub fn label(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err(format!("{text:?} cannot be a label in DNS: letters, digits, - and _, 1 to 63 octets"))
-}
-
-/// The place of this machine, once one of its keys is set.
-fn own(config: &mut Config) -> &mut Locality {
-    config.locality.own.get_or_insert_with(|| Locality { region: String::new(), zone: String::new() })
-}
-
-fn place(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
-        return Err(format!(
-            "{text:?} is no name of a region or zone: 1 to 128 octets, no control characters"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn clients(value: &Value<'_>) -> Result<Clients, String> {
-    let networks = value::texts(value)?.into_iter().map(|(network, text)| {
-        let (region, zone) = text.split_once('/').map_or((text, None), |(region, zone)| (region, Some(zone)));
-        let zone = zone.map(place).transpose()?.unwrap_or_default();
-        Ok((value::network_of(network)?, Locality { region: place(region)?, zone }))
-    });
-    let networks: Vec<_> = networks.collect::<Result<_, String>>()?;
-    for (at, (network, _)) in networks.iter().enumerate() {
-        if networks[..at].iter().any(|(other, _)| other == network) {
-            return Err(format!("{network} is named twice"));
-        }
-    }
-    Ok(Clients::new(networks))
 }
 
 /// `[forward]`, with its defaults once one of its keys is set.

@@ -33,7 +33,11 @@ pub(super) fn keys(
     for (key, value) in table.get_ref() {
         let (name, at) = (key.get_ref().as_ref(), key.span().start);
         match (name, value.get_ref()) {
-            (name, value @ DeValue::Table(_)) if let Some(key) = definitions::key(name) => {
+            // `[checks]` holds settings; a list of that name, definitions.
+            (name, value @ DeValue::Table(_))
+                if !keys::is_table(name)
+                    && let Some(key) = definitions::key(name) =>
+            {
                 found.push(defined(at, key, value));
             }
             (name, DeValue::Array(items)) if let Some(key) = definitions::key(name) => {
@@ -47,15 +51,15 @@ pub(super) fn keys(
                     }
                 }
             }
-            ("service" | "services" | "check" | "checks" | "zone", _) => {
-                wrong(at, format!("{name} is a list: write [[{name}]]"));
-            }
             (_, DeValue::Table(inner)) if keys::is_table(name) => {
                 for (key, value) in inner {
                     if let Err(reason) = set(config, name, key.get_ref(), value.get_ref()) {
                         wrong(key.span().start, reason);
                     }
                 }
+            }
+            ("service" | "services" | "check" | "checks" | "zone", _) => {
+                wrong(at, format!("{name} is a list: write [[{name}]]"));
             }
             (_, value) => {
                 if let Err(reason) = set(config, "", name, value) {

@@ -89,6 +89,9 @@ impl Config {
             handshakes_max: self.https.handshakes_max,
             handshakes_per_client_max: self.https.handshakes_per_client_max,
             import_octets_max: self.http.import_max,
+            streams_max: self.http.streams_max,
+            events_max: self.http.events_max,
+            stream_wait: self.http.stream_wait,
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
             shown: self.shown(),
@@ -111,11 +114,10 @@ impl Config {
         keep!(
             "node_name": node_name, "node_id": node_id, "node_address": node_address, "node_meta": node_meta,
             "datacenter": datacenter, "data_dir": data, "[dns] listen": dns.listen, "[dns] domain": dns.domain,
-            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads,
-            "[locality] region and zone": locality.own, "[http] listen": http.listen,
+            "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen,
             "[http] listen (unix)": http.unix, "[http] unix_mode, unix_owner": http.unix_access, "[https] listen": https.listen,
-            "[checks]": checks,
-            "[forward]": forward, "[store] cache": cache_octets, "[telemetry] log_format": log.format,
+            "[locality] region and zone": locality.own, "[checks]": checks,
+            "[forward]": forward, "[store] cache": cache_octets, "[store] key_file": store_key, "[telemetry] log_format": log.format,
             "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
         );
         differ

@@ -27,6 +27,7 @@ use super::names::{self, Asked};
 use super::respond::{Transport, limit};
 use super::zone::Zones;
 use super::{Settings, State};
+use crate::acl::View;
 use crate::registry::Registry;
 use crate::registry::versions::Slot;
 use crate::select::World;
@@ -44,6 +45,7 @@ pub(super) struct Fast {
     /// Client subnets are looked at, and are the general path's.
     reads_subnets: bool,
     zones: Arc<Zones>,
+    view: Arc<View>,
     /// The live domains, the longest first.
     domains: Vec<Domain>,
     cache: Cache,
@@ -82,15 +84,18 @@ struct Live<'q> {
 impl Fast {
     pub(super) fn new(state: &State) -> Self {
         let (settings, zones) = (state.settings.load_full(), state.zones.load_full());
+        let view = arc_swap::Guard::into_inner(state.registry.dns_view());
         let domains = domains(&settings);
         let reads_subnets = settings.reads_subnets();
-        Self { settings, reads_subnets, zones, domains, cache: Cache::default(), key: Vec::new() }
+        Self { settings, reads_subnets, zones, view, domains, cache: Cache::default(), key: Vec::new() }
     }
 
-    /// Takes up what a reload has changed; before each batch.
+    /// Takes up what a reload has changed, or access control; before each batch.
     pub(super) fn refresh(&mut self, state: &State) {
         let (settings, zones) = (state.settings.load(), state.zones.load());
-        if !Arc::ptr_eq(&self.settings, &settings) || !Arc::ptr_eq(&self.zones, &zones) {
+        let view = state.registry.dns_view();
+        let same = Arc::ptr_eq(&self.settings, &settings) && Arc::ptr_eq(&self.zones, &zones);
+        if !same || !Arc::ptr_eq(&self.view, &view) {
             *self = Self::new(state);
         }
     }
@@ -172,7 +177,8 @@ impl Fast {
         let slot = Slot::of(&service);
         let version = registry.version(slot);
         let snapshot = registry.load();
-        let world = World { snapshot: &snapshot, settings: &self.settings.domains.settings };
+        let world =
+            World { snapshot: &snapshot, settings: &self.settings.domains.settings, view: &self.view };
         let known = match live::find(world, &service, tag.as_deref(), None) {
             Found::Known(known) => known,
             Found::Empty => return live.negative(ResponseCode::NoError, snapshot.serial(), answer),

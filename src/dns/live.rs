@@ -118,12 +118,14 @@ impl Ask<'_> {
                 self.reached(&own.map(|node| node_reached(node)).unwrap_or_default(), None).into()
             }
             Asked::Service { service, tag } => self.service(service, tag.as_deref()),
-            Asked::Node(name) => match self.world.snapshot.node(name) {
-                Some(node) if node.node.name.is_label() => {
-                    self.reached(&node_reached(node), Some(node)).into()
+            Asked::Node(name) => {
+                match self.world.snapshot.node(name).filter(|_| self.world.view.reads_node(name)) {
+                    Some(node) if node.node.name.is_label() => {
+                        self.reached(&node_reached(node), Some(node)).into()
+                    }
+                    _ => self.nothing().into(),
                 }
-                _ => self.nothing().into(),
-            },
+            }
             Asked::Query(name) => self.query(name),
             Asked::Addresses(reached) => self.reached(reached, None).into(),
             Asked::Empty => self.no_data().into(),
@@ -375,7 +377,11 @@ fn reverse(world: World<'_>, domains: &Domains, question: &Question) -> Option<A
     let labels = names::labels(&question.name)?;
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     let address = names::reverse(&labels)?;
-    let mut owners = world.snapshot.owners(address).peekable();
+    let shown = |owner: &&Owner| match owner {
+        Owner::Node(node) => world.view.reads_node(node.folded()),
+        Owner::Service(service) => world.view.reads_service(service.folded()),
+    };
+    let mut owners = world.snapshot.owners(address).filter(shown).peekable();
     owners.peek()?;
     let primary = domains.domains.first()?;
     let ttl = world.settings.plain_ttl();

@@ -13,6 +13,7 @@ use super::live::{self, Client, Live};
 use super::request::{self, BadSubnet, Edns, Malformed, Question, Request};
 use super::subnet::Subnet;
 use super::zone::{Zone, Zones};
+use crate::acl::View;
 use crate::registry::Snapshot;
 use crate::select::{Order, World};
 
@@ -26,6 +27,8 @@ pub(super) enum Transport {
 /// All that an answer depends on beside the message.
 pub(super) struct Context<'a> {
     pub(super) snapshot: &'a Snapshot,
+    /// What may be shown.
+    pub(super) view: &'a View,
     pub(super) settings: &'a Settings,
     pub(super) zones: &'a Zones,
     pub(super) transport: Transport,
@@ -162,7 +165,8 @@ fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
 
 /// What we know of one name: live or static.
 fn one_name(question: &Question, context: &Context<'_>, order: Order, client: Client) -> Option<Live> {
-    let world = World { snapshot: context.snapshot, settings: &context.settings.domains.settings };
+    let settings = &context.settings.domains.settings;
+    let world = World { snapshot: context.snapshot, settings, view: context.view };
     let live = live::answer(world, &context.settings.domains, question, order, client);
     live.or_else(|| {
         let zone = context.zones.find(&question.name, question.kind)?;

@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::State;
+use super::admission::Admitted;
 use super::caller::Whose;
 use super::decode::{Kind, Shape, decode};
 use super::definition::{CHECK, CheckBody, Context};
@@ -49,15 +50,20 @@ async fn checks(
     let snapshot = state.registry.load();
     let node = snapshot.node(caller.node.folded());
     let all = node.into_iter().flat_map(|node| shape::agent_checks(node));
+    let mut hidden = false;
+    let all = all.filter(|check| match check.service_name {
+        "" => params.asker.shows_node(caller.node.folded(), &mut hidden),
+        service => params.asker.shows(service, &mut hidden),
+    });
     let shown = all.filter(|check| listed(filter.as_ref(), check));
     let shown: BTreeMap<String, _> = shown.map(|check| (check.check_id.to_string(), check)).collect();
-    Ok(route::json(&shown))
+    Ok(params.asker.filtered(route::json(&shown), hidden))
 }
 
 async fn register(
     Extract(state): Extract<Arc<State>>,
     whose: Whose,
-    _: Params,
+    params: Params,
     Whole(body): Whole,
 ) -> Result<Done, Error> {
     let body: CheckBody = decode(&CHECK, &body)?;
@@ -68,10 +74,16 @@ async fn register(
         return Err(Error::bad("Bad check status"));
     }
     let instance = (!body.service_id.is_empty()).then(|| InstanceId::parse(&body.service_id)).transpose()?;
+    let node = whose.caller.node.folded();
+    match &instance {
+        Some(id) => params.asker.write_instance(&state.registry.load(), node, id.as_str())?,
+        None => params.asker.write_node(node)?,
+    }
     let scripts = state.config.load().script_checks;
     let of = Context { node: &whose.caller.node, origin: Origin::Agent, scripts, here: whose.here };
     let mut warnings = Vec::new();
     let check = body.build(&of, instance.as_ref(), &body.name, &body.name, &mut warnings)?;
+    params.asker.replace_check(&state.registry.load(), whose.caller.node.folded(), &check.id)?;
     state.registry.submit(Command::RegisterCheck { caller: whose.caller, check }).await?;
     Ok(Done { warnings })
 }
@@ -80,7 +92,9 @@ async fn deregister(
     Extract(state): Extract<Arc<State>>,
     Whose { caller, .. }: Whose,
     Rest(id): Rest,
+    asker: Admitted,
 ) -> Result<Done, Error> {
+    asker.write_check(&state.registry.load(), caller.node.folded(), &id)?;
     state.registry.submit(Command::DeregisterCheck { caller, id: known_id(&id)? }).await?;
     Ok(Done::default())
 }
@@ -91,15 +105,15 @@ fn known_id(id: &str) -> Result<CheckId, Error> {
 }
 
 async fn pass(state: Extract<Arc<State>>, whose: Whose, id: Rest, params: Params) -> Result<Done, Error> {
-    say(&state, whose.caller, &id.0, Status::Passing, params.get("note").unwrap_or("")).await
+    say(&state, &params.asker, whose.caller, &id.0, Status::Passing, params.get("note").unwrap_or("")).await
 }
 
 async fn warn(state: Extract<Arc<State>>, whose: Whose, id: Rest, params: Params) -> Result<Done, Error> {
-    say(&state, whose.caller, &id.0, Status::Warning, params.get("note").unwrap_or("")).await
+    say(&state, &params.asker, whose.caller, &id.0, Status::Warning, params.get("note").unwrap_or("")).await
 }
 
 async fn fail(state: Extract<Arc<State>>, whose: Whose, id: Rest, params: Params) -> Result<Done, Error> {
-    say(&state, whose.caller, &id.0, Status::Critical, params.get("note").unwrap_or("")).await
+    say(&state, &params.asker, whose.caller, &id.0, Status::Critical, params.get("note").unwrap_or("")).await
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,15 +130,24 @@ async fn update(
     state: Extract<Arc<State>>,
     whose: Whose,
     id: Rest,
+    asker: Admitted,
     Whole(body): Whole,
 ) -> Result<Done, Error> {
     let UpdateBody { status, output } = decode(&UPDATE, &body)?;
     let status =
         Status::parse(&status).ok_or_else(|| Error::bad(format!("Invalid check status: '{status}'")))?;
-    say(&state, whose.caller, &id.0, status, &output).await
+    say(&state, &asker, whose.caller, &id.0, status, &output).await
 }
 
-async fn say(state: &State, caller: Caller, id: &str, status: Status, output: &str) -> Result<Done, Error> {
+async fn say(
+    state: &State,
+    asker: &Admitted,
+    caller: Caller,
+    id: &str,
+    status: Status,
+    output: &str,
+) -> Result<Done, Error> {
+    asker.write_check(&state.registry.load(), caller.node.folded(), id)?;
     let (id, output) = (known_id(id)?, kept(output).into());
     state.registry.submit(Command::UpdateTtl { caller, id, status, output }).await?;
     Ok(Done::default())

@@ -69,8 +69,10 @@ async fn members(Extract(state): Extract<Arc<State>>, params: Params) -> Result<
     let filter = params.filter(selectors::MEMBER, &state)?;
     let elsewhere = params.get("segment").is_some_and(|segment| !matches!(segment, "" | "_all"));
     let own = member(&state);
-    let shown = !elsewhere && listed(filter.as_ref(), &Member(&own));
-    Ok(route::json(&if shown { json!([own]) } else { json!([]) }))
+    let mut hidden = false;
+    let shown = !elsewhere && params.asker.shows_node(state.config.load().node.folded(), &mut hidden);
+    let shown = shown && listed(filter.as_ref(), &Member(&own));
+    Ok(params.asker.filtered(route::json(&if shown { json!([own]) } else { json!([]) }), hidden))
 }
 
 /// Takes a node out of the catalog with all it has: one that failed (a check of its own is critical), or any with `?prune`.

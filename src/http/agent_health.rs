@@ -43,6 +43,7 @@ async fn by_id(
         let unknown = json!({ "AggregatedStatus": "critical", "Service": null, "Checks": null });
         return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceId {id} not found"), &unknown));
     };
+    params.asker.read_service(entry.instance.service.folded())?;
     let health = snapshot.health(entry);
     let datacenter = &state.config.load().datacenter;
     let shown = aggregated(&snapshot, entry, health, datacenter);
@@ -60,6 +61,7 @@ async fn by_name(
     if name.is_empty() {
         return Err(Error::server("Missing service Name"));
     }
+    params.asker.read_service(&name)?;
     let text = wants_text(&params, &headers);
     let snapshot = state.registry.load();
     let members = on_node(&snapshot, &caller, &name);

@@ -64,7 +64,6 @@ struct Distribution {
 }
 
 /// Metrics in Prometheus' text form 0.0.4 as Consul's agents show theirs. Counters and samples are totals since the start.
-/// Consul's own client takes whole numbers alone for a count.
 fn summary(text: &str, timestamp: &str) -> Value {
     let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
     let (mut gauges, mut counters) = (Vec::new(), Vec::new());

@@ -15,6 +15,7 @@ use super::route::{self, get};
 use super::status::server;
 use super::{Config, State};
 use crate::model::{Node, Origin};
+use crate::registry::Registry;
 
 /// The version of Consul's API that we speak: clients compare it.
 const API_VERSION: &str = "1.21.4";
@@ -69,7 +70,7 @@ async fn this(Extract(state): Extract<Arc<State>>, _: Params) -> Response {
             "Version": API_VERSION,
             "BuildDate": BUILD_DATE,
         },
-        "DebugConfig": debug_config(&config, own.map(|entry| &*entry.node)),
+        "DebugConfig": debug_config(&config, &state.registry, own.map(|entry| &*entry.node)),
         "Coord": Value::Null,
         "Member": member,
         "Stats": stats(&state),
@@ -89,7 +90,7 @@ pub(super) fn member(state: &State) -> Value {
         "Addr": address,
         "Port": GOSSIP_PORT,
         "Tags": {
-            "acls": "0", "bootstrap": "1", "build": format!("{API_VERSION}:{}", revision()), "dc": config.datacenter,
+            "acls": if state.registry.access_is_controlled() { "1" } else { "0" }, "bootstrap": "1", "build": format!("{API_VERSION}:{}", revision()), "dc": config.datacenter,
             "ft_fs": "1", "ft_si": "1", "id": config.node_id.to_string(), "port": "8300", "raft_vsn": "3",
             "role": "consul", "segment": "", "vsn": "2", "vsn_max": "3", "vsn_min": "2", "wan_join_port": "8302",
         },
@@ -104,7 +105,9 @@ pub(super) fn member(state: &State) -> Value {
 }
 
 /// What clients read of Consul's running configuration, in its keys. Secrets are never here.
-fn debug_config(config: &Config, own: Option<&Node>) -> Value {
+fn debug_config(config: &Config, registry: &Registry, own: Option<&Node>) -> Value {
+    let controlled = registry.access_is_controlled();
+    let default = if registry.default_is_allow() { "allow" } else { "deny" };
     let shown = &config.shown;
     let address = own.map_or_else(String::new, |node| node.address.to_string());
     let gossip = match address.contains(':') {
@@ -117,12 +120,12 @@ fn debug_config(config: &Config, own: Option<&Node>) -> Value {
     let dns = [of("tcp", &shown.dns_listen), of("udp", &shown.dns_listen)].concat();
     let port = |all: &[SocketAddr]| all.first().map_or(-1, |address| i32::from(address.port()));
     json!({
-        "ACLEnabled": false,
-        "ACLsEnabled": false,
-        "ACLDefaultPolicy": "allow",
+        "ACLEnabled": controlled,
+        "ACLsEnabled": controlled,
+        "ACLDefaultPolicy": default,
         "ACLTokens": {
             "ACLAgentToken": HIDDEN, "ACLAgentRecoveryToken": HIDDEN, "ACLDefaultToken": HIDDEN,
-            "ACLReplicationToken": HIDDEN, "DataDir": shown.data_dir, "EnablePersistence": false,
+            "ACLReplicationToken": HIDDEN, "DataDir": shown.data_dir, "EnablePersistence": true,
         },
         "ACLInitialManagementToken": HIDDEN,
         "AdvertiseAddrLAN": address,

@@ -12,6 +12,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::State;
+use super::admission::Admitted;
 use super::blocking::with_jitter;
 use super::caller::Whose;
 use super::decode::decode;
@@ -22,6 +23,7 @@ use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole, get, put};
 use super::selectors::{self, listed};
 use super::shape::{self, ServiceShape};
+use crate::acl::{Access as Wanted, Resource};
 use crate::model::{InstanceId, Origin};
 use crate::registry::{Caller, Command, InstanceEntry, Snapshot, Topic};
 
@@ -48,6 +50,7 @@ async fn register(
     let scripts = state.config.load().script_checks;
     let of = Context { node: &whose.caller.node, origin: Origin::Agent, scripts, here: whose.here };
     let (instance, checks, warnings) = body.build(&of)?;
+    params.asker.register(&state.registry.load(), &instance)?;
     let caller = whose.caller;
     state.registry.submit(Command::RegisterInstance { caller, instance, checks, replace_checks }).await?;
     Ok(Done { warnings })
@@ -57,8 +60,10 @@ async fn deregister(
     Extract(state): Extract<Arc<State>>,
     Whose { caller, .. }: Whose,
     Rest(id): Rest,
+    asker: Admitted,
 ) -> Result<Done, Error> {
     let id = known_id(&id)?;
+    asker.write_instance(&state.registry.load(), caller.node.folded(), id.as_str())?;
     state.registry.submit(Command::DeregisterInstance { caller, id }).await?;
     Ok(Done::default())
 }
@@ -82,7 +87,9 @@ async fn maintain_service(
         return Err(Error::bad("Missing service ID"));
     }
     let reason = maintenance_reason(&params, "service")?;
-    let instance = Some(known_id(&id)?);
+    let id = known_id(&id)?;
+    params.asker.write_instance(&state.registry.load(), caller.node.folded(), id.as_str())?;
+    let instance = Some(id);
     state.registry.submit(Command::Maintain { caller, instance, reason }).await?;
     Ok(Done::default())
 }
@@ -93,6 +100,7 @@ async fn maintain_node(
     params: Params,
 ) -> Result<Done, Error> {
     let reason = maintenance_reason(&params, "node")?;
+    params.asker.write_node(caller.node.folded())?;
     state.registry.submit(Command::Maintain { caller, instance: None, reason }).await?;
     Ok(Done::default())
 }
@@ -132,7 +140,10 @@ async fn services(
     let filter = params.filter(selectors::SERVICE, &state)?;
     let snapshot = state.registry.snapshot();
     let node = snapshot.node(caller.node.folded());
-    let all: Vec<_> = node.into_iter().flat_map(|node| node.instances.values().cloned()).collect();
+    let mut hidden = false;
+    let all = node.into_iter().flat_map(|node| node.instances.values());
+    let all = all.filter(|entry| params.asker.shows(entry.instance.service.folded(), &mut hidden));
+    let all: Vec<_> = all.cloned().collect();
     let listing = Listing::new("{", "}", all, move |entry, rows| {
         let own = !matches!(entry.instance.origin, Origin::Catalog | Origin::Own);
         let shown = shape::agent_service(&entry, &datacenter);
@@ -140,7 +151,7 @@ async fn services(
             rows.pair(entry.instance.id.as_str(), &shown);
         }
     });
-    Ok(listing.into_response(&state).await)
+    Ok(params.asker.filtered(listing.into_response(&state).await, hidden))
 }
 
 /// One instance; with `?hash=` waits until it looks different.
@@ -157,6 +168,11 @@ async fn service(
     loop {
         let snapshot = state.registry.snapshot();
         let entry = find(&snapshot, &caller, &id)?;
+        params.asker.again(&state)?.require(
+            Resource::Service,
+            entry.instance.service.folded(),
+            Wanted::Read,
+        )?;
         let shown = shape::agent_service(entry, &datacenter);
         let hash = content_hash(&shown);
         let left = until.saturating_duration_since(tokio::time::Instant::now());

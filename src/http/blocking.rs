@@ -47,15 +47,18 @@ pub(super) async fn list(
 pub(super) async fn waited(state: &State, params: &Params, topic: &Topic) -> Result<Arc<Snapshot>, Error> {
     params.check_read(&state.config.load().datacenter)?;
     let (index, wait) = params.blocking()?;
-    if index == 0 {
-        return Ok(state.registry.snapshot());
+    let mut view = params.asker.view.clone();
+    let mut snapshot = state.registry.snapshot();
+    if index > 0 {
+        let wait = with_jitter(wait, rand::random());
+        parked::will_take_long();
+        snapshot = tokio::select! {
+            woken = state.registry.wait(topic, index, wait) => woken?,
+            () = state.shutdown.cancelled() => state.registry.snapshot(),
+        };
+        view = params.asker.again(state)?;
     }
-    let wait = with_jitter(wait, rand::random());
-    parked::will_take_long();
-    tokio::select! {
-        woken = state.registry.wait(topic, index, wait) => Ok(woken?),
-        () = state.shutdown.cancelled() => Ok(state.registry.snapshot()),
-    }
+    Ok(snapshot.seen_by(&view, topic))
 }
 
 /// The wait that counts: at most the maximum, and up to a sixteenth longer, so that clients that came
@@ -73,6 +76,7 @@ pub(super) fn with_headers(
     params: &Params,
 ) -> Response {
     put_headers(response.headers_mut(), snapshot.index_of(topic), params.consistency());
+    let response = params.asker.filtered(response, snapshot.hides());
     cache_headers(response, params)
 }
 

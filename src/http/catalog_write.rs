@@ -120,13 +120,15 @@ async fn register(
     if let Some(service) = body.service {
         instance = Some(service.into_service()?.build(&of).map_err(as_server)?.0);
     }
-    let bodies = body.check.into_iter().chain(body.checks);
-    let seen = bodies.map(|mut body| {
-        let output = kept(&std::mem::take(&mut body.output)).into();
-        let check = body.build(&of, instance.as_ref(), &state)?;
-        Ok::<_, Error>(Seen { status: check.initial, check, output })
-    });
-    let checks = seen.collect::<Result<_, _>>()?;
+    let bodies: Vec<_> = body.check.into_iter().chain(body.checks).collect();
+    let outputs: Vec<Arc<str>> = bodies.iter().map(|check| kept(&check.output).into()).collect();
+    let checks: Vec<Check> = bodies
+        .into_iter()
+        .map(|check| check.build(&of, instance.as_ref(), &state))
+        .collect::<Result<_, _>>()?;
+    params.asker.catalog_register(&state.registry.load(), &node, skip_node, instance.as_ref(), &checks)?;
+    let seen = |(check, output): (Check, Arc<str>)| Seen { status: check.initial, check, output };
+    let checks = checks.into_iter().zip(outputs).map(seen).collect();
     state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))
 }
@@ -165,6 +167,13 @@ pub(super) fn registration(value: serde_json::Value, state: &State) -> Result<Re
         checks.push(Seen { check: built, status, output: output.into() });
     }
     Ok(Registration { node, instance, checks, notes })
+}
+
+/// The node that a registration is about, or the instance on it, as far as it can be told.
+pub(super) fn owner_of(value: &serde_json::Value) -> Option<(NodeName, Option<InstanceId>)> {
+    let node = NodeName::parse(value["Node"].as_str()?).ok()?;
+    let id = value["Service"]["ID"].as_str().map(InstanceId::parse);
+    Some((node, id.transpose().ok()?))
 }
 
 /// What a registration is about, in words, as far as it can be told.
@@ -318,6 +327,7 @@ async fn deregister(
     let given = |text: &str| !text.is_empty();
     let instance = given(&body.service_id).then(|| InstanceId::parse(&body.service_id)).transpose()?;
     let check = given(&body.check_id).then(|| CheckId::parse(&body.check_id)).transpose()?;
+    params.asker.catalog_deregister(&state.registry.load(), &node, instance.as_ref(), check.as_ref())?;
     state.registry.submit(Command::CatalogDeregister { node, instance, check }).await?;
     Ok(route::json(&true))
 }

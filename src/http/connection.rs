@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
@@ -40,6 +41,8 @@ pub struct Open {
     pub(super) connections: Arc<Places>,
     pub(super) handshakes: Arc<Places>,
     pub(super) said: Said,
+    /// Of revoked certificates, which other refusals must not keep out of the log.
+    pub(super) said_revoked: Said,
 }
 
 /// How many of something there are, by client.
@@ -97,6 +100,10 @@ impl Drop for Place {
         }
     }
 }
+
+/// Ends a request's connection where it stands, for who sends to a client that does not read.
+#[derive(Debug, Clone)]
+pub(super) struct Cut(pub(super) CancellationToken);
 
 fn bounds(config: &Config) -> Bounds {
     Bounds {
@@ -159,10 +166,14 @@ async fn serve(
         (Socket::Tcp(stream), Listener::Tls(_, server)) => {
             // Answers are small and wanted at once.
             let _ = stream.set_nodelay(true);
-            let handshake = tokio::select! {
-                handshake = listener::handshake(stream, peer, server, state) => handshake,
-                () = state.shutdown.cancelled() => None,
-            };
+            // In a box: it is large, and over when the connection begins.
+            let handshake = Box::pin(async {
+                tokio::select! {
+                    handshake = listener::handshake(stream, peer, server, state) => handshake,
+                    () = state.shutdown.cancelled() => None,
+                }
+            });
+            let handshake = handshake.await;
             if let Some((stream, session)) = handshake {
                 // In a box: the settings of TLS make it large.
                 let stream: Box<dyn Stream> = Box::new(stream);
@@ -202,10 +213,10 @@ fn turn_away(socket: &Socket, peer: Peer, key: &str, max: usize) {
 }
 
 /// Waits until TLS does not let the client stay.
-async fn expelled(session: Option<Session>) -> Refused {
+fn expelled(session: Option<Session>) -> BoxFuture<'static, Refused> {
     match session {
-        Some(mut session) => session.expelled().await,
-        None => std::future::pending().await,
+        Some(mut session) => Box::pin(async move { session.expelled().await }),
+        None => Box::pin(std::future::pending()),
     }
 }
 
@@ -219,8 +230,11 @@ async fn converse(
     state: &State,
 ) {
     let shutdown = state.shutdown.clone();
+    let cut = Cut(CancellationToken::new());
+    let cutting = cut.clone();
     let ask = move |mut request: Request<Incoming>| -> BoxFuture<'static, Response> {
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(cut.clone());
         let (mut routes, shutdown) = (routes.clone(), shutdown.clone());
         Box::pin(async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
@@ -236,13 +250,13 @@ async fn converse(
     let connection = parked::Connection::new(stream, builder, Arc::new(ask));
     tokio::pin!(connection);
     let expelled = expelled(session);
-    tokio::pin!(expelled);
     let last = async {
         state.shutdown.cancelled().await;
         tokio::time::sleep(LAST_REQUESTS).await;
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = cutting.0.cancelled() => return,
         why = expelled => {
             listener::turned_away(&why, peer, state);
             return;

@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::acl::Denied;
 use crate::model::NameError;
 use crate::model::address::AddressError;
 use crate::registry::Refused;
@@ -57,6 +58,9 @@ impl From<Refused> for Error {
             | Refused::QueryName { .. }
             | Refused::QueryOfAll
             | Refused::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::AclNotFound(_) => StatusCode::NOT_FOUND,
+            Refused::AclInvalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::Bootstrapped(_) => StatusCode::FORBIDDEN,
             Refused::Ambiguous { .. } | Refused::FileOwned { .. } | Refused::Ours { .. } => {
                 StatusCode::CONFLICT
             }
@@ -65,6 +69,12 @@ impl From<Refused> for Error {
             Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refused.to_string())
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, denied.to_string())
     }
 }
 

@@ -6,19 +6,23 @@
 
 mod access;
 mod document;
+mod events;
 mod export;
+mod history;
 mod http_sd;
 mod import;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::State;
 use super::route::{get, put};
+use history::History;
 
 /// A long answer is made in pieces of about this size.
 const PIECE_OCTETS: usize = 64 * 1024;
@@ -27,17 +31,21 @@ const PIECE_OCTETS: usize = 64 * 1024;
 pub struct Faces {
     /// One import at a time: each holds what it brings in memory.
     importing: Semaphore,
+    /// What changed of late, from the first who asked on.
+    history: OnceCell<Arc<History>>,
+    streams: Arc<AtomicUsize>,
 }
 
 impl Default for Faces {
     fn default() -> Self {
-        Self { importing: Semaphore::new(1) }
+        Self { importing: Semaphore::new(1), history: OnceCell::new(), streams: Arc::default() }
     }
 }
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
+        .route("/v1/rollcall/events", get(events::events))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
 }

@@ -16,17 +16,21 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::admission;
 use super::caller::{Over, Peer};
 use super::error::Error;
 use super::{Config, State};
 
 /// Lets a request through, or refuses it.
-pub(super) async fn guard(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
     let config = state.config.load_full();
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
     let over = peer.map_or(Over::Tcp, |ConnectInfo(peer)| peer.over);
     match check(&config, over, request.method(), request.uri().host(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => match admission::admit(&state, &mut request) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        },
         Err(error) => {
             state.metrics.http.refused("guard");
             error.into_response()

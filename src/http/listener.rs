@@ -101,12 +101,16 @@ pub(super) async fn handshake(
 
 /// Counts a client that TLS does not let in, or not any more, and tells of it.
 pub(super) fn turned_away(why: &Refused, peer: Peer, state: &State) {
-    let (kind, words) = match why {
-        Refused::Revoked => ("revoked certificate", "the client's certificate was revoked by its authority"),
-        Refused::Because(words) => ("handshake", words.as_str()),
+    let (kind, said, words) = match why {
+        Refused::Revoked => (
+            "revoked certificate",
+            &state.open.said_revoked,
+            "the client's certificate was revoked by its authority",
+        ),
+        Refused::Because(words) => ("handshake", &state.open.said, words.as_str()),
     };
     state.metrics.http.refused(kind);
-    match state.open.said.next() {
+    match said.next() {
         Some(silent) => tracing::warn!(client = %peer.remote, silent, "HTTPS: {words}"),
         None => tracing::debug!(client = %peer.remote, "HTTPS: {words}"),
     }

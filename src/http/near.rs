@@ -13,6 +13,7 @@ use super::caller::Whose;
 use super::error::Error;
 use super::query::Params;
 use super::{Config, State};
+use crate::acl::View;
 use crate::model::NodeName;
 use crate::registry::{InstanceEntry, NodeEntry, Snapshot};
 use crate::select::{Nearness, Origin, World, query};
@@ -26,6 +27,7 @@ pub(super) struct Near {
     /// whoever is connected.
     address: Option<IpAddr>,
     config: Arc<Config>,
+    view: View,
 }
 
 /// The same of a request that says so; nothing of others.
@@ -44,6 +46,7 @@ impl FromRequestParts<Arc<State>> for Near {
             node: caller.node,
             address: said.or(caller.address),
             config: state.config.load_full(),
+            view: params.asker.view,
         })
     }
 }
@@ -59,13 +62,13 @@ impl FromRequestParts<Arc<State>> for MaybeNear {
 
 impl Near {
     /// What answers depend on beside the snapshot.
-    pub(super) fn world<'a>(&'a self, snapshot: &'a Snapshot) -> World<'a> {
-        World { snapshot, settings: &self.config.settings }
+    pub(super) fn world<'a>(&'a self, snapshot: &'a Snapshot, view: &'a View) -> World<'a> {
+        World { snapshot, settings: &self.config.settings, view }
     }
 
     /// Where `near`, in the words of Consul's API, is.
     pub(super) fn origin<'a>(&'a self, snapshot: &'a Snapshot, near: &str) -> Option<Origin<'a>> {
-        let world = self.world(snapshot);
+        let world = self.world(snapshot, &self.view);
         let agent = || Origin::of_caller(world, &self.node, self.address);
         let address = || self.address.map_or_else(agent, |address| Origin::of_address(world, address));
         query::origin(world, near, agent, address)

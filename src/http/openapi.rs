@@ -1,11 +1,13 @@
-//! The OpenAPI 3.1 document of everything that is served, made from tables: [`agent`], [`catalog`] and [`ours`] list the
-//! operations, [`requests`] makes the schemas of bodies from the shapes by which they are decoded, [`answers`] has those of what
+//! The OpenAPI 3.1 document of everything that is served, made from tables: [`mod@acl`], [`agent`], [`catalog`], [`prepared`] and [`ours`]
+//! list the operations, [`requests`] makes the schemas of bodies from the shapes by which they are decoded, [`answers`] has those of what
 //! goes out. Tests hold the tables against the router, both ways, and a fuzzer holds the document against a running server.
 
+mod acl;
 mod agent;
 mod answers;
 mod catalog;
 mod ours;
+mod prepared;
 mod requests;
 
 use std::sync::Arc;
@@ -156,7 +158,12 @@ const WHOSE: &[Param] =
     &[Param { name: "node", of: Of::Text, about: "The node that the caller acts for, instead of its own." }];
 
 fn operations() -> impl Iterator<Item = &'static Operation> {
-    agent::OPERATIONS.iter().chain(catalog::OPERATIONS).chain(ours::OPERATIONS)
+    acl::OPERATIONS
+        .iter()
+        .chain(agent::OPERATIONS)
+        .chain(catalog::OPERATIONS)
+        .chain(prepared::OPERATIONS)
+        .chain(ours::OPERATIONS)
 }
 
 /// The document.

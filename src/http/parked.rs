@@ -58,10 +58,9 @@ pub(super) struct Connection<S: AsyncRead + AsyncWrite + Unpin> {
     state: State<S>,
 }
 
-/// The connection is large and is there once for each client: it is put aside, not the whole.
-#[allow(clippy::large_enum_variant)]
 enum State<S: AsyncRead + AsyncWrite + Unpin> {
-    Talking(http1::Connection<TokioIo<Back<S>>, Door>),
+    /// In a box of its own, which is given back while it waits.
+    Talking(Box<http1::Connection<TokioIo<Back<S>>, Door>>),
     Waiting(Back<S>, Answer),
     Ended,
 }
@@ -71,14 +70,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let door = Door { ask, shared: Arc::default() };
         let unsent = Arc::new(AtomicBool::new(false));
         let back = Back { first: BytesMut::new(), stream, unsent: unsent.clone() };
-        let state = State::Talking(builder.serve_connection(TokioIo::new(back), door.clone()));
+        let state = State::Talking(Box::new(builder.serve_connection(TokioIo::new(back), door.clone())));
         Self { builder, door, unsent, state }
     }
 
     /// Ends when what is under way has been answered. One that waits is told so by its answer alone.
     pub(super) fn graceful_shutdown(mut self: Pin<&mut Self>) {
         if let State::Talking(connection) = &mut self.state {
-            Pin::new(connection).graceful_shutdown();
+            Pin::new(&mut **connection).graceful_shutdown();
         }
     }
 
@@ -99,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Future for Connection<S> {
         loop {
             match &mut this.state {
                 State::Talking(connection) => {
-                    if let Poll::Ready(ended) = Pin::new(connection).poll(context) {
+                    if let Poll::Ready(ended) = Pin::new(&mut **connection).poll(context) {
                         return Poll::Ready(ended);
                     }
                     let Some(answer) = this.long_answer() else { return Poll::Pending };
@@ -120,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Future for Connection<S> {
                         this.door.shared.lock().ready = Some(response);
                         back.first = BytesMut::from_iter(AGAIN.iter().chain(&back.first[..]));
                         let connection = this.builder.serve_connection(TokioIo::new(back), this.door.clone());
-                        this.state = State::Talking(connection);
+                        this.state = State::Talking(Box::new(connection));
                     } else {
                         match back.poll_gone(context) {
                             Poll::Ready(()) => return Poll::Ready(Ok(())),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State as Extract;
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::State;
+use super::admission::Admitted;
 use super::blocking::{answer, put_headers};
 use super::decode::{Kind, Shape, decode};
 use super::error::Error;
@@ -19,6 +20,7 @@ use super::near::Near;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole};
 use super::shape;
+use crate::acl::View;
 use crate::model::name::NAME_OCTETS_MAX;
 use crate::model::query::{Failover, FailoverTarget, Terms, Wanted};
 use crate::model::{PreparedQuery, ServiceName, duration};
@@ -30,8 +32,25 @@ pub(super) fn routes() -> Router<Arc<State>> {
     let one = axum::routing::get(read).put(update).delete(remove);
     Router::new()
         .route("/v1/query", route::with_rest(all, "OPTIONS,GET,POST"))
-        .route("/v1/query/", route::with_rest(one.clone(), "OPTIONS,GET,PUT,DELETE"))
-        .route("/v1/query/{*rest}", route::with_rest(one, "OPTIONS,GET,PUT,DELETE"))
+        .route("/v1/query/", route::with_rest(one.clone(), ONE))
+        .route("/v1/query/{*rest}", one.options(allowed).fallback(other))
+}
+
+/// The methods of one query.
+const ONE: &str = "OPTIONS,GET,PUT,DELETE";
+
+/// Those of a path: executions and explanations are read alone.
+fn methods(rest: &str) -> &'static str {
+    let read = rest.ends_with("/execute") || rest.ends_with("/explain");
+    if read { "OPTIONS,GET" } else { ONE }
+}
+
+async fn allowed(Rest(rest): Rest) -> Response {
+    [(header::ALLOW, methods(&rest))].into_response()
+}
+
+async fn other(Rest(rest): Rest, method: Method) -> Response {
+    route::method_not_allowed(&method, methods(&rest))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,7 +122,7 @@ const fn shape(fields: &'static [(&'static str, Kind)]) -> Shape {
     Shape { fields, aliases: &[], lax: false }
 }
 
-const BODY: Shape = shape(&[
+pub(super) const BODY: Shape = shape(&[
     ("ID", Kind::Plain),
     ("Name", Kind::Plain),
     ("Session", Kind::Plain),
@@ -239,6 +258,21 @@ impl ServiceBody {
     }
 }
 
+/// The rules for a query that comes as the model has it.
+pub(super) fn query_rules(query: &PreparedQuery) -> Result<(), Error> {
+    let invalid = |text: String| Err(Error::bad(format!("Invalid prepared query: {text}")));
+    if query.name.is_empty() && query.template.is_none() {
+        return invalid("it has no name".to_owned());
+    }
+    if query.name.len() > NAME_OCTETS_MAX || query.name.chars().any(char::is_control) {
+        return invalid(format!("Bad Name, at most {NAME_OCTETS_MAX} octets without control characters"));
+    }
+    if query.service.service.is_empty() {
+        return invalid("Must provide a Service name to query".to_owned());
+    }
+    check_ttl(&query.ttl).or_else(invalid)
+}
+
 fn check_ttl(ttl: &str) -> Result<(), String> {
     if ttl.is_empty() {
         return Ok(());
@@ -276,6 +310,7 @@ async fn create(
     }
     let query = body.build(Uuid::new_v4())?;
     let id = query.id;
+    params.asker.write_query(&query)?;
     state.registry.submit(Command::PutQuery { query, new: true }).await?;
     Ok(route::json(&json!({ "ID": id })))
 }
@@ -292,6 +327,8 @@ async fn update(
     params.check_read(&state.config.load().datacenter)?;
     let body: Body = decode(&BODY, &body)?;
     let query = body.build(parse_id(&rest)?)?;
+    may_replace(&state, &params, query.id)?;
+    params.asker.write_query(&query)?;
     state.registry.submit(Command::PutQuery { query, new: false }).await?;
     Ok(Done::default().into_response())
 }
@@ -305,19 +342,27 @@ async fn remove(
         return Ok(refused);
     }
     params.check_read(&state.config.load().datacenter)?;
-    state.registry.submit(Command::RemoveQuery { id: parse_id(&rest)? }).await?;
+    let id = parse_id(&rest)?;
+    may_replace(&state, &params, id)?;
+    state.registry.submit(Command::RemoveQuery { id }).await?;
     Ok(Done::default().into_response())
 }
 
-/// Executions and explanations are read.
+/// Whoever may write the query that is there may put another in its place, or take it away.
+fn may_replace(state: &State, params: &Params, id: Uuid) -> Result<(), Error> {
+    state.registry.load().query(id).map_or(Ok(()), |old| params.asker.write_query(&old.query))
+}
+
+/// Whether a path has no such method.
 fn only_read(rest: &str, method: &Method) -> Option<Response> {
-    let read = rest.ends_with("/execute") || rest.ends_with("/explain");
-    read.then(|| route::method_not_allowed(method, "OPTIONS,GET"))
+    let allowed = methods(rest);
+    (allowed != ONE).then(|| route::method_not_allowed(method, allowed))
 }
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
     answer(&state, &params, &Topic::Queries, |snapshot| {
-        Ok(snapshot.queries().map(|entry| shown(&entry.query, entry)).collect::<Vec<_>>())
+        let seen = snapshot.queries().filter(|entry| params.asker.read_query(&entry.query).is_ok());
+        Ok(seen.map(|entry| shown(&entry.query, entry, &params.asker)).collect::<Vec<_>>())
     })
     .await
 }
@@ -337,7 +382,8 @@ async fn read(
     let id = parse_id(&rest)?;
     answer(&state, &params, &Topic::Query(id), |snapshot| {
         let entry = snapshot.query(id).ok_or_else(not_found)?;
-        Ok([shown(&entry.query, entry)])
+        params.asker.read_query(&entry.query)?;
+        Ok([shown(&entry.query, entry, &params.asker)])
     })
     .await
 }
@@ -355,9 +401,10 @@ fn explain(state: &State, id_or_name: &str, params: &Params) -> Result<Response,
     params.check_read(&state.config.load().datacenter)?;
     let snapshot = state.registry.snapshot();
     let entry = find(&snapshot, id_or_name)?;
+    params.asker.read_query(&entry.query)?;
     let query = execution::rendered(entry, id_or_name);
     let index = snapshot.index_of(&Topic::Query(entry.query.id));
-    let mut told = json!({ "Query": shown(&query, entry) });
+    let mut told = json!({ "Query": shown(&query, entry, &params.asker) });
     finish(&mut told, index, params);
     Ok(with_headers(&told, index, params))
 }
@@ -371,9 +418,13 @@ fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Res
     }
     let snapshot = state.registry.snapshot();
     let query = execution::rendered(find(&snapshot, id_or_name)?, id_or_name);
+    // A query that holds a token is carried out with it, whoever asks.
+    let own = Some(query.token.as_str()).filter(|token| !token.is_empty());
+    let own = own.map(|token| state.registry.view(Some(token)).unwrap_or_else(|_| View::nothing()));
+    let view = own.as_ref().unwrap_or(&params.asker.view);
     let wanted = if near.text.is_empty() { &query.service.near } else { &near.text };
     let origin = near.origin(&snapshot, wanted);
-    let known = execution::execute(near.world(&snapshot), &query, origin.as_ref());
+    let known = execution::execute(near.world(&snapshot, view), &query, origin.as_ref());
     let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
     order::shuffle(&mut chosen, rand::random());
     chosen.truncate(limit);
@@ -426,7 +477,7 @@ fn with_headers(told: &Value, index: u64, params: &Params) -> Response {
 }
 
 /// A query as Consul shows it; `entry` is where it comes from.
-fn shown(query: &PreparedQuery, entry: &QueryEntry) -> Value {
+fn shown(query: &PreparedQuery, entry: &QueryEntry, asker: &Admitted) -> Value {
     let wanted = &query.service;
     let targets = wanted.failover.targets.iter();
     let targets: Vec<_> =
@@ -436,7 +487,7 @@ fn shown(query: &PreparedQuery, entry: &QueryEntry) -> Value {
         "ID": query.id,
         "Name": query.name,
         "Session": "",
-        "Token": query.token,
+        "Token": asker.secret(&query.token),
         "Template": {
             "Type": if terms.is_some() { TYPE } else { "" },
             "Regexp": terms.map_or("", |terms| terms.regexp.as_str()),

@@ -6,6 +6,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
+use super::admission::Admitted;
 use super::error::Error;
 use crate::model::duration;
 
@@ -13,6 +14,8 @@ use crate::model::duration;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Params {
     pairs: Vec<(String, String)>,
+    /// Who asks: what is read for these parameters is what they may see.
+    pub(super) asker: Admitted,
     /// The Cache-Control header has a number that is none.
     bad_cache_control: bool,
 }
@@ -23,7 +26,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let Query(pairs) = pairs.map_err(|e| Error::bad(format!("Invalid query string: {e}")))?;
-        let params = Self { pairs, bad_cache_control: !is_cache_control(&parts.headers) };
+        let asker = parts.extensions.get::<Admitted>().cloned().unwrap_or_default();
+        let params = Self { pairs, asker, bad_cache_control: !is_cache_control(&parts.headers) };
         let scopes =
             [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
         for (parameter, header, feature) in scopes {
@@ -151,7 +155,11 @@ mod tests {
 
     fn params(query: &str) -> Params {
         let uri = format!("http://x/?{query}").parse().unwrap();
-        Params { pairs: Query::try_from_uri(&uri).unwrap().0, bad_cache_control: false }
+        Params {
+            pairs: Query::try_from_uri(&uri).unwrap().0,
+            asker: Admitted::default(),
+            bad_cache_control: false,
+        }
     }
 
     #[test]

@@ -160,7 +160,8 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
     let family = family(request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert("x-consul-default-acl-policy", HeaderValue::from_static("allow"));
+    let policy = if state.registry.default_is_allow() { "allow" } else { "deny" };
+    headers.insert("x-consul-default-acl-policy", HeaderValue::from_static(policy));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response = wrap::wrap(response, wishes).await;
@@ -176,7 +177,8 @@ pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request
 
 /// The first parts of a path, from a fixed set.
 fn family(path: &str) -> &'static str {
-    const FAMILIES: [&str; 9] = [
+    const FAMILIES: [&str; 10] = [
+        "/v1/acl",
         "/v1/agent/service",
         "/v1/agent/check",
         "/v1/agent",

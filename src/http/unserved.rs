@@ -26,26 +26,20 @@ const NEVER: [(&str, &str); 27] = [
     ("/v1/partition", "partitions"),
     ("/v1/partitions", "partitions"),
     ("/v1/agent/connect", "the service mesh"),
+    ("/v1/acl/templated-policies", "templated policies"),
     ("/v1/agent/join", "joining other servers: a Rollcall stands alone, and other machines register with it"),
     ("/v1/catalog/connect", "the service mesh"),
     ("/v1/catalog/gateway-services", "the service mesh"),
     ("/v1/health/connect", "the service mesh"),
     ("/v1/health/ingress", "the service mesh"),
-    ("/v1/agent/token", "agent tokens"),
     ("/api", "Consul's resource API"),
 ];
-
-/// Parts of Consul's discovery API that are to come.
-const NOT_YET: [&str; 1] = ["/v1/acl"];
 
 /// 404, with the reason.
 pub(super) async fn not_found(uri: Uri) -> Error {
     let path = uri.path();
     let below =
         |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if let Some(prefix) = NOT_YET.into_iter().find(|prefix| below(prefix)) {
-        return Error::not_found(format!("{prefix} is not served yet"));
-    }
     let named = NEVER.iter().find(|(prefix, _)| below(prefix));
     Error::not_found(match named {
         Some((prefix, what)) => format!("{prefix} is not served: Rollcall does discovery, not {what}"),

@@ -13,7 +13,7 @@ use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Status};
+use super::{Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Status};
 
 /// One step of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,7 @@ pub enum Record {
     Check(Check),
     Maintenance(Maintenance),
     Query(Arc<PreparedQuery>),
+    Acl(Acl),
 }
 
 /// An operator's word that a node or an instance is out of service.
@@ -70,6 +71,7 @@ impl Record {
             Self::Check(check) => Key::Check(check.node.clone(), check.id.clone()),
             Self::Maintenance(m) => Key::Maintenance(m.node.clone(), m.instance.clone()),
             Self::Query(query) => Key::Query(query.id),
+            Self::Acl(acl) => Key::Acl(acl.key()),
         }
     }
 }
@@ -83,6 +85,7 @@ pub enum Key {
     Check(NodeName, CheckId),
     Maintenance(NodeName, Option<InstanceId>),
     Query(Uuid),
+    Acl(AclKey),
 }
 
 /// The name of a check.

@@ -100,7 +100,12 @@ impl Ahead {
             }
             Command::UpdateTtl { caller, id, .. } => {
                 let key = CheckKey { node: caller.node.clone(), id: id.clone() };
-                published.check(&key).is_none() || touched(Key::Check(key.node, key.id))
+                let Some(entry) = published.check(&key) else { return true };
+                let owner = match &entry.check.instance {
+                    Some(id) => Key::Instance(key.node.clone(), id.clone()),
+                    None => Key::Node(key.node.clone()),
+                };
+                touched(owner) || touched(Key::Check(key.node, key.id))
             }
             _ => true,
         }
@@ -121,6 +126,7 @@ fn touches(definition: &Definition, state: &Snapshot, mut touch: impl FnMut(Key)
             owner(&check.node, check.instance.as_ref());
             before(state, &check.node, &check.id, &mut owner);
         }
+        Definition::Put(Record::Acl(_)) | Definition::Remove(Key::Acl(_)) => {}
         Definition::Put(Record::Maintenance(m)) => owner(&m.node, m.instance.as_ref()),
         Definition::Remove(Key::Node(node)) => owner(node, None),
         Definition::Remove(Key::Instance(node, id)) => owner(node, Some(id)),

@@ -27,6 +27,8 @@ pub(super) struct Effects {
     pub(super) paced: BTreeSet<Topic>,
     /// Whether a DNS answer can differ.
     pub(super) visible: bool,
+    /// Whether what somebody may see or do can differ.
+    pub(super) access: bool,
     /// Whether anything differs at all, were it only a probe's output.
     pub(super) changed: bool,
 }
@@ -50,6 +52,10 @@ impl Snapshot {
             Definition::Remove(Key::Check(node, id)) => {
                 self.remove_check(index, &CheckKey { node: node.clone(), id: id.clone() }, effects);
             }
+            Definition::Remove(Key::Acl(key)) => {
+                self.acl.remove(index, key);
+                effects.access = true;
+            }
             Definition::Remove(Key::Maintenance(node, instance)) => {
                 self.maintain(index, node, instance.as_ref(), None, effects);
             }
@@ -62,6 +68,10 @@ impl Snapshot {
             Record::Node(node) => self.put_node(index, node, effects),
             Record::Instance(instance) => self.put_instance(index, instance, effects),
             Record::Check(check) => self.put_check(index, check, effects),
+            Record::Acl(record) => {
+                self.acl.put(index, record);
+                effects.access = true;
+            }
             Record::Maintenance(Maintenance { node, instance, reason }) => {
                 self.maintain(index, node, instance.as_ref(), Some(reason.clone()), effects);
             }

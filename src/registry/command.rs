@@ -6,8 +6,10 @@ use std::sync::Arc;
 use arcstr::ArcStr;
 use uuid::Uuid;
 
+use crate::model::acl::Token;
 use crate::model::{
-    Check, CheckId, Instance, InstanceId, Maintenance, Node, NodeName, PreparedQuery, Status, TemplateError,
+    Acl, AclKey, Check, CheckId, Instance, InstanceId, Maintenance, Node, NodeName, PreparedQuery, Status,
+    TemplateError,
 };
 
 /// Who asks, through the agent API.
@@ -87,6 +89,19 @@ pub enum Command {
         instances: Vec<Instance>,
         checks: Vec<Check>,
     },
+    /// Tokens, policies and what belongs to them.
+    Acl(AclCommand),
+}
+
+/// A change of access control.
+#[derive(Debug, Clone)]
+pub enum AclCommand {
+    /// The first management token; given away once.
+    Bootstrap { token: Arc<Token> },
+    /// A new record, or (unless `create`) another form of one that is there.
+    Put { record: Acl, create: bool },
+    /// What is not there is no error.
+    Remove(AclKey),
 }
 
 /// A part of an import: a node, an instance of it, checks and words of maintenance that are all of that instance, or all of the
@@ -130,6 +145,13 @@ pub enum Refused {
     /// A catalog request with `SkipNodeUpdate` for a node that is not there.
     #[error("node {0:?} does not exist; register it with its address first")]
     UnknownNode(String),
+    /// Text as Consul's.
+    #[error("Permission denied: ACL bootstrap no longer allowed (reset index: {0})")]
+    Bootstrapped(u64),
+    #[error("{0}")]
+    AclInvalid(String),
+    #[error("{0}")]
+    AclNotFound(String),
     #[error("Cannot modify non-existent prepared query: '{0}'")]
     UnknownQuery(Uuid),
     /// Another prepared query is found under that name.

@@ -13,6 +13,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 use tokio::time::Instant;
 
+use uuid::Uuid;
+
 use crate::model::CheckKey;
 
 /// What happens when a deadline passes.
@@ -22,6 +24,8 @@ pub(super) enum Due {
     Expire(CheckKey),
     /// A check was critical for its `deregister_after`.
     Reap(CheckKey),
+    /// A token's time is over.
+    Token(Uuid),
 }
 
 /// Nanoseconds since the first deadline was set: half the size of an `Instant`.

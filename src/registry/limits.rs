@@ -17,6 +17,8 @@ pub struct Limits {
     pub tagged_addresses_max: usize,
     /// Octets of one definition (a node, an instance, a check or a prepared query) as it is stored: what no limit of its own bounds.
     pub definition_octets_max: usize,
+    /// Tokens, policies, roles, auth methods and binding rules.
+    pub acl_entries_max: usize,
     /// Prepared queries.
     pub queries_max: usize,
     /// Memory that one template's regular expression may take.
@@ -43,6 +45,7 @@ impl Default for Limits {
             meta_value_octets_max: 512,
             tagged_addresses_max: 16,
             definition_octets_max: 131_072,
+            acl_entries_max: 100_000,
             queries_max: 8_192,
             query_regexp_octets_max: 262_144,
             watchers_max: 16_384,

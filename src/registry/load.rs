@@ -12,6 +12,7 @@ use super::apply::{instance_addresses, node_addresses};
 use super::queries::{Queries, QueryEntry};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
+use crate::acl;
 use crate::model::{Check, Instance, Maintenance, Node, NodeName, Record, ServiceName};
 use crate::store::{Loaded, Stored, StoredStatus};
 
@@ -39,6 +40,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
     let mut gathering = Gathering { nodes: Vec::new(), places: HashMap::new(), current: 0 };
     gathering.node(Arc::new(own.clone()), index, index);
     let (mut maintained, mut queries) = (Vec::new(), Queries::default());
+    let mut tables = acl::Tables::default();
     for Stored { record, create_index, modify_index } in loaded.records {
         match record {
             // Our own node is what the configuration says now, not what it was.
@@ -49,6 +51,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             Record::Instance(instance) => gathering.instance(instance, create_index, modify_index),
             Record::Check(check) => gathering.check(check, create_index, modify_index),
             Record::Maintenance(maintenance) => maintained.push(maintenance),
+            Record::Acl(record) => tables.load(&record, Some(create_index), modify_index),
             Record::Query(query) => queries.put(QueryEntry::new(query, create_index, modify_index)),
         }
     }
@@ -60,7 +63,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             unplaced.statuses.insert(check, (status, output));
         }
     }
-    (Snapshot { queries, ..build(gathering.nodes, index) }, unplaced)
+    (Snapshot { queries, acl: tables, ..build(gathering.nodes, index) }, unplaced)
 }
 
 impl Gathering {

@@ -88,6 +88,9 @@ impl Planner<'_> {
             Command::CatalogDeregister { node, instance, check } => {
                 self.catalog_deregister(&node, instance, check, &mut plan)?;
             }
+            Command::Acl(command) => {
+                super::acl::plan(self.state.acl(), command, self.limits.acl_entries_max, &mut plan)?;
+            }
             Command::PutQuery { query, new } => self.put_query(query, new, &mut plan)?,
             Command::RemoveQuery { id } => self.remove_query(id, &mut plan)?,
             Command::Import(brought) => self.import(brought, &mut plan)?,
@@ -108,6 +111,7 @@ impl Planner<'_> {
                 Record::Check(check) => ("check", check.id.as_str()),
                 Record::Query(query) => ("prepared query", query.name.as_str()),
                 Record::Maintenance(_) => continue,
+                Record::Acl(acl) => (acl.key().kind.word(), ""),
             };
             let mut octets = Count(0);
             let octets = serde_json::to_writer(&mut octets, record).map_or(usize::MAX, |()| octets.0);

@@ -70,10 +70,12 @@ impl Snapshot {
                 output: entry.output.clone(),
             }));
         }
+        let acl = self.acl.stored().into_iter();
+        let acl = acl.map(|(record, made, changed)| stored(Record::Acl(record), made, changed)).collect();
         let queries = self.queries();
         let queries = queries
             .map(|entry| stored(Record::Query(entry.query.clone()), entry.create_index, entry.modify_index));
-        let records = [nodes, instances, checks, words, queries.collect()].concat();
+        let records = [nodes, instances, checks, words, queries.collect(), acl].concat();
         Loaded { records, statuses, index: self.index() }
     }
 }

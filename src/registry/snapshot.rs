@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::queries::Queries;
 use super::watch::Topic;
+use crate::acl;
 use crate::model::{
     Check, CheckId, CheckKey, Instance, InstanceId, Maintenance, Node, NodeName, ServiceName, Status,
 };
@@ -34,6 +35,18 @@ pub struct Snapshot {
     pub(super) queries: Queries,
     pub(super) tables: Tables,
     pub(super) counts: Counts,
+    pub(super) acl: acl::Tables,
+    /// Of one that was made for somebody who may not see all.
+    pub(super) part: Option<Part>,
+}
+
+/// What a part of a snapshot keeps of the whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// Of the topic that it is about: whoever waits for it waits for the same as all others.
+    pub(super) index: u64,
+    /// Whether something of the topic is left out.
+    pub(super) hides: bool,
 }
 
 /// The index of the last change to each listing as a whole.
@@ -244,6 +257,16 @@ impl Snapshot {
         self.serial
     }
 
+    /// Whether something was left out for want of permission.
+    pub fn hides(&self) -> bool {
+        self.part.is_some_and(|part| part.hides)
+    }
+
+    /// Tokens, policies and what belongs to them.
+    pub fn acl(&self) -> &acl::Tables {
+        &self.acl
+    }
+
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -328,6 +351,9 @@ impl Snapshot {
 
     /// The index that a blocking query on this topic waits for; at least 1.
     pub fn index_of(&self, topic: &Topic) -> u64 {
+        if let Some(part) = self.part {
+            return part.index;
+        }
         let index = match topic {
             Topic::Service(name) => self.services.get(name).map_or(self.tables.vanished, |s| s.index),
             Topic::Node(name) => self.nodes.get(name).map_or(self.tables.nodes, |n| n.index),

@@ -6,23 +6,29 @@
 //! and then answers those who asked: a client that has its answer finds its change in DNS.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::access;
 use super::ahead::Ahead;
 use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
+use super::events::Event;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, Snapshot};
 use super::{Published, Request, Shared};
+use crate::model::acl::Token;
 use crate::model::{
-    Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record, Status,
+    Acl, AclKey, AclKind, Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record,
+    Status,
 };
 use crate::store::{Log, LogEntry, Proposal};
 use crate::telemetry::metrics::Kind;
@@ -36,6 +42,8 @@ pub(super) struct Queues {
 
 /// Things taken in one round, so that a flood of one kind still lets the others through.
 const ROUND_MAX: usize = 256;
+/// How long a deadline on the machine's clock may be away: the clock may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How long until a deregistration that the store refused is tried again.
 const REAP_AGAIN: Duration = Duration::from_secs(1);
 
@@ -47,7 +55,7 @@ struct UnderWay {
     plan: Plan,
     reply: Option<Reply>,
     /// The deadline that asked for it, to be set again if it fails.
-    reaping: Option<CheckKey>,
+    reaping: Option<Due>,
 }
 
 pub(super) struct Writer {
@@ -63,6 +71,8 @@ pub(super) struct Writer {
     unplaced: Option<Unplaced>,
     deadlines: Deadlines,
     round: Round,
+    /// Whether this round makes events.
+    recording: bool,
     closing: CancellationToken,
 }
 
@@ -71,6 +81,7 @@ pub(super) struct Writer {
 struct Round {
     effects: Effects,
     changes: Vec<Change>,
+    events: Vec<Event>,
     kicks: Vec<CheckKey>,
     /// What goes to the store.
     proposals: Vec<Proposal>,
@@ -98,6 +109,7 @@ impl Writer {
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
             round: Round::default(),
+            recording: false,
             closing: shared.closing.clone(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
@@ -106,6 +118,9 @@ impl Writer {
         writer.deadlines.reserve(loaded.checks().filter(timed).count());
         for check in loaded.checks() {
             writer.arm(check, true);
+        }
+        for token in loaded.acl().tokens() {
+            writer.arm_token(&token.value);
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
@@ -220,7 +235,7 @@ impl Writer {
     }
 
     /// What is proposed goes to the store at the end of the round, together.
-    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<CheckKey>) {
+    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
         self.tickets += 1;
         let ticket = self.tickets;
@@ -249,8 +264,8 @@ impl Writer {
                 let Some(failed) = self.under_way.remove(&ticket) else { return };
                 self.ahead.remove(ticket, &failed.definitions);
                 self.ahead.forget();
-                if let Some(key) = failed.reaping {
-                    self.deadlines.set(Due::Reap(key), Instant::now() + REAP_AGAIN);
+                if let Some(due) = failed.reaping {
+                    self.deadlines.set(due, Instant::now() + REAP_AGAIN);
                 }
                 let refused = Refused::Unavailable(error.reason);
                 self.round.replies.extend(failed.reply.map(|reply| (reply, Err(refused))));
@@ -271,12 +286,19 @@ impl Writer {
 
     fn apply(&mut self, index: u64, definitions: &[Definition]) {
         for definition in definitions {
+            if self.recording {
+                self.round.events.extend(self.state.event_of(index, definition));
+            }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
                 Definition::Put(Record::Check(check)) => {
                     if let Some(entry) = self.state.check(&check.key()).cloned() {
                         self.arm(&entry, true);
                     }
+                }
+                Definition::Put(Record::Acl(Acl::Token(token))) => self.arm_token(token),
+                Definition::Remove(Key::Acl(key)) if key.kind == AclKind::Token => {
+                    self.deadlines.clear(&Due::Token(Uuid::parse_str(&key.id).unwrap_or_default()));
                 }
                 Definition::Remove(Key::Check(node, id)) => {
                     let key = CheckKey { node: node.clone(), id: id.clone() };
@@ -304,9 +326,12 @@ impl Writer {
     fn on_observations(&mut self, observations: Vec<Observation>) {
         for seen in observations {
             let index = self.next_index();
+            let before = if self.recording { self.state.standing(&seen.check) } else { None };
             if !self.state.observe(index, &seen, &mut self.round.effects) {
                 continue;
             }
+            let flip = before.and_then(|before| self.state.flip(index, &seen.check, before));
+            self.round.events.extend(flip);
             self.state.index = index;
             if let Some(shared) = self.shared.upgrade() {
                 let (check, output) = (&seen.check, seen.output.lines().next().unwrap_or(""));
@@ -342,6 +367,7 @@ impl Writer {
             match due {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),
+                Due::Token(accessor) => self.expire_token(accessor),
             }
         }
     }
@@ -380,7 +406,26 @@ impl Writer {
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);
-        self.propose(plan, None, Some(key));
+        self.propose(plan, None, Some(Due::Reap(key)));
+    }
+
+    /// Sets the deadline at which a token's time is over.
+    fn arm_token(&mut self, token: &Token) {
+        let Some(expires) = token.expires else { return };
+        let left = Duration::from_millis(expires.saturating_sub(access::now()));
+        self.deadlines.set(Due::Token(token.accessor), Instant::now() + left.min(LOOK_AGAIN));
+    }
+
+    /// A token's time may be over by the clock of the machine: it goes through the store like a client's removal. Nobody is
+    /// let in with it meanwhile.
+    fn expire_token(&mut self, accessor: Uuid) {
+        let Some(token) = self.state.acl().token(accessor).map(|entry| entry.value.clone()) else { return };
+        if token.expires.is_none_or(|expires| expires > access::now()) {
+            return self.arm_token(&token);
+        }
+        let key = Key::Acl(AclKey::new(AclKind::Token, &accessor));
+        let plan = Plan { definitions: vec![Definition::Remove(key)], ..Plan::default() };
+        self.propose(plan, None, Some(Due::Token(accessor)));
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
@@ -394,6 +439,9 @@ impl Writer {
                 self.state.serial = self.state.index as u32;
             }
             shared.published.store(Arc::new(self.state.clone()));
+            if round.effects.access {
+                shared.access.refresh(self.state.acl(), access::now());
+            }
             shared.versions.touch(round.effects.topics.iter().chain(&round.effects.paced));
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);
@@ -403,9 +451,11 @@ impl Writer {
         }
         if !round.changes.is_empty() || !round.kicks.is_empty() {
             let (index, changes, kicks) = (self.state.index, round.changes, round.kicks);
+            let events = self.recording.then_some(round.events);
             // Nobody may be listening.
-            let _ = shared.wakes.send(Arc::new(Published { index, changes, kicks }));
+            let _ = shared.wakes.send(Arc::new(Published { index, changes, events, kicks }));
         }
+        self.recording = shared.recorded.load(Ordering::Relaxed);
         for (reply, outcome) in round.replies {
             // The client may have gone.
             let _ = reply.send(outcome);

@@ -330,8 +330,9 @@ mod tests {
                 clients: Clients::default(),
             };
             let (off, on) = (settings(Vec::new()), settings(vec![("w*".into(), least)]));
+            let view = crate::acl::View::default();
             let ask = |settings| {
-                let world = World { snapshot: &snapshot, settings };
+                let world = World { snapshot: &snapshot, settings, view: &view };
                 match select(world, Asked { service: "web", tag: None, from, family }) {
                     Selection::Known(known) => Some(known),
                     _ => None,

@@ -26,12 +26,15 @@ pub fn rendered<'a>(entry: &'a QueryEntry, name: &str) -> Cow<'a, PreparedQuery>
 pub fn execute<'a>(world: World<'a>, query: &PreparedQuery, near: Option<&Origin<'_>>) -> Option<Known<'a>> {
     let wanted = &query.service;
     let service = world.snapshot.service(&wanted.service.to_ascii_lowercase())?;
+    if !world.view.reads_service(service.name.folded()) {
+        return None;
+    }
     let asked = query.ttl().map(|ttl| ttl.min(TTL_MAX));
     let ceiling = asked.unwrap_or_else(|| world.settings.ceiling(service.name.folded()));
     let (mut found, mut ttl) = (Vec::new(), ceiling);
     for entry in service.instances.values() {
         let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
-        if !wants(wanted, entry, node) {
+        if !world.view.reads_node(node.node.name.folded()) || !wants(wanted, entry, node) {
             continue;
         }
         let health = match wanted.ignore_checks.is_empty() {

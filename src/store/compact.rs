@@ -122,6 +122,12 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
             add(&mut bytes, &serde_json::to_string(query)?)?;
             return Ok(bytes);
         }
+        Record::Acl(acl) => {
+            let (create_index, modify_index) = (*create_index, *modify_index);
+            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
+            add(&mut bytes, &serde_json::to_string(acl)?)?;
+            return Ok(bytes);
+        }
     };
     let node = (node.as_str() != node.folded()).then(|| node.as_str());
     add(&mut bytes, &Head { create_index: *create_index, modify_index: *modify_index, node })?;
@@ -160,6 +166,7 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
             add(&mut bytes, &TermsValue::from(&*check.terms))?;
         }
         Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
+        Record::Acl(_) => {}
         Record::Query(_) => {}
     }
     Ok(bytes)
@@ -242,6 +249,11 @@ impl Reader {
         if kind == super::format::QUERY {
             let json: &str = postcard::from_bytes(rest)?;
             let record = Record::Query(Arc::new(serde_json::from_str(json)?));
+            return Ok(Stored { record, create_index, modify_index });
+        }
+        if kind == super::format::ACL {
+            let json: &str = postcard::from_bytes(rest)?;
+            let record = Record::Acl(serde_json::from_str(json)?);
             return Ok(Stored { record, create_index, modify_index });
         }
         let node = self.node(spelt.unwrap_or(node))?;
@@ -351,7 +363,7 @@ impl Reader {
                 self.checks.keys.push((node.clone(), check.id.clone()));
                 Record::Check(Check { node, id: check.id, instance, terms })
             }
-            Record::Node(_) | Record::Maintenance(_) | Record::Query(_) => record,
+            Record::Node(_) | Record::Maintenance(_) | Record::Query(_) | Record::Acl(_) => record,
         })
     }
 }

@@ -27,7 +27,8 @@ use self::journal::Journal;
 pub(super) use self::journal::path as journal_path;
 use super::file::Config;
 use super::read::All;
-use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, backup, file};
+use super::seal::{Form, Key};
+use super::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError, backup, file, read};
 use crate::gently::gently;
 use crate::model::{Definition, Observation};
 use crate::telemetry::Metrics;
@@ -56,13 +57,25 @@ impl Embedded {
     /// Opens the registry in the data directory, or makes a new one where there is none. Errs, and changes nothing, when what
     /// is there cannot be read in full.
     pub fn open(config: &Config, log: LogSender, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        file::prepare(config)?;
+        Self::open_with_key(config, None, log, metrics)
+    }
+
+    /// The same of one that is encrypted, where there is a key. Errs also when the key is not its own.
+    pub fn open_with_key(
+        config: &Config,
+        key: Option<&Key>,
+        log: LogSender,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        file::prepare(config, key)?;
         let config = config.clone();
         // The database is locked first: nobody else has the journal then.
         let database = file::open(&config)?;
+        file::clear_aside(&config.data_dir);
+        let form = Form::of(&database, key)?;
         let journal = journal::open_file(&config.data_dir)?;
         let open = Box::new(move || file::open(&config));
-        Self::with(database, open, journal, JOURNAL_OCTETS, log, metrics)
+        Self::with(database, form, open, journal, JOURNAL_OCTETS, log, metrics)
     }
 
     /// The same on files that come from elsewhere.
@@ -74,11 +87,13 @@ impl Embedded {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let database = open()?;
-        Self::with(database, open, journal, journal_octets, log, metrics)
+        let form = Form::of(&database, None)?;
+        Self::with(database, form, open, journal, journal_octets, log, metrics)
     }
 
     fn with(
         database: Database,
+        form: Form,
         open: Opener,
         journal: JournalFile,
         journal_octets: usize,
@@ -86,9 +101,14 @@ impl Embedded {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let kept = base::Numbers::read(&database)?;
+        if kept.journal == 0 {
+            // Nothing in it is this database's, and it may be readable where this one is not.
+            wipe(&*journal)?;
+        }
+        let form = Arc::new(form);
         let id = if kept.journal == 0 { Uuid::new_v4().as_u128() } else { kept.journal };
-        let (journal, entries) = Journal::open(journal, journal_octets, id, kept.committed)?;
-        let base = Base::new(open, database, base::Numbers { journal: id, ..kept }, log, metrics);
+        let (journal, entries) = Journal::open(journal, journal_octets, id, kept.committed, form.clone())?;
+        let base = Base::new(open, database, form, base::Numbers { journal: id, ..kept }, log, metrics);
         base.replay(&entries);
         let All { loaded, node_id, .. } = gently(|| base.read())?;
         let next = loaded.index;
@@ -117,6 +137,49 @@ impl Embedded {
     pub fn node_id(&self) -> Uuid {
         self.node_id
     }
+}
+
+/// Everything in a stopped server's files.
+pub(super) struct Contents {
+    pub(super) loaded: Loaded,
+    pub(super) node_id: Uuid,
+    /// Locked as long as it is held.
+    pub(super) journal: JournalFile,
+}
+
+/// Reads a stopped server's files, what is in the journal alone included. Changes nothing.
+pub(super) fn contents(config: &Config, database: &Database, form: Form) -> Result<Contents, StoreError> {
+    let kept = base::Numbers::read(database)?;
+    let journal = journal::open_file(&config.data_dir)?;
+    let (form, mut entries) = (Arc::new(form), Vec::new());
+    if kept.journal != 0 {
+        let all = journal::octets_of(&*journal)?;
+        entries = journal::changes(&all, kept.journal, kept.committed, &form)?;
+    }
+    let All { mut loaded, node_id, .. } = read::all(database, &form)?;
+    overlay::lay_over(&mut loaded, &entries);
+    Ok(Contents { loaded, node_id, journal })
+}
+
+/// Empties a journal that belongs to another database than this one, whose lock the caller has.
+pub(super) fn wipe_foreign_journal(config: &Config, database: &Database) -> Result<(), StoreError> {
+    file::clear_aside(&config.data_dir);
+    if base::Numbers::read(database)?.journal == 0 {
+        wipe(&*journal::open_file(&config.data_dir)?)?;
+    }
+    Ok(())
+}
+
+/// Empties a journal.
+pub(super) fn wipe(journal: &dyn StorageBackend) -> Result<(), StoreError> {
+    let wiped = || -> std::io::Result<()> {
+        if journal.len()? > 0 {
+            journal.set_len(0)?;
+            journal.sync_data()?;
+        }
+        Ok(())
+    };
+    wiped().map_err(|e| StoreError::new(format!("the journal cannot be emptied: {e}")))
 }
 
 fn spawn(
@@ -148,7 +211,11 @@ impl Store for Embedded {
         // The statuses that wait are part of it, where they can be written.
         let _ = self.base.commit(&[]);
         let All { loaded, node_id, .. } = self.base.read()?;
-        backup::write(&loaded, node_id, to)
+        let key = match &*self.base.form {
+            Form::Plain => None,
+            Form::Sealed(seal) => Some(seal.operators()),
+        };
+        backup::write_with(&loaded, node_id, key, to)
     }
 
     fn writable(&self) -> Result<(), StoreError> {

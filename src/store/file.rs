@@ -1,14 +1,15 @@
 //! The registry's file: where it is, how it is made, and what to say when it cannot be opened.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError};
 use uuid::Uuid;
 
-use super::format::{self, COMMITTED, FORMAT, HIGH_WATER, META, NODE_ID, RECORDS, STATUSES};
+use super::format::{self, COMMITTED, FORMAT, HIGH_WATER, KEY_CHECK, META, NODE_ID, RECORDS, SALT, STATUSES};
+use super::seal::{Form, Key, Place};
 use super::{Loaded, StoreError, StoredStatus};
 
 /// What the embedded store is opened with.
@@ -20,21 +21,31 @@ pub struct Config {
 }
 
 /// Makes the data directory (mode 0700) and an empty registry in it, where there is none. The new file
-/// is filled aside and renamed, so that a crash never leaves one that is half made.
-pub(super) fn prepare(config: &Config) -> Result<(), StoreError> {
+/// is filled aside and renamed, so that a crash never leaves one that is half made. Warns of a directory that others may write to.
+pub(super) fn prepare(config: &Config, key: Option<&Key>) -> Result<(), StoreError> {
     let dir = &config.data_dir;
     if !dir.exists() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|e| no_dir(dir, &e))?;
     }
+    // No error: a volume that somebody else makes is often so, and the files in it are private themselves.
+    if fs::metadata(dir).is_ok_and(|data| data.mode() & 0o022 != 0) {
+        tracing::warn!("others may write to {}, and so replace the registry: chmod 700 it", dir.display());
+    }
     let exists = path(dir).try_exists().map_err(|e| no_dir(dir, &e))?;
-    if exists { Ok(()) } else { create(config, &Loaded::default(), Uuid::new_v4()) }
+    if exists { Ok(()) } else { create(config, key, &Loaded::default(), Uuid::new_v4()) }
 }
 
-/// Writes a registry with these contents, in place of the one that is there, if any.
-pub(super) fn create(config: &Config, loaded: &Loaded, node_id: Uuid) -> Result<(), StoreError> {
+/// Writes a registry with these contents, encrypted where there is a key, in place of the one that is there, if any.
+pub(super) fn create(
+    config: &Config,
+    key: Option<&Key>,
+    loaded: &Loaded,
+    node_id: Uuid,
+) -> Result<(), StoreError> {
     let dir = &config.data_dir;
-    let (target, aside) = (path(dir), dir.join("registry.redb.new"));
+    let form = Form::fresh(key)?;
+    let (target, aside) = (path(dir), aside(dir));
     let failed = |e: &dyn std::fmt::Display| {
         StoreError::new(format!(
             "cannot write {}: {e}; check the directory's permissions and space",
@@ -45,10 +56,12 @@ pub(super) fn create(config: &Config, loaded: &Loaded, node_id: Uuid) -> Result<
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&e)),
         _ => {}
     }
+    // Private before there is anything in it, whatever the umask; the database fills a file that is empty.
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside);
+    made.map_err(|e| failed(&e))?;
     let database = Database::builder().set_cache_size(config.cache_bytes).create(&aside);
     let database = database.map_err(|e| failed(&e))?;
-    fs::set_permissions(&aside, fs::Permissions::from_mode(0o600)).map_err(|e| failed(&e))?;
-    fill(&database, loaded, node_id).map_err(|e| failed(&e))?;
+    fill(&database, &form, loaded, node_id).map_err(|e| failed(&e))?;
     drop(database);
     let renamed = File::open(&aside).and_then(|file| file.sync_all());
     let renamed = renamed.and_then(|()| fs::rename(&aside, &target));
@@ -98,25 +111,46 @@ fn no_dir(dir: &Path, e: &io::Error) -> StoreError {
 }
 
 /// Writes a whole registry into an empty database.
-fn fill(database: &Database, loaded: &Loaded, node_id: Uuid) -> Result<(), redb::Error> {
+fn fill(database: &Database, form: &Form, loaded: &Loaded, node_id: Uuid) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut records = transaction.open_table(RECORDS)?;
         for stored in &loaded.records {
-            records.insert(&*format::key(&stored.record.key()), &*format::encode(stored))?;
+            let key = format::key(&stored.record.key());
+            let at = form.key(Place::Record, &key);
+            let value = form.value(Place::Record, &key, &at, format::encode(stored));
+            records.insert(&*at, &*value.map_err(redb::Error::Io)?)?;
         }
         let mut statuses = transaction.open_table(STATUSES)?;
         for StoredStatus { check, status, output } in &loaded.statuses {
-            statuses.insert(&*format::status_key(check), &*format::encode_status(*status, output))?;
+            let key = format::status_key(check);
+            let at = form.key(Place::Status, &key);
+            let value = form.value(Place::Status, &key, &at, format::encode_status(*status, output));
+            statuses.insert(&*at, &*value.map_err(redb::Error::Io)?)?;
         }
         let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT, u128::from(format::FILE))?;
+        meta.insert(FORMAT, form.number())?;
+        if let Form::Sealed(seal) = form {
+            meta.insert(SALT, seal.salt)?;
+            meta.insert(KEY_CHECK, seal.check)?;
+        }
         meta.insert(HIGH_WATER, u128::from(loaded.index))?;
         meta.insert(COMMITTED, u128::from(loaded.index))?;
         meta.insert(NODE_ID, node_id.as_u128())?;
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Where a new registry is filled before it takes its place.
+fn aside(data_dir: &Path) -> PathBuf {
+    data_dir.join("registry.redb.new")
+}
+
+/// Takes away what a run that was broken off left aside. For whoever has the registry's lock.
+pub(super) fn clear_aside(data_dir: &Path) {
+    // Most often there is none.
+    let _ = fs::remove_file(aside(data_dir));
 }
 
 /// The path of the registry in a data directory.

@@ -25,18 +25,25 @@ pub(super) const COMMITTED: &str = "committed";
 pub(super) const NODE_ID: &str = "node_id";
 pub(super) const FORMAT: &str = "format";
 pub(super) const JOURNAL: &str = "journal";
+/// Of an encrypted file: what its keys are derived with, and what names the operator's key.
+pub(super) const SALT: &str = "salt";
+pub(super) const KEY_CHECK: &str = "key_check";
 
 /// The version of values that is written.
 pub(super) const VERSION: u32 = 2;
 /// That of a node which has a place: version 2 with the place behind it. The highest that is read.
 pub(super) const PLACED: u32 = 3;
+/// What is added to that of an encrypted file ([`seal`](super::seal)): who knows of no encryption refuses it as too new.
+pub(super) const SEALED: u128 = 100;
 /// The version of the file: 3 since its last changes may be in a journal alone, 4 since it may hold records of kinds that are on
 /// no node ([`APART`]): an older rollcall would pass over them.
 pub(super) const FILE: u32 = 4;
 /// What keys of prepared queries begin with.
 pub(super) const QUERY: u8 = b'5';
+/// What keys of access control begin with.
+pub(super) const ACL: u8 = b'6';
 /// The kinds of records that are on no node.
-pub(super) const APART: [u8; 1] = [QUERY];
+pub(super) const APART: [u8; 2] = [QUERY, ACL];
 /// The first octet of a value of version 1.
 const JSON: u8 = b'{';
 
@@ -62,6 +69,7 @@ pub(super) fn key(key: &Key) -> Vec<u8> {
         Key::Check(node, id) => (b'3', node, id.as_str()),
         Key::Maintenance(node, id) => (b'4', node, id.as_ref().map_or("", InstanceId::as_str)),
         Key::Query(id) => return joined(Some(QUERY), &id.to_string(), ""),
+        Key::Acl(key) => return joined(Some(ACL), key.kind.word(), &key.id),
     };
     joined(Some(kind), node.folded(), id)
 }
@@ -281,12 +289,16 @@ mod tests {
         .unwrap();
         let maintenance: Record =
             serde_json::from_str(r#"{"maintenance":{"node":"n1","reason":""}}"#).unwrap();
+        let acl: Record = serde_json::from_str(
+            r#"{"acl":{"token":{"accessor":"01020304-0506-0708-090a-0b0c0d0e0f10","secret":"s","grants":{"services":[{"name":"web"}]},"expires":5,"created":1}}}"#,
+        )
+        .unwrap();
         let query: Record = serde_json::from_str(
             r#"{"query":{"id":"01020304-0506-0708-090a-0b0c0d0e0f10","name":"Q.a","token":"t","template":{"regexp":"^(.)","remove_empty_tags":true},"service":{"service":"${match(1)}","failover":{"nearest":1,"datacenters":["a"],"targets":[{"peer":"p","datacenter":"d"}]},"only_passing":true,"ignore_checks":["c"],"near":"_ip","tags":["!a"],"node_meta":{"k":"v"},"service_meta":{"m":"w"}},"ttl":"5s"}}"#,
         )
         .unwrap();
         let mut reader = Reader::default();
-        for record in kinds.map(check).into_iter().chain([full, node, maintenance, query]) {
+        for record in kinds.map(check).into_iter().chain([full, node, maintenance, query, acl]) {
             let stored = Stored { record, create_index: u64::MAX, modify_index: 0 };
             let at = key(&stored.record.key());
             assert_eq!(reader.record(&at, &encode(&stored)).unwrap(), stored);

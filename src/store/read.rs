@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::compact::Reader;
 use super::format::{self, COMMITTED, FORMAT, HIGH_WATER, META, NODE_ID, RECORDS, STATUSES};
+use super::seal::{Form, Place, Seal};
 use super::{Loaded, StoreError, Stored, StoredStatus};
 use crate::model::Record;
 
@@ -26,7 +27,7 @@ pub(super) struct All {
 }
 
 /// Reads everything.
-pub(super) fn all(database: &Database) -> Result<All, StoreError> {
+pub(super) fn all(database: &Database, form: &Form) -> Result<All, StoreError> {
     let transaction = database.begin_read().map_err(|e| broken(e.into()))?;
     let meta = transaction.open_table(META).map_err(|e| broken(e.into()))?;
     let number = |key: &str| -> Result<u128, StoreError> {
@@ -34,16 +35,20 @@ pub(super) fn all(database: &Database) -> Result<All, StoreError> {
     };
     check_format(number(FORMAT)?)?;
     let (high_water, committed) = (number(HIGH_WATER)? as u64, number(COMMITTED)? as u64);
-    let (records, statuses) = contents(&transaction)?;
+    let (records, statuses) = match form {
+        Form::Plain => contents(&transaction)?,
+        Form::Sealed(seal) => sealed(&transaction, seal)?,
+    };
     let loaded = Loaded { records, statuses, index: high_water.max(committed) };
     Ok(All { loaded, node_id: Uuid::from_u128(number(NODE_ID)?), committed })
 }
 
 /// Errs when the file was written by a newer version.
 pub(super) fn check_format(format: u128) -> Result<(), StoreError> {
-    if format > u128::from(format::FILE) {
+    let version = format.checked_sub(format::SEALED).unwrap_or(format);
+    if version > u128::from(format::FILE) {
         return Err(StoreError::new(format!(
-            "the registry is in format {format}, this rollcall reads up to {}; start the version that wrote it, or \
+            "the registry is in format {version}, this rollcall reads up to {}; start the version that wrote it, or \
              restore a backup made by this one",
             format::FILE
         )));
@@ -91,6 +96,55 @@ fn contents(transaction: &ReadTransaction) -> Result<Contents, StoreError> {
         nodes.append(&mut Part::whole(transaction)?.records(kind, &mut Reader::default())?);
     }
     Ok((nodes, statuses))
+}
+
+/// The same of an encrypted file. Its order is that of hidden keys, so all of it is decrypted first, by all processors, and put in
+/// the order that a plain one has.
+fn sealed(transaction: &ReadTransaction, seal: &Seal) -> Result<Contents, StoreError> {
+    let mut reader = Reader::default();
+    let records = opened(transaction, Place::Record, seal)?.into_iter();
+    let records = records.map(|(key, value)| reader.record(&key, &value)).collect::<Result<_, _>>()?;
+    let statuses = opened(transaction, Place::Status, seal)?.into_iter();
+    let statuses = statuses.map(|(key, value)| reader.status(&key, &value)).collect::<Result<_, _>>()?;
+    Ok((records, statuses))
+}
+
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+/// Keys and values of a table, decrypted, in the order of the keys.
+fn opened(transaction: &ReadTransaction, place: Place, seal: &Seal) -> Result<Vec<Pair>, StoreError> {
+    let table = if matches!(place, Place::Record) { RECORDS } else { STATUSES };
+    // Parts by the first octet of a key.
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<Pair>, StoreError> {
+        let table = transaction.open_table(table).map_err(|e| broken(e.into()))?;
+        let mut found = Vec::new();
+        loop {
+            let Ok(first) = u8::try_from(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(found) };
+            let from = [first];
+            let range = match first.checked_add(1) {
+                Some(end) => table.range(from.as_slice()..[end].as_slice()),
+                None => table.range(from.as_slice()..),
+            };
+            for entry in range.map_err(|e| broken(e.into()))? {
+                let (hidden, value) = entry.map_err(|e| broken(e.into()))?;
+                found.push(seal.entry(place, hidden.value(), value.value())?);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        std::iter::once(Ok(own)).chain(others.into_iter().map(|other| other.join())).collect()
+    });
+    let mut all = Vec::new();
+    for outcome in outcomes {
+        all.append(&mut outcome.map_err(|_| StoreError::new("reading the registry panicked"))??);
+    }
+    all.sort_unstable();
+    Ok(all)
 }
 
 fn folded(stored: &Stored) -> Option<String> {

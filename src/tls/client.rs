@@ -64,6 +64,25 @@ impl ApiTls {
         Ok(Self(Arc::new(config)))
     }
 
+    /// Trusts the authorities of a PEM text; the system's, where it is empty.
+    pub fn trusting(pem: &str) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        match pem.trim().is_empty() {
+            true => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+            false => {
+                for found in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                    let found = found.map_err(|error| error.to_string())?;
+                    roots.add(found).map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|error| error.to_string())?;
+        Ok(Self(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
+    }
+
     /// The handshake with the server that is called `host`.
     pub async fn stream(&self, stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, String> {
         let name = server_name(host)?;

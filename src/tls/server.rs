@@ -1,7 +1,7 @@
 //! What a TLS listener shows and whom it lets in: a certificate, and where wanted the authorities of its clients.
 //!
 //! All files are read aside and taken together, or none: a file that is missing or wrong leaves what was there. Whoever is
-//! connected is judged anew by what is there then ([`Server::recheck`]): a client whose certificate was revoked loses its
+//! connected is judged anew by what is there then ([`Session::expelled`]): a client whose certificate was revoked loses its
 //! connection, the others notice nothing. With client certificates no session is resumed, since a resumed one is not
 //! verified.
 //!
@@ -132,8 +132,17 @@ impl Files {
             }
             builder = builder.with_crls(lists);
         }
-        let used = self.client_crl.as_ref().unwrap_or(file);
-        builder.build().map(Some).map_err(|error| wrong(used, format!("it cannot be used: {error}")))
+        builder.build().map(Some).map_err(|error| match &self.client_crl {
+            // RFC 5280 section 5.1.2.1; OpenSSL writes older ones where its configuration says nothing of extensions.
+            Some(list) => wrong(
+                list,
+                format!(
+                    "it cannot be used: {error} (lists have to be of version 2, with a number: `openssl ca` needs crlnumber \
+                     and crl_extensions)"
+                ),
+            ),
+            None => wrong(file, format!("it cannot be used: {error}")),
+        })
     }
 }
 

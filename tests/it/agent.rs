@@ -160,6 +160,14 @@ async fn metrics_come_as_consuls_json_and_as_prometheus_text() {
 }
 
 #[tokio::test]
+async fn metrics_are_streamed_a_line_each_the_first_at_once() {
+    let server = Configured::start("");
+    let line = Lines::of(&server, "/v1/agent/metrics/stream").await.until("Timestamp").await;
+    let shown: Value = serde_json::from_str(&line).unwrap();
+    assert!(!shown["Gauges"].as_array().unwrap().is_empty(), "{shown}");
+}
+
+#[tokio::test]
 async fn the_log_is_followed_at_a_level_and_in_a_form_of_ones_own() {
     let server = Configured::start("");
     for (path, text) in

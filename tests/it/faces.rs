@@ -240,12 +240,15 @@ async fn an_import_takes_catalog_entries_one_by_one_and_prunes_only_what_came_so
         entry
     };
     let document = |records: Value| json!({"rollcall_export": 1, "records": records});
-    let first = document(json!([service("a", json!({})), service("b", json!({"Address": "{{ x }}"}))]));
+    // A word of maintenance of what is refused does not stop the rest.
+    let word = json!({"maintenance": {"node": "h1", "instance": "b", "reason": "why"}});
+    let first = document(json!([service("a", json!({})), service("b", json!({"Address": "{{ x }}"})), word]));
     let report = server.put("/v1/rollcall/import", &first).await;
     assert_eq!(report.status, 409, "{}", report.text());
     let refused = &report.json()["Refused"][0];
     assert_eq!(refused["Entry"], "service \"b\" on node \"h1\"");
     assert!(refused["Reason"].as_str().unwrap().contains("Invalid service address"), "{refused}");
+    assert_eq!(report.json()["Refused"][1]["Reason"], "what it is of could not be taken");
     let web = server.get("/v1/health/service/web").await.json();
     assert_eq!(
         (&web[0]["Checks"][0]["Status"], &web[0]["Checks"][0]["Output"]),

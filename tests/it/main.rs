@@ -2,6 +2,9 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod acl;
+mod acl_login;
+mod acl_routes;
 mod agent;
 mod agent_checks;
 mod attacks;
@@ -15,6 +18,7 @@ mod daemon;
 mod definitions;
 mod disk;
 mod dns;
+mod events;
 mod faces;
 mod filter;
 mod forward;
@@ -35,6 +39,7 @@ mod reads;
 mod request_log;
 mod restart;
 mod rfc;
+mod sealed;
 mod server;
 mod store;
 mod targets;

@@ -40,7 +40,7 @@ async fn the_committed_document_is_what_the_program_prints_and_serves() {
 #[tokio::test]
 async fn every_operation_of_the_document_is_a_route_with_these_methods() {
     let server = TestServer::start().await;
-    let document = described(&rollcall::openapi());
+    let (document, routes) = (described(&rollcall::openapi()), routes());
     assert!(document.len() > 40, "{}", document.len());
     for (path, methods) in document {
         let asked = path.replace(['{', '}'], "x");
@@ -48,7 +48,12 @@ async fn every_operation_of_the_document_is_a_route_with_these_methods() {
         assert_eq!(answer.status, 200, "{path} is no route");
         let allowed: BTreeSet<String> = answer.header("allow").split(',').map(str::to_owned).collect();
         let expected: BTreeSet<String> = methods.into_iter().chain(["OPTIONS".to_owned()]).collect();
-        assert_eq!(allowed, expected, "{path}");
+        // Some paths share a route, whose methods are then more than theirs.
+        let own = routes.contains(&starred(&path));
+        assert!(
+            allowed == expected || !own && allowed.is_superset(&expected),
+            "{path}: {allowed:?}, {expected:?}"
+        );
     }
 }
 

@@ -6,19 +6,23 @@ use std::path::{Path, PathBuf};
 /// The table of ARCHITECTURE.md: a room and the rooms it may know. `telemetry` may be known by all.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("acl", &["filter", "model"]),
     ("gently", &[]),
     ("store", &["model", "gently"]),
-    ("registry", &["model", "store", "gently"]),
-    ("select", &["model", "registry"]),
-    ("dns", &["model", "registry", "select", "gently"]),
+    ("registry", &["acl", "model", "store", "gently"]),
+    ("select", &["acl", "model", "registry"]),
+    ("dns", &["acl", "model", "registry", "select", "gently"]),
     ("filter", &[]),
-    ("http", &["model", "registry", "select", "filter", "tls"]),
+    ("http", &["acl", "model", "registry", "select", "filter", "tls"]),
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
     (
         "config",
-        &["model", "registry", "select", "dns", "http", "checks", "store", "filter", "handover", "tls"],
+        &[
+            "acl", "model", "registry", "select", "dns", "http", "checks", "store", "filter", "handover",
+            "tls",
+        ],
     ),
     ("handover", &[]),
     ("cli", &["config", "model", "store", "handover", "tls"]),

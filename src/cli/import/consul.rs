@@ -198,7 +198,9 @@ impl Reader<'_> {
     async fn maintenance(&mut self, node: &Map<String, Value>, checks: &[&Map<String, Value>]) {
         for check in checks {
             let Some(instance) = maintained(text(check, "CheckID")) else { continue };
-            let mut word = json!({ "node": text(node, "Node"), "reason": text(check, "Notes") });
+            // As long as ours may be.
+            let reason: String = text(check, "Notes").chars().take(1024).collect();
+            let mut word = json!({ "node": text(node, "Node"), "reason": reason });
             if !instance.is_empty() {
                 word["instance"] = json!(instance);
             }

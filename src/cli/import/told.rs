@@ -53,6 +53,10 @@ impl Told {
             let count = |of: &str| self.report[key][of].as_u64().unwrap_or(0).to_string();
             rows.push(vec![what.to_owned(), count("New"), count("Changed"), count("Unchanged")]);
         }
+        let taken = &self.report["Queries"];
+        for (at, of) in ["New", "Changed", "Unchanged"].into_iter().enumerate() {
+            self.queries[at] += taken[of].as_u64().unwrap_or(0) as usize;
+        }
         if self.queries != [0; 3] {
             let counts = self.queries.map(|count| count.to_string());
             rows.push([&["prepared queries".to_owned()][..], &counts].concat());

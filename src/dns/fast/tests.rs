@@ -272,6 +272,7 @@ fn compare(
     let world = state.registry.snapshot();
     let context = Context {
         snapshot: &world,
+        view: &state.registry.dns_view(),
         settings: &state.settings.load(),
         zones: &state.zones.load(),
         transport: Transport::Udp,

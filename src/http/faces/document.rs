@@ -1,7 +1,7 @@
 //! The form of an export, and how an import is read.
 //!
 //! `{"rollcall_export": 1, "datacenter": ..., "index": ..., "records": [...]}`. A record is an object with one of the keys
-//! `node`, `instance`, `check` and `maintenance`, under which it stands as backups have it; a check has `status` and `output`
+//! `node`, `instance`, `check`, `maintenance` and `query`, under which it stands as backups have it; a check has `status` and `output`
 //! beside. An import also takes `catalog`: the body of a `PUT /v1/catalog/register`, for what comes from other registries.
 //! A node stands before what is on it. The text is read as it comes and is never held as a whole.
 
@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Check, Instance, Maintenance, Node, Record, Status};
+use crate::model::{Check, Instance, Maintenance, Node, PreparedQuery, Record, Status};
 
 /// The version of the form.
 pub(super) const VERSION: u64 = 1;
@@ -80,6 +80,7 @@ const CHECK: &[&str] = &[
     "origin",
 ];
 const MAINTENANCE: &[&str] = &["node", "instance", "reason"];
+const QUERY: &[&str] = &["id", "name", "token", "template", "service", "ttl"];
 
 /// Reads a document and gives each record, counted from 1, as it comes: what it holds, or what is wrong with it. Errs where
 /// the text is no such document.
@@ -171,7 +172,7 @@ fn entry(value: Value) -> Result<Entry, String> {
     let output = taken::<ArcStr>(&mut map, "output")?;
     let mut kinds = map.into_iter();
     let (Some((kind, value)), None) = (kinds.next(), kinds.next()) else {
-        return Err("a record has one of node, instance, check, maintenance and catalog".to_owned());
+        return Err("a record has one of node, instance, check, maintenance, query and catalog".to_owned());
     };
     let record = match kind.as_str() {
         "catalog" => return Ok(Entry::Catalog(value)),
@@ -179,6 +180,7 @@ fn entry(value: Value) -> Result<Entry, String> {
         "instance" => Record::Instance(std::sync::Arc::new(known::<Instance>(value, INSTANCE)?)),
         "check" => Record::Check(known::<Check>(value, CHECK)?),
         "maintenance" => Record::Maintenance(known::<Maintenance>(value, MAINTENANCE)?),
+        "query" => Record::Query(std::sync::Arc::new(known::<PreparedQuery>(value, QUERY)?)),
         other => return Err(format!("unknown kind of record {other:?}")),
     };
     if !matches!(record, Record::Check(_)) && (status.is_some() || output.is_some()) {
@@ -235,6 +237,9 @@ mod tests {
                 "deregister_after": "1m0s", "output_max": 10, "initial": "critical", "origin": "agent"},
                 "status": "passing", "output": "fine"},
             {"maintenance": {"node": "n2", "instance": "w1", "reason": "why"}},
+            {"query": {"id": "00000000-0000-0000-0000-000000000009", "name": "q", "token": "t",
+                "template": {"regexp": "x", "remove_empty_tags": true},
+                "service": {"service": "web", "only_passing": true}, "ttl": "5s"}},
             {"catalog": {"Node": "n3"}},
         ])
     }

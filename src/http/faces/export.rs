@@ -36,6 +36,9 @@ pub(super) async fn export(Extract(state): Extract<Arc<State>>, whose: Whose) ->
         if !ended {
             ended = !walk.more(piece);
             if ended {
+                walk.snapshot
+                    .queries()
+                    .for_each(|entry| put(Line::of(Record::Query(entry.query.clone())), piece));
                 piece.extend_from_slice(b"\n]}\n");
             }
         }

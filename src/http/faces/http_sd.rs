@@ -50,7 +50,8 @@ pub(super) async fn targets(
 ) -> Result<Response, Error> {
     access::allow(&whose, Need::Read)?;
     let wanted = Wanted::from(&params)?;
-    let (snapshot, datacenter) = (state.registry.snapshot(), state.config.load().datacenter.clone());
+    let snapshot = state.registry.snapshot().seen_whole(&params.asker.view);
+    let (snapshot, datacenter) = (snapshot, state.config.load().datacenter.clone());
     let mut last: Option<Arc<InstanceEntry>> = None;
     let (mut begun, mut ended) = (false, false);
     let body = in_pieces(move |piece| {

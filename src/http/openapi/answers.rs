@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
     let all = [
+        ("AclRecord", json!({ "type": "object" })),
+        ("AclDone", json!({ "const": true })),
         ("Node", node()),
         ("NodeOrNull", json!({ "anyOf": [{ "type": "null" }, node_with("object")] })),
         ("NodeServices", node_with("array")),
@@ -20,12 +22,56 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("Version", open(&["SHA", "BuildDate", "HumanVersion", "FIPS"])),
         ("Host", open(&["Memory", "CPU", "Host", "Disk", "CollectionTime", "Errors"])),
         ("Metrics", open(&["Timestamp", "Gauges", "Points", "Counters", "Samples"])),
+        (
+            "PreparedQuery",
+            open(&[
+                "ID",
+                "Name",
+                "Session",
+                "Token",
+                "Template",
+                "Service",
+                "DNS",
+                "CreateIndex",
+                "ModifyIndex",
+            ]),
+        ),
+        ("QueryId", object(&[("ID", text())])),
+        ("Execution", execution()),
+        ("Explanation", open(&["Query"])),
+        ("TargetGroup", object(&[("targets", texts()), ("labels", map(&text()))])),
+        ("Export", open(&["rollcall_export", "records"])),
+        ("ImportReport", open(&["DryRun", "Nodes", "Services", "Checks", "Removed", "Refused", "BrokeOff"])),
         ("Tags", texts()),
         ("Text", text()),
         ("True", json!({ "const": true })),
+        ("TargetGroup", target_group()),
+        ("Export", export()),
+        (
+            "ImportReport",
+            open(&["DryRun", "Nodes", "Services", "Checks", "Maintenance", "Queries", "Removed", "Refused"]),
+        ),
         ("Document", open(&["openapi", "info", "paths", "components"])),
     ];
     all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+fn target_group() -> Value {
+    object(&[("targets", texts()), ("labels", map(&text()))])
+}
+
+fn export() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "rollcall_export": { "const": 1 },
+            "datacenter": text(),
+            "index": number(),
+            "records": { "type": "array", "items": { "type": "object" } },
+        },
+        "required": ["rollcall_export", "records"],
+        "additionalProperties": false,
+    })
 }
 
 fn text() -> Value {
@@ -188,6 +234,13 @@ fn check() -> Value {
 fn checked_service() -> Value {
     let checks = json!({ "type": "array", "items": named("Check") });
     object(&[("Node", named("Node")), ("Service", named("Service")), ("Checks", checks)])
+}
+
+fn execution() -> Value {
+    let nodes = json!({ "type": "array", "items": named("CheckedService") });
+    let mut schema = open(&["Service", "Nodes", "DNS", "Datacenter", "Failovers", "Index"]);
+    schema["properties"] = json!({ "Nodes": nodes });
+    schema
 }
 
 /// Of an ID that is not known, service and checks are null.

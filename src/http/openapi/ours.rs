@@ -1,6 +1,6 @@
 //! Operations that are not Consul's.
 
-use super::{Answer, Form, Operation, answer, failure};
+use super::{Answer, BODY, Form, Of, Operation, Param, answer, failure};
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
     Operation { method: "get", path, about, query: &[], body: None, answers }
@@ -29,9 +29,120 @@ pub(super) const OPERATIONS: &[Operation] = &[
             failure(503, "Nothing is stored, or it cannot be read.", &[""]),
         ]],
     ),
+    Operation {
+        query: &[&[
+            Param { name: "service", of: Of::Texts, about: "Instances of this service alone." },
+            Param { name: "tag", of: Of::Texts, about: "A tag that the instance must have." },
+            Param { name: "node-meta", of: Of::Texts, about: "key:value that the node must have." },
+            Param {
+                name: "passing",
+                of: Of::Flag,
+                about: "Only those that pass; false shows critical ones, too.",
+            },
+        ]],
+        ..get(
+            "/v1/rollcall/http_sd",
+            "Targets for Prometheus' http_sd_configs.",
+            &[&[answer(200, "Groups of one target each.", Form::List("TargetGroup"))]],
+        )
+    },
+    get(
+        "/v1/rollcall/export",
+        "The whole registry as one document, to callers on this machine.",
+        &[&[answer(200, "The document.", Form::Json("Export"))]],
+    ),
+    Operation {
+        method: "put",
+        query: &[&[
+            Param { name: "dry-run", of: Of::Flag, about: "Only say what would be done." },
+            Param {
+                name: "prune",
+                of: Of::Flag,
+                about: "Remove what came through the catalog and is not in it.",
+            },
+        ]],
+        body: Some("Export"),
+        answers: &[
+            &[
+                answer(200, "All was taken.", Form::Json("ImportReport")),
+                answer(409, "Some was refused.", Form::Json("ImportReport")),
+                answer(429, "Another import is under way.", Form::Text),
+                Answer {
+                    texts: &["{"],
+                    ..answer(503, "It broke off: changes cannot be stored.", Form::Json("ImportReport"))
+                },
+            ],
+            BODY,
+        ],
+        ..get(
+            "/v1/rollcall/import",
+            "Take over a document that was exported; from callers on this machine.",
+            &[],
+        )
+    },
     get(
         "/v1/rollcall/openapi.json",
         "This document.",
         &[&[answer(200, "OpenAPI 3.1.", Form::Json("Document"))]],
     ),
+    Operation {
+        query: &[HTTP_SD],
+        ..get(
+            "/v1/rollcall/http_sd",
+            "Targets for Prometheus' HTTP service discovery.",
+            &[&[answer(200, "A list of targets with their labels.", Form::List("TargetGroup"))]],
+        )
+    },
+    Operation {
+        query: &[EVENTS],
+        ..get(
+            "/v1/rollcall/events",
+            "Changes as they come, until the client goes.",
+            &[&[
+                answer(200, "Server-sent events.", Form::Other("text/event-stream")),
+                answer(429, "Too many follow the changes.", Form::Text),
+            ]],
+        )
+    },
+    get(
+        "/v1/rollcall/export",
+        "The whole registry, to callers on this machine.",
+        &[&[answer(200, "All records.", Form::Json("Export"))]],
+    ),
+    Operation {
+        method: "put",
+        path: "/v1/rollcall/import",
+        about: "Takes in an export, from callers on this machine.",
+        query: &[IMPORT],
+        body: Some("Export"),
+        answers: &[
+            &[
+                answer(200, "What was done.", Form::Json("ImportReport")),
+                answer(409, "What was done; some was refused.", Form::Json("ImportReport")),
+                answer(429, "Another import is under way.", Form::Text),
+                Answer {
+                    status: 503,
+                    about: "What was done, until definitions could not be stored.",
+                    form: Form::Json("ImportReport"),
+                    texts: &["{"],
+                },
+            ],
+            BODY,
+        ],
+    },
+];
+
+const HTTP_SD: &[Param] = &[
+    Param { name: "service", of: Of::Texts, about: "These services; all without it." },
+    Param { name: "tag", of: Of::Texts, about: "Those with all of these tags." },
+    Param { name: "node-meta", of: Of::Texts, about: "key:value that the node must have." },
+    Param { name: "passing", of: Of::Flag, about: "Only those that pass; false: also critical ones." },
+];
+const EVENTS: &[Param] = &[
+    Param { name: "index", of: Of::Number, about: "What came behind this index, too." },
+    Param { name: "service", of: Of::Texts, about: "What concerns these services; all without it." },
+];
+const IMPORT: &[Param] = &[
+    Param { name: "dry-run", of: Of::Flag, about: "Say what would be done." },
+    Param { name: "prune", of: Of::Flag, about: "Remove what came through the catalog and is not there." },
 ];

@@ -3,19 +3,29 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::acl;
 use super::super::agent_check::UPDATE;
 use super::super::catalog_write::{DEREGISTER, REGISTER};
 use super::super::decode::{Kind, Shape};
 use super::super::definition::{CHECK, SERVICE};
+use super::super::prepared;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
-    let all: [(&str, &Shape, &[&str]); 5] = [
+    let all: [(&str, &Shape, &[&str]); 13] = [
+        ("AclToken", &acl::TOKEN, &[]),
+        ("AclPolicy", &acl::POLICY, &["Name"]),
+        ("AclRole", &acl::ROLE, &["Name"]),
+        ("AclAuthMethod", &acl::METHOD, &["Name", "Type"]),
+        ("AclBindingRule", &acl::RULE, &["AuthMethod", "BindType", "BindName"]),
+        ("AclLogin", &acl::LOGIN, &["AuthMethod", "BearerToken"]),
+        ("AclOwnToken", &acl::OWN, &["Token"]),
         ("ServiceRegistration", &SERVICE, &["Name"]),
         ("CheckRegistration", &CHECK, &["Name"]),
         ("CheckUpdate", &UPDATE, &["Status"]),
         ("CatalogRegistration", &REGISTER, &["Node"]),
         ("CatalogDeregistration", &DEREGISTER, &["Node"]),
+        ("QueryDefinition", &prepared::BODY, &["Service"]),
     ];
     all.into_iter()
         .map(|(name, shape, required)| {
@@ -47,17 +57,20 @@ fn plain(name: &str) -> Value {
         "Port" => json!({ "type": "integer", "minimum": 0, "maximum": 65_535 }),
         "Passing" => json!({ "type": "integer", "minimum": 1, "maximum": 65_535 }),
         "Warning" => json!({ "type": "integer", "minimum": 0, "maximum": 65_535 }),
-        "SuccessBeforePassing"
+        "NearestN"
+        | "SuccessBeforePassing"
         | "FailuresBeforeWarning"
         | "FailuresBeforeCritical"
         | "OutputMaxSize"
         | "CreateIndex"
         | "ModifyIndex"
         | "ExposedPort" => json!({ "type": "integer", "minimum": 0 }),
-        "EnableTagOverride" | "DisableRedirects" | "TCPUseTLS" | "GRPCUseTLS" | "H2PingUseTLS"
-        | "TLSSkipVerify" | "SkipNodeUpdate" => json!({ "type": "boolean" }),
-        "Tags" | "ScriptArgs" | "ServiceTags" => json!({ "type": "array", "items": { "type": "string" } }),
-        "Meta" | "NodeMeta" | "TaggedAddresses" => {
+        "OnlyPassing" | "RemoveEmptyTags" | "EnableTagOverride" | "DisableRedirects" | "TCPUseTLS"
+        | "GRPCUseTLS" | "H2PingUseTLS" | "TLSSkipVerify" | "SkipNodeUpdate" => json!({ "type": "boolean" }),
+        "Tags" | "ScriptArgs" | "ServiceTags" | "IgnoreCheckIDs" | "Datacenters" => {
+            json!({ "type": "array", "items": { "type": "string" } })
+        }
+        "Meta" | "NodeMeta" | "ServiceMeta" | "TaggedAddresses" => {
             json!({ "type": "object", "additionalProperties": { "type": "string" } })
         }
         "Header" => {
@@ -72,7 +85,9 @@ fn plain(name: &str) -> Value {
             ],
         }),
         "Status" => json!({ "type": "string", "enum": ["passing", "warning", "critical"] }),
-        "Proxy" | "Connect" | "Locality" | "WriteRequest" => json!({ "type": "object" }),
+        // Of a service it is the mesh's, of a query a flag.
+        "Connect" => json!({ "type": ["object", "boolean"] }),
+        "Proxy" | "Locality" | "WriteRequest" => json!({ "type": "object" }),
         _ => json!({ "type": "string" }),
     }
 }

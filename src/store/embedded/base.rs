@@ -13,6 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::super::format::{self, COMMITTED, FORMAT, HIGH_WATER, JOURNAL, META, RECORDS, STATUSES};
 use super::super::read::{self, All};
+use super::super::seal::{Form, Place};
 use super::super::{LogEntry, LogSender, StoreError, Stored};
 use super::{Entry, Opener, overlay};
 use crate::model::{CheckKey, Definition, Key, Observation, Status};
@@ -34,6 +35,7 @@ pub(super) struct Base {
     tail: Mutex<Tail>,
     changed: Condvar,
     database: Mutex<Option<Arc<Database>>>,
+    pub(super) form: Arc<Form>,
     writable: Mutex<Result<(), StoreError>>,
     pub(super) log: LogSender,
     pub(super) metrics: Arc<Metrics>,
@@ -109,6 +111,7 @@ impl Base {
     pub(super) fn new(
         open: Opener,
         database: Database,
+        form: Arc<Form>,
         kept: Numbers,
         log: LogSender,
         metrics: Arc<Metrics>,
@@ -121,6 +124,7 @@ impl Base {
             tail: Mutex::new(Tail { committed, ..Tail::default() }),
             changed: Condvar::new(),
             database: Mutex::new(Some(Arc::new(database))),
+            form,
             writable: Mutex::new(Ok(())),
             log,
             metrics,
@@ -143,7 +147,7 @@ impl Base {
     pub(super) fn read(&self) -> Result<All, StoreError> {
         // In this order: what goes into the database meanwhile is in both.
         let waiting = self.tail.lock().changes.clone();
-        let mut all = read::all(&*self.database()?)?;
+        let mut all = read::all(&*self.database()?, &self.form)?;
         let missing = waiting.partition_point(|(index, _)| *index <= all.committed);
         overlay::lay_over(&mut all.loaded, &waiting[missing..]);
         Ok(all)
@@ -254,7 +258,7 @@ impl Base {
         let high_water = if top + BLOCK / 2 > inner.high_water { top + BLOCK } else { inner.high_water };
         let all = changes.iter().chain(more);
         let numbers = Numbers { high_water, committed, journal: inner.journal };
-        let Err(error) = write(&database, all, &flips, &numbers) else {
+        let Err(error) = write(&database, &self.form, all, &flips, &numbers) else {
             inner.high_water = high_water;
             let mut tail = self.tail.lock();
             tail.reserve_at = high_water - BLOCK / 2;
@@ -334,6 +338,7 @@ impl Base {
 
 fn write<'a>(
     database: &Database,
+    form: &Form,
     changes: impl Iterator<Item = &'a Entry>,
     flips: &Flips,
     numbers: &Numbers,
@@ -346,26 +351,34 @@ fn write<'a>(
         for (index, definitions) in changes {
             for definition in definitions.iter() {
                 let key = format::key(&definition.key());
+                let at = form.key(Place::Record, &key);
                 match definition {
                     Definition::Put(record) => {
-                        let old =
-                            records.get(&*key)?.and_then(|old| format::create_index(&key, old.value()).ok());
+                        let old = records.get(&*at)?;
+                        let old = old.and_then(|old| {
+                            let value = form.opened(Place::Record, &at, old.value()).ok()?;
+                            format::create_index(&key, &value).ok()
+                        });
                         let create_index = old.unwrap_or(*index);
                         let stored = Stored { record: record.clone(), create_index, modify_index: *index };
-                        records.insert(&*key, &*format::encode(&stored))?;
+                        let value = form.value(Place::Record, &key, &at, format::encode(&stored));
+                        records.insert(&*at, &*value.map_err(redb::Error::Io)?)?;
                     }
                     Definition::Remove(removed) => {
-                        records.remove(&*key)?;
+                        records.remove(&*at)?;
                         if let Key::Check(node, id) = removed {
                             let check = CheckKey { node: node.clone(), id: id.clone() };
-                            statuses.remove(&*format::status_key(&check))?;
+                            statuses.remove(&*form.key(Place::Status, &format::status_key(&check)))?;
                         }
                     }
                 }
             }
         }
         for (check, (status, output)) in flips {
-            statuses.insert(&*format::status_key(check), &*format::encode_status(*status, output))?;
+            let key = format::status_key(check);
+            let at = form.key(Place::Status, &key);
+            let value = form.value(Place::Status, &key, &at, format::encode_status(*status, output));
+            statuses.insert(&*at, &*value.map_err(redb::Error::Io)?)?;
         }
         if numbers.committed > 0 {
             meta.insert(COMMITTED, u128::from(numbers.committed))?;
@@ -373,7 +386,7 @@ fn write<'a>(
         meta.insert(HIGH_WATER, u128::from(numbers.high_water))?;
         meta.insert(JOURNAL, numbers.journal)?;
         // From now on an older rollcall refuses the file as a whole.
-        meta.insert(FORMAT, u128::from(format::FILE))?;
+        meta.insert(FORMAT, form.number())?;
     }
     transaction.commit()?;
     Ok(())

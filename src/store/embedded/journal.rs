@@ -7,7 +7,8 @@
 //! A frame begins at a block of its own, so that no write touches what an earlier one made durable. It is
 //! `length:u32 digest:16 body`; the body is `version:u8 previous:u64` and for each change `index:u64 count:u32`, then for each
 //! record `kind:u8 length:u32 key`, and for one that stays `length:u32 value`, both as in [`mod@format`]. All
-//! numbers are little-endian. The digest is that of the database's id for its journal and the body: a frame that was torn, or that
+//! numbers are little-endian. In an encrypted registry (version 2) what stands behind the version is sealed as a whole, and in it is a body of
+//! version 1. The digest is that of the database's id for its journal and the body: a frame that was torn, or that
 //! belongs to another database, is none. `previous` is the index before the frame's first: a frame that is missing between
 //! others is noticed.
 
@@ -22,16 +23,18 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::super::compact::Reader;
+use super::super::seal::{Form, Place};
 use super::super::{StoreError, Stored, file, format};
 use super::Entry;
-use crate::model::{CheckId, Definition, InstanceId, Key, NodeName};
+use crate::model::{AclKey, AclKind, CheckId, Definition, InstanceId, Key, NodeName};
 
 /// Where frames may begin: no device writes less than this in part.
 const BLOCK: usize = 4096;
 /// By how much the file grows.
 const STEP: usize = 1 << 18;
-/// The version of the body.
+/// The version of the body, and of one that is encrypted.
 const VERSION: u8 = 1;
+const VERSION_SEALED: u8 = 2;
 const DIGEST: usize = 16;
 const HEAD: usize = 4 + DIGEST;
 const PUT: u8 = 1;
@@ -41,6 +44,7 @@ const REMOVE: u8 = 0;
 pub(super) struct Journal {
     file: Box<dyn StorageBackend>,
     id: u128,
+    form: Arc<Form>,
     /// Octets of one half.
     half: usize,
     /// Which half is filled, and where its next frame begins.
@@ -86,6 +90,16 @@ pub(super) fn open_file(dir: &Path) -> Result<Box<dyn StorageBackend>, StoreErro
     Ok(Box::new(backend))
 }
 
+/// All that is in a journal's file.
+pub(super) fn octets_of(file: &dyn StorageBackend) -> Result<Vec<u8>, StoreError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut all = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+        file.read(0, &mut all)?;
+        Ok(all)
+    };
+    read().map_err(|e| StoreError::new(format!("the journal cannot be read: {e}")))
+}
+
 impl Journal {
     /// The journal of the database with this id, and what is in it beyond `committed`, the index of the last change that the
     /// database has. Nothing is written over before [`restart`](Self::restart).
@@ -94,18 +108,14 @@ impl Journal {
         octets: usize,
         id: u128,
         committed: u64,
+        form: Arc<Form>,
     ) -> Result<(Self, Vec<Entry>), StoreError> {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut all = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
-            file.read(0, &mut all)?;
-            Ok(all)
-        };
-        let all = read().map_err(|e| StoreError::new(format!("the journal cannot be read: {e}")))?;
-        let changes = changes(&all, id, committed)?;
+        let all = octets_of(&*file)?;
+        let changes = changes(&all, id, committed, &form)?;
         let half = (octets / 2).next_multiple_of(BLOCK);
         let (length, frame) = (all.len().next_multiple_of(BLOCK), Vec::new());
         let journal =
-            Self { file, id, half, active: 0, at: 0, length, last: [0; 2], previous: committed, frame };
+            Self { file, id, form, half, active: 0, at: 0, length, last: [0; 2], previous: committed, frame };
         Ok((journal, changes))
     }
 
@@ -118,7 +128,7 @@ impl Journal {
     /// After an error it is not known whether the frame is there: [`restart`](Self::restart) before the next.
     pub(super) fn append(&mut self, changes: &[Entry], committed: u64) -> io::Result<bool> {
         let Some((last, _)) = changes.last() else { return Ok(true) };
-        self.encode(changes);
+        self.encode(changes)?;
         let size = self.frame.len();
         if self.at + size > self.half {
             if size > self.half || self.last[1 - self.active] > committed {
@@ -145,7 +155,7 @@ impl Journal {
         self.active
     }
 
-    fn encode(&mut self, changes: &[Entry]) {
+    fn encode(&mut self, changes: &[Entry]) -> io::Result<()> {
         let frame = &mut self.frame;
         frame.clear();
         frame.resize(HEAD, 0);
@@ -167,11 +177,18 @@ impl Journal {
                 }
             }
         }
+        if let Form::Sealed(seal) = &*self.form {
+            let sealed = seal.seal(Place::Journal, &self.id.to_le_bytes(), &frame[HEAD..])?;
+            frame.truncate(HEAD);
+            frame.push(VERSION_SEALED);
+            frame.extend_from_slice(&sealed);
+        }
         let length = (frame.len() - HEAD) as u32;
         let digest = digest_of(self.id, &frame[HEAD..]);
         frame[..4].copy_from_slice(&length.to_le_bytes());
         frame[4..HEAD].copy_from_slice(&digest);
         frame.resize(frame.len().next_multiple_of(BLOCK), 0);
+        Ok(())
     }
 }
 
@@ -190,7 +207,7 @@ fn digest_of(id: u128, body: &[u8]) -> [u8; DIGEST] {
 }
 
 /// The changes beyond `committed` in all frames of a journal, in their order.
-fn changes(all: &[u8], id: u128, committed: u64) -> Result<Vec<Entry>, StoreError> {
+pub(super) fn changes(all: &[u8], id: u128, committed: u64, form: &Form) -> Result<Vec<Entry>, StoreError> {
     let (mut frames, mut at) = (Vec::new(), 0);
     while let Some(rest) = all.get(at..).filter(|rest| !rest.is_empty()) {
         let Some(body) = body_at(rest, id) else {
@@ -198,7 +215,17 @@ fn changes(all: &[u8], id: u128, committed: u64) -> Result<Vec<Entry>, StoreErro
             continue;
         };
         at += (HEAD + body.len()).next_multiple_of(BLOCK);
-        let (previous, changes) = decode(body)?;
+        let (previous, changes) = match (form, body.split_first()) {
+            (Form::Plain, Some((&VERSION_SEALED, _))) => {
+                return Err(damaged("a frame is encrypted, and the registry is not"));
+            }
+            (Form::Sealed(seal), Some((&VERSION_SEALED, sealed))) => {
+                let opened = seal.open(Place::Journal, &id.to_le_bytes(), sealed);
+                decode(&opened.ok_or_else(|| damaged("a frame does not decrypt"))?)?
+            }
+            (Form::Sealed(_), _) => return Err(damaged("a frame is not encrypted, and the registry is")),
+            (Form::Plain, _) => decode(body)?,
+        };
         if changes.last().is_some_and(|(last, _)| *last > committed) {
             frames.push((previous, changes));
         }
@@ -271,6 +298,9 @@ fn key_of(octets: &[u8]) -> Option<Key> {
     if *kind == format::QUERY {
         return node.parse().ok().map(Key::Query);
     }
+    if *kind == format::ACL {
+        return AclKind::parse(node).map(|kind| Key::Acl(AclKey { kind, id: id.into() }));
+    }
     let node = NodeName::parse(node).ok()?;
     Some(match kind {
         b'1' => Key::Node(node),
@@ -291,6 +321,7 @@ fn damaged(why: &str) -> StoreError {
 mod tests {
     use redb::backends::InMemoryBackend;
 
+    use super::super::super::seal::{Key as StoreKey, Seal};
     use super::*;
 
     fn node(name: &str) -> Definition {
@@ -305,6 +336,7 @@ mod tests {
             Key::Check(name.clone(), CheckId::parse("c").unwrap()),
             Key::Maintenance(name.clone(), None),
             Key::Maintenance(name.clone(), Some(InstanceId::parse("i").unwrap())),
+            Key::Acl(AclKey::new(AclKind::Token, &"9")),
             Key::Query(uuid::Uuid::from_u128(9)),
             Key::Node(name),
         ];
@@ -316,7 +348,7 @@ mod tests {
 
     /// A journal with eight blocks, and a way to see its file.
     fn journal() -> Journal {
-        Journal::open(Box::new(InMemoryBackend::new()), 8 * BLOCK, ID, 0).unwrap().0
+        Journal::open(Box::new(InMemoryBackend::new()), 8 * BLOCK, ID, 0, Form::Plain.into()).unwrap().0
     }
 
     fn contents(journal: &Journal) -> Vec<u8> {
@@ -326,7 +358,7 @@ mod tests {
     }
 
     fn indexes(all: &[u8], committed: u64) -> Vec<u64> {
-        changes(all, ID, committed).unwrap().into_iter().map(|(index, _)| index).collect()
+        changes(all, ID, committed, &Form::Plain).unwrap().into_iter().map(|(index, _)| index).collect()
     }
 
     #[test]
@@ -335,10 +367,30 @@ mod tests {
         assert!(journal.append(&[change(3), change(4)], 0).unwrap());
         assert!(journal.append(&[change(9)], 0).unwrap());
         let all = contents(&journal);
-        assert_eq!(changes(&all, ID, 0).unwrap(), [change(3), change(4), change(9)]);
+        assert_eq!(changes(&all, ID, 0, &Form::Plain).unwrap(), [change(3), change(4), change(9)]);
         assert_eq!(indexes(&all, 3), [4, 9]);
         assert!(indexes(&all, 9).is_empty());
-        assert_eq!(changes(&all, ID + 1, 0).unwrap(), [], "another database's");
+        assert_eq!(changes(&all, ID + 1, 0, &Form::Plain).unwrap(), [], "another database's");
+    }
+
+    #[test]
+    fn in_an_encrypted_registry_a_frame_shows_nothing_and_no_other_is_taken() {
+        let key = |octet: u8| StoreKey::parse(&data_encoding::BASE64.encode(&[octet; 32])).unwrap();
+        let sealed = |octet: u8| Arc::new(Form::Sealed(Seal::new(&key(octet), 1).unwrap().into()));
+        let open = |form: Arc<Form>| Journal::open(Box::new(InMemoryBackend::new()), 8 * BLOCK, ID, 0, form);
+        let mut journal = open(sealed(1)).unwrap().0;
+        assert!(journal.append(&[change(3)], 0).unwrap() && journal.append(&[change(4)], 0).unwrap());
+        let all = contents(&journal);
+        assert!(!all.windows(5).any(|part| part == b"2n1\0i"));
+        assert_eq!(changes(&all, ID, 0, &sealed(1)).unwrap(), [change(3), change(4)]);
+        let refused = |all: &[u8], form: &Form| changes(all, ID, 0, form).unwrap_err().to_string();
+        assert!(refused(&all, &sealed(2)).contains("a frame does not decrypt"));
+        assert!(refused(&all, &Form::Plain).contains("a frame is encrypted, and the registry is not"));
+        let mut plain = open(Form::Plain.into()).unwrap().0;
+        plain.append(&[change(3)], 0).unwrap();
+        let plain = contents(&plain);
+        assert!(plain.windows(5).any(|part| part == b"2n1\0i"));
+        assert!(refused(&plain, &sealed(1)).contains("a frame is not encrypted, and the registry is"));
     }
 
     #[test]
@@ -370,7 +422,7 @@ mod tests {
         }
         let mut torn = all.clone();
         torn[BLOCK + 30] ^= 1;
-        assert!(changes(&torn, ID, 0).unwrap_err().to_string().contains("damaged"));
+        assert!(changes(&torn, ID, 0, &Form::Plain).unwrap_err().to_string().contains("damaged"));
         assert_eq!(indexes(&torn, 2), [3], "what the database has is not missed");
     }
 

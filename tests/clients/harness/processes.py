@@ -108,7 +108,7 @@ class Process:
 class Rollcall:
     """A real Rollcall on a host. The data folder outlives `kill` and `start`, so a restart finds its state."""
 
-    def __init__(self, host, *args, config=None, http="127.0.0.1", own_etc=False, env=None, requests=False):
+    def __init__(self, host, *args, config=None, http="127.0.0.1", own_etc=False, env=None, requests=False, ready=True):
         if not ROLLCALL.is_file():
             raise SystemExit(f"no server to test at {ROLLCALL}: cargo build --release")
         self.host = host
@@ -130,7 +130,7 @@ class Rollcall:
         self.http = Http(host, http)
         self.process = None
         self.processes = []
-        self.start()
+        self.start(ready)
 
     def start(self, ready=True):
         """Starts it and, unless told otherwise, waits until it says it is ready."""

@@ -19,6 +19,9 @@ import org.kiwiproject.consul.model.catalog.ImmutableCatalogRegistration;
 import org.kiwiproject.consul.model.health.HealthCheck;
 import org.kiwiproject.consul.model.health.ImmutableService;
 import org.kiwiproject.consul.model.health.ServiceHealth;
+import org.kiwiproject.consul.model.query.ImmutableDnsQuery;
+import org.kiwiproject.consul.model.query.ImmutablePreparedQuery;
+import org.kiwiproject.consul.model.query.ImmutableServiceQuery;
 import org.kiwiproject.consul.option.ImmutableQueryOptions;
 import org.kiwiproject.consul.option.Options;
 
@@ -131,6 +134,39 @@ public class ConsulClient {
         equal(health.getNodeChecks(node).getResponse().stream().anyMatch(check -> check.getCheckId().equals("service:web-2")), true, "getNodeChecks");
     }
 
+    static void filters(Consul client) {
+        var first = ImmutableQueryOptions.builder().filter("Service.ID == \"web-1\"").build();
+        equal(ids(client.healthClient().getAllServiceInstances("web", first).getResponse()), set("web-1"), "getAllServiceInstances with a filter");
+        var second = ImmutableQueryOptions.builder().filter("ServicePort == 9002").build();
+        equal(client.catalogClient().getService("web", second).getResponse().size(), 1, "getService with a filter");
+        var tagged = ImmutableQueryOptions.builder().filter("\"a\" in Tags").build();
+        equal(client.agentClient().getServices(tagged).keySet(), set("cache-1"), "agent getServices with a filter");
+        var broken = ImmutableQueryOptions.builder().filter("Node ==").build();
+        refused(() -> client.catalogClient().getNodes(broken), 500, "Failed to create boolean expression", "a filter that cannot be parsed");
+    }
+
+    static void about(Consul client) {
+        var self = client.agentClient().getAgent();
+        equal(self.getConfig().getNodeName() + " " + self.getMember().getName(), "n1 n1", "getAgent");
+        var members = client.agentClient().getMembers();
+        equal(members.size() + " " + members.get(0).getName() + " " + members.get(0).getStatus(), "1 n1 1", "getMembers");
+        refused(() -> client.agentClient().forceLeave("nobody"), 500, "No node found", "forceLeave of nobody");
+    }
+
+    static void queries(Consul client) {
+        var queries = client.preparedQueryClient();
+        var service = ImmutableServiceQuery.builder().service("web").onlyPassing(true).tags(List.of("live")).build();
+        var id = queries.createPreparedQuery(ImmutablePreparedQuery.builder().name("live-web").service(service)
+                .dns(ImmutableDnsQuery.builder().ttl("3s").build()).build());
+        equal(id.length(), 36, "createPreparedQuery");
+        equal(queries.getPreparedQueries().size(), 1, "getPreparedQueries");
+        var stored = queries.getPreparedQuery(id).orElseThrow();
+        equal(stored.getName() + " " + stored.getService().getService() + " " + stored.getDns().getTtl(), "live-web web 3s", "getPreparedQuery");
+        equal(ids(queries.execute("live-web").nodes()), set("web-1", "web-2"), "execute");
+        queries.deletePreparedQuery(id);
+        equal(queries.getPreparedQueries().size(), 0, "deletePreparedQuery");
+    }
+
     /** The client's own cache: a loop of blocking reads. */
     static void killedTarget(Consul client) throws Exception {
         var states = new LinkedBlockingQueue<TreeSet<String>>();
@@ -157,6 +193,9 @@ public class ConsulClient {
         agent(client);
         catalog(client);
         health(client);
+        filters(client);
+        about(client);
+        queries(client);
         killedTarget(client);
         end(client);
         client.destroy();

@@ -89,6 +89,38 @@ async function health() {
   equal((await health.node(node)).some(({ CheckID }) => CheckID === 'service:web-1'), true, 'health.node');
 }
 
+async function filters() {
+  equal(ids(await client.health.service({ service: 'web', filter: 'Service.ID == "web-1"' })), ['web-1'], 'health.service with a filter');
+  equal((await client.catalog.service.nodes({ service: 'web', filter: 'ServicePort == 9002' })).length, 1, 'catalog.service.nodes with a filter');
+  equal(Object.keys(await client.agent.services({ filter: '"a" in Tags' })), ['cache-1'], 'agent.services with a filter');
+  await refused(client.catalog.nodes({ filter: 'Node ==' }), 500, 'Failed to create boolean expression', 'a filter that cannot be parsed');
+}
+
+async function about() {
+  equal((await client.agent.members()).map(({ Name, Status }) => [Name, Status]), [['n1', 1]], 'agent.members');
+  await client.agent.reload();
+  await refused(client.agent.forceLeave('nobody'), 500, 'No node found', 'agent.forceLeave of nobody');
+}
+
+async function queries() {
+  const { query } = client;
+  const wanted = { name: 'live-web', service: { service: 'web', tags: ['live'], onlypassing: true }, dns: { ttl: '3s' } };
+  const { ID } = await query.create(wanted);
+  equal(ID.length, 36, 'query.create');
+  equal((await query.list()).map(({ Name }) => Name), ['live-web'], 'query.list');
+  equal((await query.get(ID)).Service.Tags, ['live'], 'query.get');
+  for (const name of [ID, 'live-web']) {
+    const { Nodes, DNS } = await query.execute(name);
+    equal([ids(Nodes), DNS.TTL], [['web-1', 'web-2'], '3s'], `query.execute by its ${name === ID ? 'id' : 'name'}`);
+  }
+  // This client looks for a list in the answer, which is an object with Consul too.
+  equal(await query.explain('live-web'), undefined, 'query.explain succeeds');
+  await query.update({ query: ID, ...wanted, service: { service: 'web', tags: ['dead'] } });
+  equal((await query.execute('live-web')).Nodes, [], 'query.update: nobody has the other tag');
+  await query.destroy(ID);
+  equal(await query.list(), [], 'query.destroy');
+}
+
 // The package's own watch: a loop of blocking reads.
 async function killedTarget() {
   const watch = client.watch({ method: client.health.service, options: { service: 'web', passing: true, wait: '30s' } });
@@ -112,5 +144,5 @@ async function end() {
   equal((await client.status.peers()).length, 1, 'status.peers');
 }
 
-for (const part of [agent, catalog, health, killedTarget, end]) await part();
+for (const part of [agent, catalog, health, filters, about, queries, killedTarget, end]) await part();
 process.exit(failed ? 1 : 0);

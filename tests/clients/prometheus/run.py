@@ -1,4 +1,4 @@
-"""Prometheus: dns_sd and consul_sd find the live targets and drop the one that is killed.
+"""Prometheus: dns_sd, http_sd and consul_sd find the live targets and drop the one that is killed.
 
 Debian builds its Prometheus without consul_sd, so that part is Prometheus from the Go module proxy. consul_sd lists critical instances by design; relabelling on `__meta_consul_health` keeps those that pass."""
 
@@ -20,6 +20,11 @@ scrape_configs:
 - job_name: dns_sd
   dns_sd_configs:
   - {{names: [_web._tcp.service.consul], type: SRV, refresh_interval: 1s}}
+- job_name: http_sd
+  http_sd_configs:
+  - {{url: "http://{http}/v1/rollcall/http_sd?service=web&tag=live&passing", refresh_interval: 1s}}
+  relabel_configs:
+  - {{source_labels: [__meta_rollcall_service_id], target_label: instance_id}}
 """
 # Its authors' own, from the Go module proxy, with consul_sd as the only discovery.
 UPSTREAMS = """
@@ -115,11 +120,13 @@ def consul_sd(report):
 
 
 def debians(report):
-    """Debian's Prometheus with dns_sd over SRV"""
+    """Debian's Prometheus with dns_sd over SRV and http_sd"""
     with Scene() as scene, Prometheus(scene, "/usr/bin/prometheus", DEBIANS, 9090) as prometheus:
-        for _ in follows_a_kill(report, scene, prometheus, ("dns_sd",)):
+        for _ in follows_a_kill(report, scene, prometheus, ("dns_sd", "http_sd")):
             pass
-        scene.log.compare(report, "prometheus-dns_sd", dns_from=scene.client)
+        report.equal(sorted(one["instance_id"] for one in prometheus.up("http_sd")), ["web-1", "web-2"], "http_sd: the ID became a label")
+        prometheus.process.kill()
+        scene.log.compare(report, "prometheus-debian", dns_from=scene.client, agent="Prometheus/", addresses=scene.client.addresses)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,40 @@ def health(client):
     equal(health.service("nobody")[1], [], "health.service of nobody")
 
 
+def filters(client):
+    equal(ids(client.health.service("web", filter_expr='Service.ID == "web-1"')[1]), ["web-1"], "health.service with a filter")
+    equal(ids(client.health.service("web", node_meta={"room": "12"})[1]), [], "health.service by node meta")
+    equal(len(client.catalog.service("web", filter_expr="ServicePort == 9002")[1]), 1, "catalog.service with a filter")
+    equal(list(client.agent.services(filter_expr='"a" in Tags')), ["cache-1"], "agent.services with a filter")
+    equal(list(client.agent.checks(filter_expr='ServiceID == "cache-1"')), ["service:cache-1"], "agent.checks with a filter")
+    raises(exceptions.ConsulException, lambda: client.agent.services(filter_expr="Tags =="), "", "a filter that cannot be parsed")
+
+
+def about(client):
+    agent = client.agent
+    equal([(one["Name"], one["Status"]) for one in agent.members()], [("n1", 1)], "agent.members")
+    equal(len(agent.metrics()["Gauges"]) > 0, True, "agent.metrics")
+    equal("# TYPE" in agent.metrics(format_prometheus=True), True, "agent.metrics as Prometheus reads them")
+    equal(agent.reload(), True, "agent.reload")
+    raises(exceptions.ConsulException, lambda: agent.force_leave("nobody"), "No node found", "agent.force_leave of nobody")
+
+
+def queries(client):
+    # This client makes every query a template.
+    query = client.query
+    made = query.create("web", name="live-", tags=["live"], onlypassing=True, ttl="3s")["ID"]
+    equal(len(made), 36, "query.create")
+    equal([one["Name"] for one in query.list()], ["live-"], "query.list")
+    equal(query.get(made)[0]["Service"]["Tags"], ["live"], "query.get")
+    found = query.execute("live-anything")
+    equal((ids(found["Nodes"]), found["DNS"]["TTL"]), (["web-1", "web-2"], "3s"), "query.execute of a name that it matches")
+    equal(query.explain("live-anything")["Query"]["Service"]["Service"], "web", "query.explain")
+    equal(query.update(made, service="web", name="live-", tags=["dead"], regexp=""), True, "query.update")
+    equal(query.execute("live-anything")["Nodes"], [], "and nobody has the other tag")
+    equal(query.delete(made), True, "query.delete")
+    equal(query.list(), [], "and it is gone")
+
+
 def killed_target(client):
     health = client.health
     index, before = health.service("web", passing=True)
@@ -119,6 +153,6 @@ def end(client):
 
 
 with consul.Consul(host=sys.argv[1], port=int(sys.argv[2])) as client:
-    for part in (agent, catalog, health, killed_target, end):
+    for part in (agent, catalog, health, filters, about, queries, killed_target, end):
         part(client)
 sys.exit(1 if failed else 0)

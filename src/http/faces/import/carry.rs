@@ -20,7 +20,7 @@ const BUSY_MAX: usize = 250;
 
 /// Does what a document says, and tells what came of it.
 pub(super) async fn carry(state: Arc<State>, gathered: Gathered, dry_run: bool, prune: bool) -> Report {
-    let Gathered { nodes, instances, loose, keys, file_owned, refused, .. } = gathered;
+    let Gathered { nodes, instances, loose, queries, keys, file_owned, refused, .. } = gathered;
     let mut report = Report { dry_run, file_owned, ..Report::default() };
     refused.into_iter().for_each(|refusal| report.refuse(refusal));
     let whole = report.refused.is_empty();
@@ -35,6 +35,17 @@ pub(super) async fn carry(state: Arc<State>, gathered: Gathered, dry_run: bool, 
                 different.into_iter().filter_map(|part| Some((owner(&part)?, Command::Import(part))));
             submit(&state, commands, &mut report).await;
         }
+    }
+    let here = state.registry.snapshot();
+    let mut puts = Vec::new();
+    for query in queries {
+        let old = here.query(query.id);
+        if report.queries.weigh(old.is_some(), old.is_some_and(|old| *old.query == query)) {
+            puts.push((Key::Query(query.id), Command::PutQuery { query, new: true }));
+        }
+    }
+    if !dry_run {
+        submit(&state, puts.into_iter(), &mut report).await;
     }
     if prune && (!whole || report.broke_off) {
         report.not_pruned = Some("not everything could be read or taken: nothing was removed".to_owned());
@@ -112,7 +123,7 @@ fn removal(key: Key) -> Option<Command> {
         Key::Instance(node, id) => (node, Some(id), None),
         Key::Check(node, id) => (node, None, Some(id)),
         // The operators' word: an import does not take it back.
-        Key::Maintenance(..) => return None,
+        Key::Maintenance(..) | Key::Acl(_) => return None,
         Key::Query(id) => return Some(Command::RemoveQuery { id }),
     };
     Some(Command::CatalogDeregister { node, instance, check })
@@ -121,14 +132,7 @@ fn removal(key: Key) -> Option<Command> {
 /// Counts a part against what is here; whether anything of it differs.
 fn weigh(here: &Snapshot, own: &NodeName, part: &Brought, report: &mut Report) -> bool {
     let mut differs = false;
-    let mut count = |count: &mut Count, known: bool, same: bool| {
-        differs |= !same;
-        match (known, same) {
-            (_, true) => count.unchanged += 1,
-            (true, false) => count.changed += 1,
-            (false, false) => count.new += 1,
-        }
-    };
+    let mut count = |count: &mut Count, known: bool, same: bool| differs |= count.weigh(known, same);
     if let Some(node) = &part.node {
         let entry = here.node(node.name.folded());
         // Our own node is what the configuration says.

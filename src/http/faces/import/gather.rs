@@ -1,6 +1,6 @@
 //! What a document holds, put together by owner and checked, before anything is done with it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::NAMED_MAX;
 use super::report::Refusal;
@@ -9,7 +9,10 @@ use crate::http::catalog_write::{self, Registration};
 use crate::http::definition::{CHECK_OUTPUT_OCTETS_MAX, check_rules, instance_rules, node_rules};
 use crate::http::error::Error;
 use crate::http::faces::document::{Entry, Line};
-use crate::model::{Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, Record};
+use crate::http::prepared::query_rules;
+use crate::model::{
+    Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record,
+};
 use crate::registry::{Brought, Seen};
 
 /// Octets of the reason of a maintenance.
@@ -24,6 +27,7 @@ pub(super) struct Gathered {
     pub(super) instances: Vec<Brought>,
     /// Checks and words of maintenance that do not stand behind what they are of.
     pub(super) loose: Vec<Brought>,
+    pub(super) queries: Vec<PreparedQuery>,
     /// What the document names.
     pub(super) keys: HashSet<Key>,
     /// Entries that the configuration file of the server they come from owns.
@@ -32,8 +36,8 @@ pub(super) struct Gathered {
     pub(super) refused: Vec<Refusal>,
     wrong: Vec<String>,
     wrong_more: usize,
-    /// Instances of the file, whose checks have nothing to be of.
-    left_out: HashSet<(NodeName, InstanceId)>,
+    /// Nodes and instances that are not taken, and why: what is of them has nothing to be of.
+    left_out: HashMap<(NodeName, Option<InstanceId>), &'static str>,
 }
 
 impl Gathered {
@@ -55,9 +59,11 @@ impl Gathered {
             Ok(Entry::Catalog(value)) => {
                 // Others decide what their registry holds: what we cannot take of it does not stop the rest.
                 let what = catalog_write::name_of(&value);
+                let owner = catalog_write::owner_of(&value);
                 let registered = catalog_write::registration(value, state);
                 if let Err(error) = registered.and_then(|registration| self.catalog(registration, &what)) {
                     self.refused.push(Refusal::new(what, error.text));
+                    self.left_out.extend(owner.map(|owner| (owner, "what it is of could not be taken")));
                 }
                 Ok(())
             }
@@ -79,6 +85,8 @@ impl Gathered {
             return Err(Error::bad(format!("{} stands twice", named(&key))));
         }
         match record {
+            // Who may do what does not travel: exports have none of it.
+            Record::Acl(_) => return Err(Error::bad("records of access control are not taken")),
             Record::Node(node) => {
                 node_rules(&node)?;
                 self.nodes.push(Brought {
@@ -91,7 +99,9 @@ impl Gathered {
                 self.known_node(&instance.node, state)?;
                 if matches!(instance.origin, Origin::File | Origin::Own) {
                     self.file_owned += 1;
-                    self.left_out.insert((instance.node.clone(), instance.id.clone()));
+                    let owner = (instance.node.clone(), Some(instance.id.clone()));
+                    let why = "its service stands in the configuration file of the server it comes from";
+                    self.left_out.insert(owner, why);
                     return Ok(());
                 }
                 let instance = std::sync::Arc::unwrap_or_clone(instance);
@@ -127,7 +137,10 @@ impl Gathered {
                     self.part(&node, of.as_ref()).maintenance.push(word);
                 }
             }
-            Record::Query(_) => return Err(Error::bad("prepared queries go through /v1/query")),
+            Record::Query(query) => {
+                query_rules(&query)?;
+                self.queries.push(std::sync::Arc::unwrap_or_clone(query));
+            }
         }
         Ok(())
     }
@@ -164,7 +177,7 @@ impl Gathered {
         Err(Error::bad(format!("its node {:?} is neither here nor before it in the document", node.as_str())))
     }
 
-    /// Whether what a record is of is in the document before it, or here. One that the file owns is reported.
+    /// Whether what a record is of is in the document before it, or here. One of what is not taken is reported.
     fn owner_is_there(
         &mut self,
         key: &Key,
@@ -172,17 +185,17 @@ impl Gathered {
         instance: Option<&InstanceId>,
         state: &State,
     ) -> Result<bool, Error> {
-        let Some(id) = instance else { return self.known_node(node, state).map(|()| true) };
-        if state.registry.load().instance(node.folded(), id.as_str()).is_some() {
+        let here = state.registry.load();
+        let entry = here.node(node.folded());
+        if entry.is_some_and(|entry| instance.is_none_or(|id| entry.instances.contains_key(id))) {
             return Ok(true);
         }
-        let owner = (node.clone(), id.clone());
-        if self.left_out.contains(&owner) {
-            let why = "its service stands in the configuration file of the server it comes from";
-            self.refused.push(Refusal::new(named(key), why.to_owned()));
+        if let Some(why) = self.left_out.get(&(node.clone(), instance.cloned())) {
+            self.refused.push(Refusal::new(named(key), (*why).to_owned()));
             return Ok(false);
         }
-        if self.keys.contains(&Key::Instance(owner.0, owner.1)) {
+        let Some(id) = instance else { return self.known_node(node, state).map(|()| true) };
+        if self.keys.contains(&Key::Instance(node.clone(), id.clone())) {
             return Ok(true);
         }
         Err(Error::bad(format!(
@@ -234,5 +247,6 @@ pub(super) fn named(key: &Key) -> String {
             format!("maintenance of service {:?} on node {:?}", id.as_str(), node.as_str())
         }
         Key::Query(id) => format!("prepared query {id}"),
+        Key::Acl(key) => format!("{} of access control", key.kind.word()),
     }
 }

@@ -14,6 +14,18 @@ pub(super) struct Count {
     pub(super) unchanged: usize,
 }
 
+impl Count {
+    /// Counts one; whether it differs.
+    pub(super) fn weigh(&mut self, known: bool, same: bool) -> bool {
+        match (known, same) {
+            (_, true) => self.unchanged += 1,
+            (true, false) => self.changed += 1,
+            (false, false) => self.new += 1,
+        }
+        !same
+    }
+}
+
 /// What could not be taken, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -48,6 +60,7 @@ pub(super) struct Report {
     pub(super) services: Count,
     pub(super) checks: Count,
     pub(super) maintenance: Count,
+    pub(super) queries: Count,
     /// Services that their own programs have registered here by now.
     pub(super) kept: usize,
     pub(super) removed: Vec<String>,

@@ -63,12 +63,14 @@ func main() {
 
 // The parts of the client that run against a server of their own, each in its file.
 var parts = map[string]func(*api.Client){
-	"agent":   wholeAgent,
-	"reads":   reads,
-	"watches": watches,
-	"queries": queries,
-	"tokens":  tokens,
-	"login":   login,
+	"agent":    wholeAgent,
+	"reads":    reads,
+	"watches":  watches,
+	"queries":  queries,
+	"tokens":   tokens,
+	"login":    login,
+	"secure":   secure,
+	"stranger": stranger,
 }
 
 func registrations(client *api.Client) {

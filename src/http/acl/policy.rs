@@ -1,0 +1,93 @@
+//! `/v1/acl/polic*`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::response::Response;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::super::State;
+use super::super::error::Error;
+use super::super::query::Params;
+use super::super::route::{self, Rest, Whole, get, put};
+use super::body::{self, POLICY, PolicyBody};
+use super::{Now, not_found, read, shape, uuid};
+use crate::model::acl::Policy;
+use crate::model::{Acl, AclKey, AclKind};
+use crate::registry::{AclCommand, Command};
+
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/v1/acl/policies", get(list))
+        .route("/v1/acl/policy", put(create))
+        .route("/v1/acl/policy/", super::record(axum::routing::any(missing)))
+        .route("/v1/acl/policy/name/{*name}", get(named))
+        .route("/v1/acl/policy/{*id}", super::record(axum::routing::get(one).put(update).delete(remove)))
+}
+
+async fn missing() -> Error {
+    Error::bad("Missing policy ID")
+}
+
+async fn list(Extract(state): Extract<Arc<State>>, _: Params) -> Response {
+    let now = Now::of(&state);
+    let shown = now.tables().policies().map(|entry| shape::policy(entry, false));
+    read(&state, &Value::Array(shown.collect()))
+}
+
+async fn one(Extract(state): Extract<Arc<State>>, Rest(id): Rest, _: Params) -> Result<Response, Error> {
+    let now = Now::of(&state);
+    let entry = now.tables().policy(uuid(&id)?).ok_or_else(not_found)?;
+    Ok(read(&state, &shape::policy(entry, true)))
+}
+
+async fn named(Extract(state): Extract<Arc<State>>, Rest(name): Rest, _: Params) -> Result<Response, Error> {
+    let now = Now::of(&state);
+    let entry = now.tables().policy_named(&name).ok_or_else(not_found)?;
+    Ok(read(&state, &shape::policy(entry, true)))
+}
+
+async fn create(
+    Extract(state): Extract<Arc<State>>,
+    _: Params,
+    Whole(body): Whole,
+) -> Result<Response, Error> {
+    let body: PolicyBody = body::read("Policy", &POLICY, &body)?;
+    if !body.id.is_empty() {
+        return Err(Error::bad("Cannot specify the ID when creating a new policy"));
+    }
+    write(&state, Uuid::new_v4(), body, true).await
+}
+
+async fn update(
+    Extract(state): Extract<Arc<State>>,
+    Rest(id): Rest,
+    _: Params,
+    Whole(body): Whole,
+) -> Result<Response, Error> {
+    let body: PolicyBody = body::read("Policy", &POLICY, &body)?;
+    if !body.id.is_empty() && !body.id.eq_ignore_ascii_case(&id) {
+        return Err(Error::bad("Policy ID in URL and payload do not match"));
+    }
+    write(&state, uuid(&id)?, body, false).await
+}
+
+async fn write(state: &State, id: Uuid, body: PolicyBody, create: bool) -> Result<Response, Error> {
+    let PolicyBody { id: _, name, description, rules, datacenters } = body;
+    if !crate::acl::is_builtin(id) {
+        body::name("Policy", &name, 128)?;
+    }
+    body::check_rules(&rules)?;
+    let policy = Policy { id, name, description, rules, datacenters };
+    let now = super::put(state, Acl::Policy(policy.into()), create).await?;
+    let entry = now.tables().policy(id).ok_or_else(not_found)?;
+    Ok(route::json(&shape::policy(entry, true)))
+}
+
+async fn remove(Extract(state): Extract<Arc<State>>, Rest(id): Rest, _: Params) -> Result<Response, Error> {
+    let key = AclKey::new(AclKind::Policy, &uuid(&id)?);
+    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
+    Ok(route::json(&true))
+}

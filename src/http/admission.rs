@@ -1,0 +1,434 @@
+//! Who asks: the request's token, what it comes to, and what each route needs of it.
+//!
+//! One place looks at the token, before any handler: with access control off that is one load of a pointer. [`NEEDS`] has a line for
+//! every route; a route without one is refused while access is controlled, and `tests/it/acl_routes.rs` fails. Reads are then made
+//! from a snapshot that has only what the view shows (`Snapshot::seen_by`), so that a handler cannot show more; writes
+//! ask the [`Admitted`] for what they are about.
+
+use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::Response;
+
+use super::State;
+use super::error::Error;
+use crate::acl::{Access as Wanted, Denied, Resource, View};
+use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Secret};
+use crate::registry::access::TOKEN_OCTETS_MAX;
+use crate::registry::{CheckEntry, Snapshot};
+
+/// What a request may see and do.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Admitted {
+    pub(super) view: View,
+    /// What the request brought.
+    token: Option<Secret>,
+}
+
+/// What a route needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: the token is not looked at.
+    Open,
+    /// A token that is known, or none; what is read is filtered, and a handler that writes asks for what it is about.
+    Known,
+    /// Of our own node.
+    Agent(Wanted),
+    Operator(Wanted),
+    Acl(Wanted),
+    /// The path does not take this method.
+    Never,
+}
+
+use Need::{Acl, Agent, Known, Never, Open, Operator};
+use Wanted::{Read, Write};
+
+/// Each route, what reading it needs, and what any other method does.
+pub const NEEDS: &[(&str, Need, Need)] = &[
+    ("/health", Open, Never),
+    ("/metrics", Agent(Read), Never),
+    ("/ready", Open, Never),
+    ("/v1/acl/auth-method", Never, Acl(Write)),
+    ("/v1/acl/auth-method/", Acl(Read), Acl(Write)),
+    ("/v1/acl/auth-method/{*name}", Acl(Read), Acl(Write)),
+    ("/v1/acl/auth-methods", Acl(Read), Never),
+    ("/v1/acl/binding-rule", Never, Acl(Write)),
+    ("/v1/acl/binding-rule/", Acl(Read), Acl(Write)),
+    ("/v1/acl/binding-rule/{*id}", Acl(Read), Acl(Write)),
+    ("/v1/acl/binding-rules", Acl(Read), Never),
+    ("/v1/acl/bootstrap", Never, Open),
+    ("/v1/acl/login", Never, Open),
+    ("/v1/acl/logout", Never, Known),
+    ("/v1/acl/policies", Acl(Read), Never),
+    ("/v1/acl/policy", Never, Acl(Write)),
+    ("/v1/acl/policy/", Acl(Read), Acl(Write)),
+    ("/v1/acl/policy/name/{*name}", Acl(Read), Never),
+    ("/v1/acl/policy/{*id}", Acl(Read), Acl(Write)),
+    ("/v1/acl/replication", Acl(Read), Never),
+    ("/v1/acl/role", Never, Acl(Write)),
+    ("/v1/acl/role/", Acl(Read), Acl(Write)),
+    ("/v1/acl/role/name/{*name}", Acl(Read), Never),
+    ("/v1/acl/role/{*id}", Acl(Read), Acl(Write)),
+    ("/v1/acl/roles", Acl(Read), Never),
+    ("/v1/acl/token", Never, Acl(Write)),
+    ("/v1/acl/token/", Acl(Read), Acl(Write)),
+    ("/v1/acl/token/self", Known, Never),
+    ("/v1/acl/token/{*id}", Acl(Read), Acl(Write)),
+    ("/v1/acl/tokens", Acl(Read), Never),
+    ("/v1/agent/check/deregister/", Never, Known),
+    ("/v1/agent/check/deregister/{*id}", Never, Known),
+    ("/v1/agent/check/fail/", Never, Known),
+    ("/v1/agent/check/fail/{*id}", Never, Known),
+    ("/v1/agent/check/pass/", Never, Known),
+    ("/v1/agent/check/pass/{*id}", Never, Known),
+    ("/v1/agent/check/register", Never, Known),
+    ("/v1/agent/check/update/", Never, Known),
+    ("/v1/agent/check/update/{*id}", Never, Known),
+    ("/v1/agent/check/warn/", Never, Known),
+    ("/v1/agent/check/warn/{*id}", Never, Known),
+    ("/v1/agent/checks", Known, Never),
+    ("/v1/agent/force-leave/", Never, Operator(Write)),
+    ("/v1/agent/force-leave/{*node}", Never, Operator(Write)),
+    ("/v1/agent/health/service/id/", Known, Never),
+    ("/v1/agent/health/service/id/{*id}", Known, Never),
+    ("/v1/agent/health/service/name/", Known, Never),
+    ("/v1/agent/health/service/name/{*name}", Known, Never),
+    ("/v1/agent/host", Operator(Read), Never),
+    ("/v1/agent/leave", Never, Agent(Write)),
+    ("/v1/agent/maintenance", Never, Known),
+    ("/v1/agent/members", Known, Never),
+    ("/v1/agent/metrics", Agent(Read), Never),
+    ("/v1/agent/metrics/stream", Agent(Read), Never),
+    ("/v1/agent/monitor", Agent(Read), Never),
+    ("/v1/agent/reload", Never, Agent(Write)),
+    ("/v1/agent/self", Agent(Read), Never),
+    ("/v1/agent/service/deregister/", Never, Known),
+    ("/v1/agent/service/deregister/{*id}", Never, Known),
+    ("/v1/agent/service/maintenance/", Never, Known),
+    ("/v1/agent/service/maintenance/{*id}", Never, Known),
+    ("/v1/agent/service/register", Never, Known),
+    ("/v1/agent/service/{*id}", Known, Never),
+    ("/v1/agent/services", Known, Never),
+    ("/v1/agent/token/{name}", Never, Agent(Write)),
+    ("/v1/agent/version", Agent(Read), Never),
+    ("/v1/catalog/datacenters", Open, Never),
+    ("/v1/catalog/deregister", Never, Known),
+    ("/v1/catalog/node-services/", Known, Never),
+    ("/v1/catalog/node-services/{*name}", Known, Never),
+    ("/v1/catalog/node/", Known, Never),
+    ("/v1/catalog/node/{*name}", Known, Never),
+    ("/v1/catalog/nodes", Known, Never),
+    ("/v1/catalog/register", Never, Known),
+    ("/v1/catalog/service/", Known, Never),
+    ("/v1/catalog/service/{*name}", Known, Never),
+    ("/v1/catalog/services", Known, Never),
+    ("/v1/health/checks/", Known, Never),
+    ("/v1/health/checks/{*name}", Known, Never),
+    ("/v1/health/node/", Known, Never),
+    ("/v1/health/node/{*name}", Known, Never),
+    ("/v1/health/service/", Known, Never),
+    ("/v1/health/service/{*name}", Known, Never),
+    ("/v1/health/state/", Known, Never),
+    ("/v1/health/state/{*name}", Known, Never),
+    ("/v1/query", Known, Known),
+    ("/v1/query/", Known, Known),
+    ("/v1/query/{*rest}", Known, Known),
+    // It holds every secret.
+    ("/v1/rollcall/backup", Acl(Write), Never),
+    ("/v1/rollcall/export", Acl(Write), Never),
+    ("/v1/rollcall/http_sd", Known, Never),
+    ("/v1/rollcall/import", Never, Acl(Write)),
+    ("/v1/rollcall/openapi.json", Open, Never),
+    ("/v1/status/leader", Open, Never),
+    ("/v1/status/peers", Open, Never),
+];
+
+/// Resolves the token and refuses what the route does not give to it. Does nothing while access is not controlled.
+pub(super) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
+    // What methods there are is no secret.
+    if request.method() == Method::OPTIONS {
+        return Ok(());
+    }
+    // What leads nowhere says so to everybody.
+    let Some(matched) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+    if !state.registry.access_is_controlled() {
+        let disabled = || Err(Error::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));
+        return if matched.as_str().starts_with("/v1/acl/") { disabled() } else { Ok(()) };
+    }
+    let need = need(matched.as_str(), request.method());
+    let access = match need {
+        // Nothing may be seen by the way.
+        Some(Open | Never) => Admitted { view: View::nothing(), token: None },
+        _ => resolve(state, request.uri(), request.headers())?,
+    };
+    let own = state.config.load().node.clone();
+    let denied = |denied: Denied| {
+        state.metrics.http.refused("acl");
+        Error::from(denied)
+    };
+    match need {
+        Some(Open | Known | Never) => {}
+        Some(Agent(wanted)) => access.view.require(Resource::Agent, own.folded(), wanted).map_err(denied)?,
+        Some(Operator(wanted)) => access.view.require(Resource::Operator, "", wanted).map_err(denied)?,
+        Some(Acl(wanted)) => access.view.require(Resource::Acl, "", wanted).map_err(denied)?,
+        None => {
+            let text = format!("Permission denied: {} does not say what it needs", matched.as_str());
+            return Err(Error::new(StatusCode::FORBIDDEN, text));
+        }
+    }
+    request.extensions_mut().insert(access);
+    Ok(())
+}
+
+fn need(route: &str, method: &Method) -> Option<Need> {
+    let (_, read, write) = NEEDS.iter().find(|(known, ..)| *known == route)?;
+    Some(match *method {
+        Method::GET | Method::HEAD => *read,
+        Method::OPTIONS => Open,
+        _ => *write,
+    })
+}
+
+fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Admitted, Error> {
+    let token = token(uri, headers);
+    let refused = |kind| {
+        state.metrics.http.refused(kind);
+        Error::new(StatusCode::FORBIDDEN, "ACL not found")
+    };
+    if token.as_ref().is_some_and(|token| token.len() > TOKEN_OCTETS_MAX) {
+        return Err(refused("token too long"));
+    }
+    let view = state.registry.view(token.as_deref()).map_err(|_| refused("unknown token"))?;
+    Ok(Admitted { view, token: token.map(|token| Secret::new(&token)) })
+}
+
+/// The token that a request brings: `?token=`, `X-Consul-Token`, or a bearer (RFC 6750). An empty one is none.
+pub(super) fn token(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(uri.query().unwrap_or("").as_bytes());
+    let query = pairs.find(|(key, _)| key == "token").map(|(_, value)| value.into_owned());
+    let text =
+        |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let bearer = || {
+        let value = text(header::AUTHORIZATION.as_str())?;
+        let mut words = value.split_ascii_whitespace();
+        let scheme = words.next()?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| words.next().map(str::to_owned)).flatten()
+    };
+    let some = |token: &String| !token.is_empty();
+    query.filter(some).or_else(|| text("x-consul-token").filter(some)).or_else(|| bearer().filter(some))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Admitted {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
+impl Admitted {
+    /// The same request later: its token may have been taken away while it waited.
+    pub(super) fn again(&self, state: &State) -> Result<View, Error> {
+        let view = state.registry.view(self.token.as_ref().map(Secret::reveal));
+        view.map_err(|_| Error::new(StatusCode::FORBIDDEN, "ACL not found"))
+    }
+
+    /// Whether the request brought a token.
+    pub(super) fn is_named(&self) -> bool {
+        self.token.is_some()
+    }
+
+    pub(super) fn write_service(&self, name: &str) -> Result<(), Error> {
+        Ok(self.view.require(Resource::Service, name, Write)?)
+    }
+
+    pub(super) fn write_node(&self, name: &str) -> Result<(), Error> {
+        Ok(self.view.require(Resource::Node, name, Write)?)
+    }
+
+    pub(super) fn read_service(&self, name: &str) -> Result<(), Error> {
+        Ok(self.view.require(Resource::Service, name, Read)?)
+    }
+
+    /// To change an instance, by its node and id, is to write its service; what is not there needs nothing.
+    pub(super) fn write_instance(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
+        if self.view.is_open() {
+            return Ok(());
+        }
+        match snapshot.find_instance(node, id) {
+            Ok(Some(entry)) => self.write_service(entry.instance.service.as_str()),
+            _ => Ok(()),
+        }
+    }
+
+    /// To register an instance is to write its service, and that of the one in whose place it comes.
+    pub(super) fn register(&self, snapshot: &Snapshot, instance: &Instance) -> Result<(), Error> {
+        self.write_service(instance.service.folded())?;
+        self.write_known(snapshot, instance.node.folded(), instance.id.as_str())
+    }
+
+    fn write_known(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
+        match snapshot.instance(node, id) {
+            Some(entry) => self.write_service(entry.instance.service.folded()),
+            None => Ok(()),
+        }
+    }
+
+    /// The catalog's own rules: a node that comes or changes, each service, and what each check is of.
+    pub(super) fn catalog_register(
+        &self,
+        snapshot: &Snapshot,
+        node: &Node,
+        skip_node: bool,
+        instance: Option<&Instance>,
+        checks: &[Check],
+    ) -> Result<(), Error> {
+        if self.view.is_open() {
+            return Ok(());
+        }
+        let name = node.name.folded();
+        let same = snapshot.node(name).is_some_and(|entry| skip_node || *entry.node == *node);
+        if !same {
+            self.write_node(name)?;
+        }
+        if let Some(instance) = instance {
+            self.register(snapshot, instance)?;
+        }
+        for check in checks {
+            self.replace_check(snapshot, name, &check.id)?;
+            match &check.instance {
+                None => self.write_node(name)?,
+                Some(id) if instance.is_some_and(|instance| instance.id == *id) => {}
+                Some(id) => self.write_known(snapshot, name, id.as_str())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever may write the node may take away what it has; else what it is of decides.
+    pub(super) fn catalog_deregister(
+        &self,
+        snapshot: &Snapshot,
+        node: &NodeName,
+        instance: Option<&InstanceId>,
+        check: Option<&CheckId>,
+    ) -> Result<(), Error> {
+        let node = node.folded();
+        let of_node = self.write_node(node);
+        if of_node.is_ok() {
+            return Ok(());
+        }
+        let of = match (instance, check) {
+            (Some(id), _) => snapshot.instance(node, id.as_str()),
+            (None, Some(id)) => {
+                let checks = snapshot.node(node).map(|entry| &entry.checks);
+                let check = checks.and_then(|checks| checks.get(id));
+                let of = check.and_then(|entry| entry.check.instance.as_ref());
+                of.and_then(|id| snapshot.instance(node, id.as_str()))
+            }
+            (None, None) => None,
+        };
+        match of {
+            Some(entry) => self.write_service(entry.instance.service.folded()),
+            None => of_node,
+        }
+    }
+
+    /// Prepared queries are guarded by their names; one without is known to those who have its id.
+    pub(super) fn write_query(&self, query: &PreparedQuery) -> Result<(), Error> {
+        match query.name.is_empty() && query.template.is_none() {
+            true => Ok(()),
+            false => Ok(self.view.require(Resource::Query, &query.name, Write)?),
+        }
+    }
+
+    /// One without a name is listed to those alone who may write the ACL.
+    pub(super) fn read_query(&self, query: &PreparedQuery) -> Result<(), Error> {
+        match query.name.is_empty() && query.template.is_none() {
+            true => Ok(self.view.require(Resource::Acl, "", Write)?),
+            false => Ok(self.view.require(Resource::Query, &query.name, Read)?),
+        }
+    }
+
+    /// A secret that somebody else gave, for those who may see it.
+    pub(super) fn secret<'a>(&self, secret: &'a str) -> &'a str {
+        match secret.is_empty() || self.view.allows(Resource::Acl, "", Write) {
+            true => secret,
+            false => "<hidden>",
+        }
+    }
+
+    /// Whether a service is shown in a list; marks that something is not.
+    pub(super) fn shows(&self, service: &str, hidden: &mut bool) -> bool {
+        let shown = self.view.reads_service(service);
+        *hidden |= !shown;
+        shown
+    }
+
+    pub(super) fn shows_node(&self, node: &str, hidden: &mut bool) -> bool {
+        let shown = self.view.reads_node(node);
+        *hidden |= !shown;
+        shown
+    }
+
+    /// Says that something was left out, to those who brought a token.
+    pub(super) fn filtered(&self, mut response: Response, hidden: bool) -> Response {
+        if hidden && self.is_named() {
+            let told = HeaderValue::from_static("true");
+            response.headers_mut().insert("x-consul-results-filtered-by-acls", told);
+        }
+        response
+    }
+
+    /// To change a check is to write what it is of: its service, else its node.
+    pub(super) fn write_check(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
+        if self.view.is_open() {
+            return Ok(());
+        }
+        match snapshot.find_check(node, id) {
+            Ok(Some(entry)) => self.write_what_has(snapshot, entry),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same of a check on this node alone, in whose place another comes.
+    pub(super) fn replace_check(&self, snapshot: &Snapshot, node: &str, id: &CheckId) -> Result<(), Error> {
+        let known = snapshot.node(node).and_then(|entry| entry.checks.get(id));
+        known.map_or(Ok(()), |entry| self.write_what_has(snapshot, entry))
+    }
+
+    fn write_what_has(&self, snapshot: &Snapshot, entry: &CheckEntry) -> Result<(), Error> {
+        let of = entry.check.instance.as_ref();
+        let of = of.and_then(|id| snapshot.instance(entry.check.node.folded(), id.as_str()));
+        match of {
+            Some(entry) => self.write_service(entry.instance.service.folded()),
+            None => self.write_node(entry.check.node.folded()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_by_query_header_or_bearer_in_this_order() {
+        let ask = |query: &str, headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                (header::HeaderName::from_static(name), value.parse::<header::HeaderValue>().unwrap())
+            });
+            token(&format!("/v1/x{query}").parse().unwrap(), &headers.collect())
+        };
+        let (own, bearer) = (("x-consul-token", "b"), ("authorization", "BEARER c d"));
+        assert_eq!(ask("?token=a%2D1&x", &[own, bearer]).as_deref(), Some("a-1"));
+        assert_eq!(ask("?token=&x", &[own, bearer]).as_deref(), Some("b"));
+        assert_eq!(ask("", &[bearer]).as_deref(), Some("c"));
+        assert_eq!(ask("", &[("authorization", "Basic eDp5")]), None);
+        assert_eq!(ask("", &[("x-consul-token", "")]), None);
+    }
+
+    #[test]
+    fn routes_stand_once_and_in_order() {
+        assert!(NEEDS.is_sorted_by(|(a, ..), (b, ..)| a < b));
+    }
+}

@@ -1,0 +1,267 @@
+//! Login with a token of others: JWTs by static keys, and by keys at a URL.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::acl::{Asks, controlled};
+use crate::server::TestServer;
+
+fn encode(octets: &[u8]) -> String {
+    BASE64URL_NOPAD.encode(octets)
+}
+
+fn jwt(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    let parts = [header, claims].map(|part| encode(part.to_string().as_bytes()));
+    let signed = parts.join(".");
+    let signature = sign(signed.as_bytes());
+    format!("{signed}.{}", encode(&signature))
+}
+
+/// A SubjectPublicKeyInfo of a key: a prefix that tells its kind, then the key.
+fn pem(prefix: &[u8], key: &[u8]) -> String {
+    let body = BASE64.encode(&[prefix, key].concat());
+    format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
+}
+
+const ED25519: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const P256: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+fn seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn claims(more: Value) -> Value {
+    let mut claims = json!({ "iss": "ci", "aud": ["rollcall"], "exp": seconds() + 600, "service": "web", "groups": ["ops"] });
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    claims
+}
+
+async fn set_up(server: &TestServer, root: &str, config: Value) {
+    let mut whole = json!({ "BoundAudiences": ["rollcall"], "BoundIssuer": "ci", "JWTSupportedAlgs": ["EdDSA", "ES256", "RS256"],
+        "ClaimMappings": { "service": "service" }, "ListClaimMappings": { "groups": "groups" } });
+    whole.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    let method = json!({ "Name": "ci", "Type": "jwt", "MaxTokenTTL": "1h", "Config": whole }).to_string();
+    let made = server.with_token("PUT", "/v1/acl/auth-method", root, &method).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let rule = json!({ "AuthMethod": "ci", "BindType": "service", "BindName": "${value.service}",
+        "Selector": "\"ops\" in list.groups" })
+    .to_string();
+    let made = server.with_token("PUT", "/v1/acl/binding-rule", root, &rule).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+}
+
+async fn login(server: &TestServer, bearer: &str) -> (u16, Value) {
+    let body = json!({ "AuthMethod": "ci", "BearerToken": bearer, "Meta": { "pod": "p1" } }).to_string();
+    let answer = server.with_token("POST", "/v1/acl/login", "", &body).await;
+    let value = serde_json::from_slice(&answer.body).unwrap_or_else(|_| Value::String(answer.text()));
+    (answer.status, value)
+}
+
+async fn tokens(server: &TestServer, root: &str) -> usize {
+    server.with_token("GET", "/v1/acl/tokens", root, "").await.json().as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn a_workloads_token_becomes_a_scoped_one_and_ends_with_the_logout() {
+    let (server, root) = controlled(false).await;
+    let ed = Ed25519KeyPair::generate().unwrap();
+    let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let rsa = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let rsa_info =
+        aws_lc_rs::encoding::AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(rsa.public_key())
+            .unwrap();
+    let keys = [
+        pem(ED25519, ed.public_key().as_ref()),
+        pem(P256, ec.public_key().as_ref()),
+        pem(&[], rsa_info.as_ref()),
+    ];
+    set_up(&server, &root, json!({ "JWTValidationPubKeys": keys })).await;
+    let ed_sign = |m: &[u8]| ed.sign(m).as_ref().to_vec();
+    let ec_sign = |m: &[u8]| ec.sign(&SystemRandom::new(), m).unwrap().as_ref().to_vec();
+    let rsa_sign = |m: &[u8]| {
+        let mut signature = vec![0; rsa.public_modulus_len()];
+        rsa.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), m, &mut signature).unwrap();
+        signature
+    };
+    let good = [
+        jwt(&json!({ "alg": "EdDSA", "typ": "JWT" }), &claims(json!({})), ed_sign),
+        jwt(&json!({ "alg": "ES256" }), &claims(json!({})), ec_sign),
+        jwt(&json!({ "alg": "RS256" }), &claims(json!({})), rsa_sign),
+    ];
+    let before = tokens(&server, &root).await;
+    for bearer in &good {
+        let (status, token) = login(&server, bearer).await;
+        assert_eq!(status, 200, "{token}");
+        assert_eq!(
+            (&token["AuthMethod"], &token["ServiceIdentities"][0]["ServiceName"]),
+            (&json!("ci"), &json!("web"))
+        );
+        assert_eq!(token["Description"], "token created via login: {\"pod\":\"p1\"}");
+        assert!(token["ExpirationTime"].is_string() && token["Local"] == true, "{token}");
+        let secret = token["SecretID"].as_str().unwrap();
+        let register = async |name: &str| {
+            let body = json!({ "Name": name }).to_string();
+            server.with_token("PUT", "/v1/agent/service/register", secret, &body).await.status
+        };
+        assert_eq!((register("web").await, register("db").await), (200, 403));
+        assert_eq!(server.with_token("POST", "/v1/acl/logout", secret, "").await.text(), "true");
+        assert_eq!(register("web").await, 403);
+    }
+    assert_eq!(
+        server.with_token("POST", "/v1/acl/logout", &root, "").await.status,
+        403,
+        "no token of a login"
+    );
+    // Whatever is wrong: 403, and nothing is made.
+    let other = Ed25519KeyPair::generate().unwrap();
+    let hmac = |m: &[u8]| {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, keys[0].as_bytes());
+        aws_lc_rs::hmac::sign(&key, m).as_ref().to_vec()
+    };
+    let (ed_dsa, none) = (json!({ "alg": "EdDSA" }), json!({ "alg": "none" }));
+    for (what, bearer) in [
+        ("alg none", jwt(&none, &claims(json!({})), |_| vec![])),
+        ("alg none, signed", jwt(&none, &claims(json!({})), ed_sign)),
+        ("HMAC with the public key", jwt(&json!({ "alg": "HS256" }), &claims(json!({})), hmac)),
+        ("another's key", jwt(&ed_dsa, &claims(json!({})), |m| other.sign(m).as_ref().to_vec())),
+        ("another algorithm", jwt(&json!({ "alg": "RS256" }), &claims(json!({})), ed_sign)),
+        ("expired", jwt(&ed_dsa, &claims(json!({ "exp": seconds() - 1000 })), ed_sign)),
+        ("not yet valid", jwt(&ed_dsa, &claims(json!({ "nbf": seconds() + 1000 })), ed_sign)),
+        ("no times", jwt(&ed_dsa, &claims(json!({ "exp": "x" })), ed_sign)),
+        ("wrong audience", jwt(&ed_dsa, &claims(json!({ "aud": "others" })), ed_sign)),
+        ("wrong issuer", jwt(&ed_dsa, &claims(json!({ "iss": "me" })), ed_sign)),
+        ("not selected", jwt(&ed_dsa, &claims(json!({ "groups": [] })), ed_sign)),
+        ("a name that would be rules", jwt(&ed_dsa, &claims(json!({ "service": "x\" {} acl" })), ed_sign)),
+        ("no token", "abc".into()),
+        ("a large one", "a".repeat(200_000)),
+    ] {
+        let (status, said) = login(&server, &bearer).await;
+        assert_eq!(status, 403, "{what}: {said}");
+        assert!(said.as_str().unwrap().starts_with("Permission denied"), "{what}: {said}");
+    }
+    assert_eq!(tokens(&server, &root).await, before);
+    // With the method go its rules and tokens.
+    let (_, token) = login(&server, &good[0]).await;
+    assert_eq!(server.with_token("DELETE", "/v1/acl/auth-method/ci", &root, "").await.text(), "true");
+    assert_eq!(server.with_token("GET", "/v1/acl/binding-rules", &root, "").await.json(), json!([]));
+    let gone = server.with_token("GET", "/v1/acl/token/self", token["SecretID"].as_str().unwrap(), "").await;
+    assert_eq!((gone.status, tokens(&server, &root).await), (403, before));
+    let (status, said) = login(&server, &good[0]).await;
+    assert_eq!((status, said.as_str().unwrap()), (403, "ACL not found: auth method \"ci\" not found"));
+}
+
+#[tokio::test]
+async fn methods_and_rules_that_cannot_be_are_refused() {
+    let (server, root) = controlled(false).await;
+    let method = |kind: &str, config: Value| json!({ "Name": "m", "Type": kind, "Config": config });
+    for (path, body, text) in [
+        ("/v1/acl/auth-method", method("oidc", json!({})), "should be \"jwt\""),
+        ("/v1/acl/auth-method", method("jwt", json!({})), "exactly one of"),
+        (
+            "/v1/acl/auth-method",
+            method("jwt", json!({ "JWKSURL": "https://x/", "JWTSupportedAlgs": ["HS256"] })),
+            "unsupported algorithm",
+        ),
+        ("/v1/acl/auth-method", json!({ "Name": "a b", "Type": "jwt" }), "invalid Name"),
+        (
+            "/v1/acl/binding-rule",
+            json!({ "AuthMethod": "m", "BindType": "service", "BindName": "x" }),
+            "auth method \"m\" not found",
+        ),
+        (
+            "/v1/acl/binding-rule",
+            json!({ "AuthMethod": "m", "BindType": "x", "BindName": "x" }),
+            "unknown BindType \"x\"",
+        ),
+        (
+            "/v1/acl/binding-rule",
+            json!({ "AuthMethod": "m", "BindType": "role", "BindName": "${x}" }),
+            "invalid BindName",
+        ),
+        (
+            "/v1/acl/binding-rule",
+            json!({ "AuthMethod": "m", "BindType": "role", "BindName": "x", "Selector": "x ==" }),
+            "invalid Selector",
+        ),
+    ] {
+        let answer = server.with_token("PUT", path, &root, &body.to_string()).await;
+        assert!(
+            answer.status == 500 && answer.text().contains(text),
+            "{body}: {} {}",
+            answer.status,
+            answer.text()
+        );
+    }
+}
+
+/// A server of keys over TLS, whose certificate is by nobody that the system knows.
+async fn key_server(set: Arc<parking_lot::Mutex<Value>>, asked: Arc<AtomicUsize>) -> (u16, String) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (chain, key) = (vec![certified.cert.der().clone()], certified.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(chain, key.try_into().unwrap()).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            asked.fetch_add(1, Ordering::SeqCst);
+            let body = set.lock().to_string();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (port, certified.cert.pem())
+}
+
+#[tokio::test]
+async fn keys_at_a_url_are_fetched_kept_and_not_asked_for_without_end() {
+    let (server, root) = controlled(false).await;
+    let (ed, later) = (Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
+    let jwk = |key: &Ed25519KeyPair, id: &str| json!({ "kty": "OKP", "crv": "Ed25519", "kid": id, "x": encode(key.public_key().as_ref()) });
+    let set = Arc::new(parking_lot::Mutex::new(json!({ "keys": [jwk(&ed, "one")] })));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (port, ca) = key_server(set.clone(), asked.clone()).await;
+    set_up(&server, &root, json!({ "JWKSURL": format!("https://localhost:{port}/keys"), "JWKSCACert": ca }))
+        .await;
+    let bearer = |key: &Ed25519KeyPair, id: &str| {
+        jwt(&json!({ "alg": "EdDSA", "kid": id }), &claims(json!({})), |m| key.sign(m).as_ref().to_vec())
+    };
+    for _ in 0..3 {
+        let (status, said) = login(&server, &bearer(&ed, "one")).await;
+        assert_eq!(status, 200, "{said}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "kept");
+    // A key that nobody has: looked for once at most in a while, however often it is named.
+    *set.lock() = json!({ "keys": [jwk(&ed, "one"), jwk(&later, "two")] });
+    for i in 0..20 {
+        assert_eq!(login(&server, &bearer(&later, &format!("x{i}"))).await.0, 403);
+    }
+    assert!(asked.load(Ordering::SeqCst) <= 2, "{asked:?}");
+    // Without the authority's certificate it is nobody's server.
+    let method = json!({ "Name": "other", "Type": "jwt", "Config": { "JWKSURL": format!("https://localhost:{port}/keys") } });
+    assert_eq!(server.with_token("PUT", "/v1/acl/auth-method", &root, &method.to_string()).await.status, 200);
+    let body = json!({ "AuthMethod": "other", "BearerToken": bearer(&ed, "one") }).to_string();
+    let answer = server.with_token("POST", "/v1/acl/login", "", &body).await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+}
