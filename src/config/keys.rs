@@ -4,7 +4,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::own::{clients, own, place, secret};
+use super::own::{clients, own, place, secret, upstreams};
 use super::value::{self, Value};
 use super::{Config, Data};
 use crate::dns::forward;
@@ -685,17 +685,4 @@ pub fn label(text: &str) -> Result<String, String> {
 /// `[forward]`, with its defaults once one of its keys is set.
 fn forward(config: &mut Config) -> &mut forward::Config {
     config.forward.get_or_insert_with(forward::Config::default)
-}
-
-/// `["system"]` is an empty list: what the system asks.
-fn upstreams(value: &Value<'_>) -> Result<Vec<std::net::SocketAddr>, String> {
-    let is_system = |value: &Value<'_>| value.as_str() == Some("system");
-    if value.as_array().is_some_and(|items| items.len() == 1 && is_system(items[0].get_ref())) {
-        return Ok(Vec::new());
-    }
-    let upstreams = value::list(value, value::upstream)?;
-    if upstreams.is_empty() {
-        return Err("name at least one upstream, or [\"system\"]".to_owned());
-    }
-    Ok(upstreams)
 }

@@ -42,3 +42,16 @@ pub(super) fn clients(value: &Value<'_>) -> Result<Clients, String> {
     }
     Ok(Clients::new(networks))
 }
+
+/// `["system"]` is an empty list: what the system asks.
+pub(super) fn upstreams(value: &Value<'_>) -> Result<Vec<std::net::SocketAddr>, String> {
+    let is_system = |value: &Value<'_>| value.as_str() == Some("system");
+    if value.as_array().is_some_and(|items| items.len() == 1 && is_system(items[0].get_ref())) {
+        return Ok(Vec::new());
+    }
+    let upstreams = value::list(value, value::upstream)?;
+    if upstreams.is_empty() {
+        return Err("name at least one upstream, or [\"system\"]".to_owned());
+    }
+    Ok(upstreams)
+}

@@ -135,6 +135,8 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/query/{*rest}", Known, Known),
     // It holds every secret.
     ("/v1/rollcall/backup", Acl(Write), Never),
+    // It shows every change, whoever may see it.
+    ("/v1/rollcall/events", Acl(Write), Never),
     ("/v1/rollcall/export", Acl(Write), Never),
     ("/v1/rollcall/http_sd", Known, Never),
     ("/v1/rollcall/import", Never, Acl(Write)),

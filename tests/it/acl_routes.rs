@@ -83,6 +83,7 @@ async fn each_route_refuses_whom_it_should() {
                 "/v1/acl/logout",
                 "/v1/agent/monitor",
                 "/v1/agent/metrics/stream",
+                "/v1/rollcall/events",
             ];
             let there = served.iter().any(|served| served == route);
             if need == Need::Never || ends.contains(route) || !there {

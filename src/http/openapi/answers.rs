@@ -45,33 +45,9 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("Tags", texts()),
         ("Text", text()),
         ("True", json!({ "const": true })),
-        ("TargetGroup", target_group()),
-        ("Export", export()),
-        (
-            "ImportReport",
-            open(&["DryRun", "Nodes", "Services", "Checks", "Maintenance", "Queries", "Removed", "Refused"]),
-        ),
         ("Document", open(&["openapi", "info", "paths", "components"])),
     ];
     all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
-}
-
-fn target_group() -> Value {
-    object(&[("targets", texts()), ("labels", map(&text()))])
-}
-
-fn export() -> Value {
-    json!({
-        "type": "object",
-        "properties": {
-            "rollcall_export": { "const": 1 },
-            "datacenter": text(),
-            "index": number(),
-            "records": { "type": "array", "items": { "type": "object" } },
-        },
-        "required": ["rollcall_export", "records"],
-        "additionalProperties": false,
-    })
 }
 
 fn text() -> Value {

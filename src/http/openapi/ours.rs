@@ -86,14 +86,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[&[answer(200, "OpenAPI 3.1.", Form::Json("Document"))]],
     ),
     Operation {
-        query: &[HTTP_SD],
-        ..get(
-            "/v1/rollcall/http_sd",
-            "Targets for Prometheus' HTTP service discovery.",
-            &[&[answer(200, "A list of targets with their labels.", Form::List("TargetGroup"))]],
-        )
-    },
-    Operation {
         query: &[EVENTS],
         ..get(
             "/v1/rollcall/events",
@@ -104,45 +96,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ]],
         )
     },
-    get(
-        "/v1/rollcall/export",
-        "The whole registry, to callers on this machine.",
-        &[&[answer(200, "All records.", Form::Json("Export"))]],
-    ),
-    Operation {
-        method: "put",
-        path: "/v1/rollcall/import",
-        about: "Takes in an export, from callers on this machine.",
-        query: &[IMPORT],
-        body: Some("Export"),
-        answers: &[
-            &[
-                answer(200, "What was done.", Form::Json("ImportReport")),
-                answer(409, "What was done; some was refused.", Form::Json("ImportReport")),
-                answer(429, "Another import is under way.", Form::Text),
-                Answer {
-                    status: 503,
-                    about: "What was done, until definitions could not be stored.",
-                    form: Form::Json("ImportReport"),
-                    texts: &["{"],
-                },
-            ],
-            BODY,
-        ],
-    },
 ];
 
-const HTTP_SD: &[Param] = &[
-    Param { name: "service", of: Of::Texts, about: "These services; all without it." },
-    Param { name: "tag", of: Of::Texts, about: "Those with all of these tags." },
-    Param { name: "node-meta", of: Of::Texts, about: "key:value that the node must have." },
-    Param { name: "passing", of: Of::Flag, about: "Only those that pass; false: also critical ones." },
-];
 const EVENTS: &[Param] = &[
     Param { name: "index", of: Of::Number, about: "What came behind this index, too." },
     Param { name: "service", of: Of::Texts, about: "What concerns these services; all without it." },
-];
-const IMPORT: &[Param] = &[
-    Param { name: "dry-run", of: Of::Flag, about: "Say what would be done." },
-    Param { name: "prune", of: Of::Flag, about: "Remove what came through the catalog and is not there." },
 ];
