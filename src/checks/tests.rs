@@ -544,7 +544,8 @@ async fn checks_of_external_nodes_are_left_to_others() {
     let register = |external: &str| {
         let mut node = node("far");
         node.meta.insert("external-node".into(), external.into());
-        let checks = vec![far.clone()];
+        let (check, status) = (far.clone(), far.initial);
+        let checks = vec![crate::registry::Seen { check, status, output: "".into() }];
         Command::CatalogRegister { node, skip_node: false, instance: None, checks }
     };
     room.submit(register("true")).await;

@@ -154,7 +154,7 @@ async fn say(
 }
 
 /// As much of an output as is kept, with Consul's words on the rest.
-fn kept(output: &str) -> String {
+pub(super) fn kept(output: &str) -> String {
     if output.len() <= OUTPUT_OCTETS_MAX {
         return output.to_owned();
     }

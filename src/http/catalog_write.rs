@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::State;
+use super::agent_check::kept;
 use super::decode::{Kind, Shape, decode};
 use super::definition::{
     CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, LOCALITY, LocalityBody,
@@ -119,10 +120,15 @@ async fn register(
     if let Some(service) = body.service {
         instance = Some(service.into_service()?.build(&of).map_err(as_server)?.0);
     }
-    let bodies = body.check.into_iter().chain(body.checks);
-    let checks: Vec<Check> =
-        bodies.map(|check| check.build(&of, instance.as_ref(), &state)).collect::<Result<_, _>>()?;
+    let bodies: Vec<_> = body.check.into_iter().chain(body.checks).collect();
+    let outputs: Vec<Arc<str>> = bodies.iter().map(|check| kept(&check.output).into()).collect();
+    let checks: Vec<Check> = bodies
+        .into_iter()
+        .map(|check| check.build(&of, instance.as_ref(), &state))
+        .collect::<Result<_, _>>()?;
     params.asker.catalog_register(&state.registry.load(), &node, skip_node, instance.as_ref(), &checks)?;
+    let seen = |(check, output): (Check, Arc<str>)| Seen { status: check.initial, check, output };
+    let checks = checks.into_iter().zip(outputs).map(seen).collect();
     state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))
 }

@@ -59,13 +59,13 @@ pub enum Command {
         status: Status,
         output: Arc<str>,
     },
-    /// The catalog API: puts a node (unless `skip_node`), an instance, and checks whose `initial` is the status they
-    /// have now.
+    /// The catalog API: puts a node (unless `skip_node`), an instance, and checks with the status that they have now,
+    /// which counts where nobody here probes.
     CatalogRegister {
         node: Node,
         skip_node: bool,
         instance: Option<Instance>,
-        checks: Vec<Check>,
+        checks: Vec<Seen>,
     },
     /// The catalog API: removes an instance, a check, or (neither named) a node with all it has. What is unknown is no
     /// error.

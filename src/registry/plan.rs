@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arcstr::ArcStr;
 
-use super::command::{Caller, Command, Refused};
+use super::command::{Caller, Command, Refused, Seen};
 use super::limits::Limits;
 use super::own::refuse;
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Snapshot};
@@ -324,7 +324,7 @@ impl Planner<'_> {
         node: Node,
         skip_node: bool,
         instance: Option<Instance>,
-        checks: Vec<Check>,
+        checks: Vec<Seen>,
         plan: &mut Plan,
     ) -> Result<(), Refused> {
         let name = node.name.clone();
@@ -342,18 +342,19 @@ impl Planner<'_> {
         if let Some(instance) = instance {
             self.put_instance(instance, plan)?;
         }
-        for check in checks {
-            let (key, status) = (check.key(), check.initial);
+        for Seen { check, status, output } in checks {
+            let key = check.key();
             let runs = check.is_probe() && !external;
+            let known = self.state.check(&key).is_some();
             let of = check.instance.clone().map(|id| (key.node.clone(), id));
             self.put_checks(of.as_ref(), vec![check], false, plan)?;
             // A status written from outside never overrides a live probe's.
-            if !runs && let Some(old) = self.state.check(&key) {
+            if !runs && (known || !output.is_empty()) {
                 plan.observations.push(Observation {
                     check: key,
                     generation: None,
                     status,
-                    output: old.output.as_str().into(),
+                    output,
                     to_flip: 1,
                 });
             }

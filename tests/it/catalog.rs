@@ -153,4 +153,13 @@ async fn a_status_from_outside_counts_where_nobody_probes() {
         put(&server, REGISTER, body).await;
         assert_eq!(server.get("/v1/health/checks/web").await.json()[0]["Status"], status);
     }
+    // What it says comes with it, for a check that is new and for one that is known.
+    for (id, output) in [("c", "80 % full"), ("new", "fine"), ("new", "")] {
+        let body = json!({ "Node": "n2", "Address": "10.0.0.2",
+            "Check": { "CheckID": id, "Name": "c", "ServiceID": "web", "Status": "passing", "Output": output } });
+        put(&server, REGISTER, body).await;
+        let checks = server.get("/v1/health/checks/web").await.json();
+        let shown = checks.as_array().unwrap().iter().find(|check| check["CheckID"] == id).unwrap();
+        assert_eq!((&shown["Status"], &shown["Output"]), (&json!("passing"), &json!(output)));
+    }
 }

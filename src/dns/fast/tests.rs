@@ -118,7 +118,7 @@ impl Registered {
             node,
             skip_node: false,
             instance: Some(parse(instance)),
-            checks: vec![check],
+            checks: vec![crate::registry::Seen { status: check.initial, check, output: "".into() }],
         }
     }
 }
