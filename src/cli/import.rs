@@ -32,9 +32,9 @@ pub(super) struct Arguments {
     /// A running Consul (or Rollcall) to take over, such as http://consul:8500
     #[arg(long, value_name = "URL", required_unless_present = "file", conflicts_with = "file")]
     from: Option<String>,
-    /// The other server's ACL token
+    /// The ACL token to read the other server with
     #[arg(long, value_name = "TOKEN", env = "CONSUL_HTTP_TOKEN", hide_env_values = true, requires = "from")]
-    token: Option<String>,
+    from_token: Option<String>,
     /// An export; - is standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn import(arguments: &Arguments) -> anyhow::Result<Told> {
-    let source = arguments.from.as_deref().map(|from| Source::new(from, arguments.token.as_deref()));
+    let source = arguments.from.as_deref().map(|from| Source::new(from, arguments.from_token.as_deref()));
     let source = source.transpose()?;
     let (pieces, mut queue) = mpsc::channel(WAITING_MAX);
     let reading = {

@@ -236,7 +236,7 @@ async fn what_a_consul_does_not_show_is_reported() {
     let new = ephemeral("new");
     let consul = fixed(consul(), &[("x-consul-default-acl-policy", "allow")]).await;
     let (from, server) = (consul.address.to_string(), new.http[0].to_string());
-    let output = run(&["import", "--from", &from, "--server", &server, "--token", "secret-7"]).await;
+    let output = run(&["import", "--from", &from, "--server", &server, "--from-token", "secret-7"]).await;
     let text = both(&output);
     assert_eq!(output.status.code(), Some(1), "the query was not taken: {text}");
     for part in [
@@ -283,11 +283,11 @@ async fn what_is_no_consul_or_breaks_off_changes_nothing() {
             with("/v1/catalog/nodes", 403, Some(json!("Permission denied"))),
             &[],
             &[],
-            "give a token with --token",
+            "give a token with --from-token",
         ),
         (with("/v1/health/service/web", 500, Some(json!("rpc error"))), &[], &[], "answers 500"),
         (with("/v1/health/service/web", 200, None), &[], &[], "nothing was changed"),
-        (consul(), deny, &["--prune"], "no --token is given"),
+        (consul(), deny, &["--prune"], "no --from-token is given"),
     ] {
         let source = fixed(answers, headers).await;
         let from = source.address.to_string();

@@ -220,7 +220,7 @@ impl Reader<'_> {
             bail!("{why}; with --prune that would be removed here");
         }
         if self.prune && denies && !self.connection.has_token() {
-            bail!("{why}, and no --token is given; with --prune all would be removed here");
+            bail!("{why}, and no --from-token is given; with --prune all would be removed here");
         }
         if !self.document.gone {
             self.document.gone = true;

@@ -70,7 +70,10 @@ impl Connection<'_> {
         let text = String::from_utf8_lossy(&answer.body);
         match answer.status.as_u16() {
             200 => Ok(answer),
-            403 => bail!("{address} does not let us read {path}: {}; give a token with --token", text.trim()),
+            403 => bail!(
+                "{address} does not let us read {path}: {}; give a token with --from-token",
+                text.trim()
+            ),
             404 => bail!("{address} does not know {path}; is it a Consul?"),
             status => bail!("{address} answers {status} to {path}: {}", text.trim()),
         }
