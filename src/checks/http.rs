@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use url::{Position, Url};
@@ -47,6 +47,8 @@ pub(super) struct Answered {
     pub(super) stream: Option<Stream>,
     /// A kept connection had broken, and the request was sent again on a fresh one.
     pub(super) again: bool,
+    /// The target closed the connection behind an answer that did not say so.
+    pub(super) cut_off: bool,
     pub(super) timed_out: bool,
 }
 
@@ -78,7 +80,8 @@ pub(super) async fn probe(
     deadline: Instant,
 ) -> Answered {
     let mut again = false;
-    let failed = |finding, again, timed_out| Answered { finding, stream: None, again, timed_out };
+    let failed =
+        |finding, again, timed_out| Answered { finding, stream: None, again, cut_off: false, timed_out };
     match timeout_at(deadline, converse(asked, kept, tools, &mut again)).await {
         Err(_) => {
             let text = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
@@ -87,6 +90,7 @@ pub(super) async fn probe(
         Ok(Err(finding)) => failed(finding, again, false),
         Ok(Ok(Final { mut line, response, home })) => {
             let (status, shown) = (response.status(), status_line(&response));
+            let goes_on = home && goes_on(&response);
             let mut text = Vec::new();
             let read = read(&mut line, response.into_body(), asked.output_max, &mut text);
             let whole = timeout_at(deadline, read).await.unwrap_or(false);
@@ -94,7 +98,9 @@ pub(super) async fn probe(
             let stream = timeout_at(deadline, release).await.ok().flatten();
             let text = String::from_utf8_lossy(&text);
             let output = format!("HTTP {} {}: {shown} Output: {text}", asked.method, asked.url);
-            Answered { finding: Finding::new(judge(status), output), stream, again, timed_out: false }
+            let (finding, cut_off) =
+                (Finding::new(judge(status), output), whole && goes_on && stream.is_none());
+            Answered { finding, stream, again, cut_off, timed_out: false }
         }
     }
 }
@@ -105,6 +111,12 @@ fn judge(status: StatusCode) -> Status {
         StatusCode::TOO_MANY_REQUESTS => Status::Warning,
         _ => Status::Critical,
     }
+}
+
+/// Whether the server means to keep the connection (RFC 9112 section 9.3).
+fn goes_on(response: &Response<Incoming>) -> bool {
+    let mut options = response.headers().get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    response.version() == Version::HTTP_11 && !options.any(|text| text.to_ascii_lowercase().contains("close"))
 }
 
 /// The status as the server wrote it, e.g. `200 OK`.

@@ -196,6 +196,16 @@ impl Shelf {
         Notice::Probe(target.checks.clone())
     }
 
+    /// The target closed a connection before it could be kept, without a word.
+    pub(super) fn cut_off(&mut self, name: &str) -> Notice {
+        let Some(target) = self.targets.get_mut(name) else { return Notice::Stale };
+        if !target.habit.is_news(Duration::ZERO) {
+            return Notice::Habit;
+        }
+        target.habit.suspect = Some(Duration::ZERO);
+        Notice::Probe(target.checks.clone())
+    }
+
     /// What the target's connections have taught.
     pub(super) fn habit(&mut self, name: &str) -> Option<(&mut Habit, usize)> {
         self.targets.get_mut(name).map(|target| (&mut target.habit, target.checks.len()))
@@ -322,6 +332,18 @@ mod tests {
             assert_eq!(shelf.lost(&lost), Notice::Stale);
             shelf.habit("web").unwrap().0.crashed();
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_off_before_it_is_kept_is_told_once() {
+        let (mut shelf, _notices, _) = shelf(1);
+        for check in [7, 8] {
+            shelf.join("web", check);
+        }
+        assert_eq!(shelf.cut_off("web"), Notice::Probe(vec![7, 8]));
+        shelf.habit("web").unwrap().0.learn();
+        assert_eq!(shelf.cut_off("web"), Notice::Habit);
+        assert_eq!(shelf.cut_off("db"), Notice::Stale);
     }
 
     #[tokio::test]

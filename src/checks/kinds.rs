@@ -18,6 +18,8 @@ pub(super) struct Probed {
     pub(super) stream: Option<Stream>,
     /// The kept connection had broken and a fresh one was used.
     pub(super) again: bool,
+    /// The target closed the connection behind an answer that did not say so.
+    pub(super) cut_off: bool,
     pub(super) took: Duration,
 }
 
@@ -45,8 +47,9 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
             let (follow_redirects, output_max) = (*follow_redirects, check.output_max);
             let asked = Asked { url, method, header, body, follow_redirects, tls, output_max };
             let answered = http::probe(&asked, kept, tools, begun + timeout).await;
-            let http::Answered { finding, stream, again, timed_out } = answered;
-            Probed { finding, timed_out, stream, again: again || broken, took: Duration::ZERO }
+            let http::Answered { finding, stream, again, cut_off, timed_out } = answered;
+            let again = again || broken;
+            Probed { finding, timed_out, stream, again, cut_off, took: Duration::ZERO }
         }
         // It ends its processes itself.
         CheckKind::Script { args } => {
@@ -99,7 +102,7 @@ pub(super) fn cut(text: &mut String, max: usize) {
 
 impl From<Finding> for Probed {
     fn from(finding: Finding) -> Self {
-        Self { finding, timed_out: false, stream: None, again: false, took: Duration::ZERO }
+        Self { finding, timed_out: false, stream: None, again: false, cut_off: false, took: Duration::ZERO }
     }
 }
 

@@ -201,6 +201,10 @@ impl Runner {
             }
         }
         self.put_back(number, probed.stream.take());
+        if let Some(target) = target.as_ref().filter(|_| probed.cut_off) {
+            let notice = self.shelf.cut_off(target);
+            self.on_notice(notice);
+        }
         // The connection that would have told the others may have been this probe's. Those that fail know already.
         if let Some(target) = target.filter(|_| crashed) {
             let mut others = self.shelf.checks(&target).to_vec();
@@ -230,7 +234,12 @@ impl Runner {
     }
 
     fn on_lost(&mut self, lost: &Lost) {
-        match self.shelf.lost(lost) {
+        let notice = self.shelf.lost(lost);
+        self.on_notice(notice);
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
             Notice::Probe(checks) => self.look(&checks),
             Notice::Habit => self.metrics.checks.noticed("habit"),
             Notice::Stale => {}

@@ -285,6 +285,22 @@ async fn up_is_seen_when_it_listens_and_a_crash_when_it_happens() {
 }
 
 #[tokio::test]
+async fn one_that_dies_behind_its_answer_is_seen_at_once() {
+    let room = Room::start();
+    let (socket, address) = reserve();
+    let listener = socket.listen(8).unwrap();
+    let web = check("web", "web-1", http(address));
+    room.register("web-1", vec![web.clone()]).await;
+    let mut connection = accept(&listener).await;
+    assert!(connection.read(&mut [0; 1024]).await.unwrap() > 0);
+    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    drop((connection, listener));
+    room.count("notices_total{kind=\"crash\"}", "1").await;
+    room.until(&web, Critical).await;
+    room.stop().await;
+}
+
+#[tokio::test]
 async fn a_target_that_closes_idle_connections_is_learnt() {
     let room = Room::start();
     let (socket, address) = reserve();

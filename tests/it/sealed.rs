@@ -109,6 +109,8 @@ async fn fill(daemon: &Daemon) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let path = "/v1/agent/check/pass/secret-check?note=secret-output";
     assert_eq!(request(http, "PUT", path, &[], "").await.status, 200);
+    // A status is written a moment later; a backup writes what waits first.
+    assert_eq!(request(http, "GET", "/v1/rollcall/backup", &[], "").await.status, 200);
 }
 
 async fn is_there(daemon: &Daemon) {

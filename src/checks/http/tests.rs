@@ -123,6 +123,23 @@ async fn asks_as_consul_does_and_keeps_the_connection() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_behind_an_answer_without_saying_so_is_told_of() {
+    for (header, told) in [("", true), ("Connection: close\r\n", false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read(&mut [0; 1024]).await.unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{header}\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let answered = Given::new(url).probe(None).await;
+        assert_eq!((answered.finding.status, answered.stream.is_none()), (Status::Passing, true));
+        assert_eq!(answered.cut_off, told, "{header}");
+    }
+}
+
+#[tokio::test]
 async fn sends_what_the_check_says() {
     let mut server = Scripted::start(vec![ok("")]).await;
     let url = format!("http://us%40er:pass@{}", server.address);
