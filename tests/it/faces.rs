@@ -113,6 +113,12 @@ async fn fill(server: &TestServer) {
     assert_eq!(server.put("/v1/catalog/register", catalog).await.status, 200);
 }
 
+/// Whether the probe of the closed port has said what it says.
+fn has_been_probed(web: &Value) -> bool {
+    let checks = web[0]["Checks"].as_array().unwrap();
+    checks.iter().any(|check| check["Output"].as_str().unwrap().contains("connection refused"))
+}
+
 /// The records of an export, without our own node, whose ID is a server's own.
 async fn records(server: &TestServer) -> Vec<Value> {
     let answer = server.get("/v1/rollcall/export").await;
@@ -133,11 +139,7 @@ fn counts(report: &Value, what: &str) -> (u64, u64, u64) {
 async fn an_export_comes_back_equal_on_another_server_and_after_its_restart() {
     let (one, two) = (TestServer::start().await, TestServer::start().await);
     fill(&one).await;
-    // Whatever the probe of the closed port says, it has said it.
-    one.until("Web", |web| {
-        web[0]["Checks"].as_array().unwrap().iter().any(|c| c["Output"].as_str().unwrap().contains("refused"))
-    })
-    .await;
+    one.until("Web", has_been_probed).await;
     let text = one.get("/v1/rollcall/export").await.text();
     let dry = two.put("/v1/rollcall/import?dry-run", &text).await;
     assert_eq!((dry.status, counts(&dry.json(), "Services")), (200, (3, 0, 0)), "{}", dry.text());
@@ -149,6 +151,7 @@ async fn an_export_comes_back_equal_on_another_server_and_after_its_restart() {
     assert_eq!((counts(&report, "Services"), counts(&report, "Checks")), ((3, 0, 0), (5, 0, 0)));
     assert_eq!(counts(&report, "Maintenance"), (1, 0, 0));
     assert_eq!((&report["Refused"], &report["Partly"]), (&json!([]), &json!([])));
+    two.until("Web", has_been_probed).await;
     assert_eq!(records(&two).await, records(&one).await);
 
     let index = two.get("/v1/catalog/services").await.index();
