@@ -154,8 +154,11 @@ pub(super) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
     // What leads nowhere says so to everybody.
     let Some(matched) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
     if !state.registry.access_is_controlled() {
+        let is_acl = matched.as_str().starts_with("/v1/acl/");
+        // A method that is not there is told as everywhere.
+        let taken = is_acl && !matches!(need(matched.as_str(), request.method()), Some(Never));
         let disabled = || Err(Error::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));
-        return if matched.as_str().starts_with("/v1/acl/") { disabled() } else { Ok(()) };
+        return if taken { disabled() } else { Ok(()) };
     }
     let need = need(matched.as_str(), request.method());
     let access = match need {
@@ -187,7 +190,8 @@ fn need(route: &str, method: &Method) -> Option<Need> {
     Some(match *method {
         Method::GET | Method::HEAD => *read,
         Method::OPTIONS => Open,
-        _ => *write,
+        Method::PUT | Method::POST | Method::DELETE => *write,
+        _ => Never,
     })
 }
 

@@ -84,6 +84,12 @@ async fn without_access_control_its_endpoints_say_so_and_nothing_else_changes() 
         let answer = request(server.http(), method, path, &[], "{}").await;
         assert_eq!((answer.status, answer.text().as_str()), (401, "ACL support disabled"), "{path}");
     }
+    for (method, path) in
+        [("GET", "/v1/acl/bootstrap"), ("TRACE", "/v1/acl/tokens"), ("PUT", "/v1/acl/tokens")]
+    {
+        let answer = request(server.http(), method, path, &[], "").await;
+        assert_eq!((answer.status, answer.text()), (405, format!("method {method} not allowed")), "{path}");
+    }
     let answer = server.with_token("GET", "/v1/catalog/nodes", "whatever", "").await;
     assert_eq!((answer.status, answer.header("x-consul-default-acl-policy")), (200, "allow"));
     assert_eq!(server.with_token("PUT", "/v1/agent/token/dns", "", "{\"Token\":\"x\"}").await.status, 401);
