@@ -50,7 +50,12 @@ async fn register(
     let scripts = state.config.load().script_checks;
     let of = Context { node: &whose.caller.node, origin: Origin::Agent, scripts, here: whose.here };
     let (instance, checks, warnings) = body.build(&of)?;
+    let node = whose.caller.node.folded();
     params.asker.register(&state.registry.load(), &instance)?;
+    // Each check may come in the place of somebody else's.
+    for check in &checks {
+        params.asker.replace_check(&state.registry.load(), node, &check.id)?;
+    }
     let caller = whose.caller;
     state.registry.submit(Command::RegisterInstance { caller, instance, checks, replace_checks }).await?;
     Ok(Done { warnings })
