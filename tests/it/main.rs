@@ -4,6 +4,7 @@
 
 mod acl;
 mod acl_login;
+mod acl_queries;
 mod acl_routes;
 mod agent;
 mod agent_checks;
