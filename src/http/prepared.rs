@@ -52,7 +52,8 @@ async fn other(Rest(rest): Rest, method: Method) -> Response {
     route::method_not_allowed(&method, methods(&rest))
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Not printable: it holds a token.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Body {
     #[serde(rename = "ID")]
