@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod acl;
+mod acl_cli;
 mod acl_faces;
 mod acl_login;
 mod acl_queries;
