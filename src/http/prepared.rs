@@ -436,8 +436,11 @@ fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Res
     // A query that holds a token is carried out with it, whoever asks.
     let own = state.registry.view_of_query(&query.token);
     let view = own.as_ref().unwrap_or(&params.asker.view);
-    let wanted = if near.text.is_empty() { &query.service.near } else { &near.text };
-    let origin = near.origin(&snapshot, wanted);
+    let (wanted, by) = match near.text.is_empty() {
+        true => (&query.service.near, view),
+        false => (&near.text, &params.asker.view),
+    };
+    let origin = near.origin(&snapshot, by, wanted);
     let known = execution::execute(near.world(&snapshot, view), &query, origin.as_ref());
     let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
     order::shuffle(&mut chosen, rand::random());

@@ -6,6 +6,7 @@ mod acl;
 mod acl_cli;
 mod acl_faces;
 mod acl_login;
+mod acl_near;
 mod acl_queries;
 mod acl_routes;
 mod agent;
