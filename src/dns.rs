@@ -99,6 +99,7 @@ impl State {
         let context = Context {
             snapshot: &self.registry.load(),
             view: &self.registry.dns_view(),
+            bearer: &|token| self.registry.view_of_query(token),
             settings: &self.settings.load(),
             zones: &self.zones.load(),
             transport,

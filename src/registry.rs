@@ -207,6 +207,12 @@ impl Registry {
         self.shared.access.view(self.load().acl(), token, access::now())
     }
 
+    /// What a prepared query shows that holds a token: what the token's bearer may see, and nothing when nobody has it (any
+    /// more). None where it holds none: whoever asks decides.
+    pub fn view_of_query(&self, token: &str) -> Option<View> {
+        (!token.is_empty()).then(|| self.view(Some(token)).unwrap_or_else(|_| View::nothing()))
+    }
+
     /// What DNS may show. The pointer is another one when it changes.
     pub fn dns_view(&self) -> arc_swap::Guard<Arc<View>> {
         self.shared.access.dns()

@@ -46,6 +46,13 @@ pub struct World<'a> {
     pub view: &'a View,
 }
 
+impl<'a> World<'a> {
+    /// A node, by its name in lower case, where the asker may see it: where others stand tells nobody anything.
+    fn node(self, folded: &str) -> Option<&'a Arc<NodeEntry>> {
+        self.snapshot.node(folded).filter(|_| self.view.reads_node(folded))
+    }
+}
+
 /// A question about a service; names in lower case.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {

@@ -37,11 +37,13 @@ pub(super) struct Server {
         default_value = "127.0.0.1:8500"
     )]
     server: String,
-    /// The token to ask with; better given by the environment or a file, where other users of the machine do not see it
-    #[arg(long, value_name = "SECRET", env = "ROLLCALL_HTTP_TOKEN", hide_env_values = true)]
+    /// The token to ask with; better given by the environment or a file, where other users of the machine do not see it [env:
+    /// ROLLCALL_HTTP_TOKEN]
+    // Not by `env = ...`: a flag would conflict with the other's variable instead of going before it.
+    #[arg(long, value_name = "SECRET")]
     token: Option<String>,
-    /// A file that holds the token
-    #[arg(long, value_name = "FILE", env = "ROLLCALL_HTTP_TOKEN_FILE", conflicts_with = "token")]
+    /// A file that holds the token [env: ROLLCALL_HTTP_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
     /// PEM file of the authorities that the server's certificate may be by [default: the system's]
     #[arg(long, value_name = "FILE", env = "ROLLCALL_CACERT")]
@@ -85,12 +87,27 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Server {
-    /// What the server is told of who asks.
+    /// What the server is told of who asks: by a flag, else by the environment, where the token goes before the file.
     fn token(&self) -> anyhow::Result<Option<String>> {
-        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
-        let text = std::fs::read_to_string(file);
+        let variable = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty());
+        let file = match (&self.token, &self.token_file) {
+            (Some(token), _) => return Ok(Some(token.clone())),
+            (None, Some(file)) => Some(file.clone()),
+            (None, None) => match variable("ROLLCALL_HTTP_TOKEN") {
+                Some(token) => {
+                    let token = token.into_string();
+                    return token.map(Some).map_err(|_| anyhow!("ROLLCALL_HTTP_TOKEN is not UTF-8"));
+                }
+                None => variable("ROLLCALL_HTTP_TOKEN_FILE").map(PathBuf::from),
+            },
+        };
+        let Some(file) = file else { return Ok(None) };
+        let text = std::fs::read_to_string(&file);
         let text = text.with_context(|| format!("reading the token in {}", file.display()))?;
-        Ok(Some(text.trim().to_owned()))
+        match text.trim() {
+            "" => bail!("{} holds no token", file.display()),
+            token => Ok(Some(token.to_owned())),
+        }
     }
 
     /// Connects; the connection, and what is said in `Host`.

@@ -14,6 +14,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use super::encode::Answer;
 use super::names::{self, Asked};
 use super::request::Question;
+use super::respond::Bearer;
 use super::subnet::Subnet;
 use crate::registry::NodeEntry;
 use crate::registry::snapshot::Owner;
@@ -78,6 +79,7 @@ pub(super) struct Client {
 /// A question about a name in one of our domains.
 struct Ask<'a> {
     world: World<'a>,
+    bearer: &'a Bearer<'a>,
     domains: &'a Domains,
     question: &'a Question,
     /// The domain as the client spelt it.
@@ -89,7 +91,7 @@ struct Ask<'a> {
 /// Answers when the name is in one of our domains or the reverse name of an address we know; without a look at the host
 /// names that instances have for addresses.
 pub(super) fn answer(
-    world: World<'_>,
+    (world, bearer): (World<'_>, &Bearer<'_>),
     domains: &Domains,
     question: &Question,
     order: Order,
@@ -100,7 +102,7 @@ pub(super) fn answer(
         return reverse(world, domains, question).map(Live::from);
     };
     let domain = question.name.trim_to(usize::from(domain.num_labels()));
-    let ask = Ask { world, domains, question, domain, order, client };
+    let ask = Ask { world, bearer, domains, question, domain, order, client };
     let labels = names::labels(&question.name);
     // Names that are not text are nobody's.
     let Some(labels) = labels else { return Some(ask.nothing().into()) };
@@ -177,7 +179,8 @@ impl Ask<'_> {
     }
 
     /// A prepared query. Its name exists as long as the query does, whatever becomes of the service; of a template, nobody can
-    /// tell which names it matches, so that every name may be above one (RFC 8020).
+    /// tell which names it matches, so that every name may be above one (RFC 8020). One that holds a token shows what its
+    /// bearer may see, whatever DNS may (Consul's API, `Token`).
     fn query(&self, name: &str) -> Live {
         let snapshot = self.world.snapshot;
         let Some(entry) = snapshot.find_query(name) else {
@@ -189,8 +192,10 @@ impl Ask<'_> {
             Some(_) => Origin { node: None, place: self.place() },
             None => self.origin(),
         };
-        let origin = execution::origin(self.world, &query.service.near, || self.origin(), address);
-        match execution::execute(self.world, &query, origin.as_ref()) {
+        let own = (self.bearer)(&query.token);
+        let world = World { view: own.as_ref().unwrap_or(self.world.view), ..self.world };
+        let origin = execution::origin(world, &query.service.near, || self.origin(), address);
+        match execution::execute(world, &query, origin.as_ref()) {
             Some(known) => self.members(known).tailored(query.service.near == "_ip"),
             None => self.no_data().into(),
         }

@@ -24,11 +24,16 @@ pub(super) enum Transport {
     Tcp,
 }
 
+/// From the token that a prepared query holds to what its bearer may see; none of a query without one.
+pub(super) type Bearer<'a> = dyn Fn(&str) -> Option<View> + 'a;
+
 /// All that an answer depends on beside the message.
 pub(super) struct Context<'a> {
     pub(super) snapshot: &'a Snapshot,
     /// What may be shown.
     pub(super) view: &'a View,
+    /// What a prepared query may show that holds a token.
+    pub(super) bearer: &'a Bearer<'a>,
     pub(super) settings: &'a Settings,
     pub(super) zones: &'a Zones,
     pub(super) transport: Transport,
@@ -167,7 +172,7 @@ fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
 fn one_name(question: &Question, context: &Context<'_>, order: Order, client: Client) -> Option<Live> {
     let settings = &context.settings.domains.settings;
     let world = World { snapshot: context.snapshot, settings, view: context.view };
-    let live = live::answer(world, &context.settings.domains, question, order, client);
+    let live = live::answer((world, context.bearer), &context.settings.domains, question, order, client);
     live.or_else(|| {
         let zone = context.zones.find(&question.name, question.kind)?;
         let answer = of_zone(zone, &question.name, question.kind);

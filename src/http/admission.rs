@@ -17,6 +17,9 @@ use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, Prepare
 use crate::registry::access::TOKEN_OCTETS_MAX;
 use crate::registry::{CheckEntry, Snapshot};
 
+/// What is shown of a secret to those who may not see it, in Consul's words.
+pub(super) const HIDDEN: &str = "<hidden>";
+
 /// What a request may see and do.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Admitted {
@@ -247,6 +250,11 @@ impl Admitted {
         view.map_err(|_| Error::new(StatusCode::FORBIDDEN, "ACL not found"))
     }
 
+    /// The same, to answer with after a wait.
+    pub(super) fn renewed(&self, state: &State) -> Result<Self, Error> {
+        Ok(Self { view: self.again(state)?, token: self.token.clone() })
+    }
+
     /// Whether the request brought a token.
     pub(super) fn is_named(&self) -> bool {
         self.token.is_some()
@@ -368,7 +376,7 @@ impl Admitted {
     pub(super) fn secret<'a>(&self, secret: &'a str) -> &'a str {
         match secret.is_empty() || self.view.allows(Resource::Acl, "", Write) {
             true => secret,
-            false => "<hidden>",
+            false => HIDDEN,
         }
     }
 

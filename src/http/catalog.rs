@@ -48,7 +48,7 @@ async fn nodes(
     let (meta, filter) = (params.node_meta_owned(), params.filter(selectors::NODE, &state)?);
     list(&state, &params, &Topic::Nodes, |snapshot| {
         let mut nodes: Vec<_> = snapshot.nodes().cloned().collect();
-        near.sort_nodes(snapshot, &mut nodes);
+        near.sort_nodes(&mut nodes);
         Listing::array(nodes, move |entry, rows| {
             let shown = shape::node(&entry, &datacenter);
             if shape::has_meta(&entry, &meta) && listed(filter.as_ref(), &shown) {
@@ -70,6 +70,8 @@ async fn services(Extract(state): Extract<Arc<State>>, params: Params) -> Result
             && listed(filter.as_ref(), &shape::catalog_service(node, entry, &datacenter))
     };
     let looks = !meta.is_empty() || filter.is_some();
+    // Names and tags need no node; what is asked of nodes is asked of those that may be seen.
+    let (asker, mut hidden) = (params.asker.renewed(&state)?, false);
     let mut all: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut looked_at = 0;
     for service in snapshot.services() {
@@ -81,13 +83,16 @@ async fn services(Extract(state): Extract<Arc<State>>, params: Params) -> Result
                 tokio::task::yield_now().await;
             }
             let tags = Some(entry.instance.tags.packed());
-            if tags != last && (!looks || is_listed(entry)) {
+            if tags == last || (looks && !asker.shows_node(entry.instance.node.folded(), &mut hidden)) {
+                continue;
+            }
+            if !looks || is_listed(entry) {
                 all.entry(service.name.as_str()).or_default().extend(entry.instance.tags.iter());
                 last = tags;
             }
         }
     }
-    Ok(with_headers(route::json(&all), &snapshot, &Topic::Services, &params))
+    Ok(asker.filtered(with_headers(route::json(&all), &snapshot, &Topic::Services, &params), hidden))
 }
 
 async fn service(

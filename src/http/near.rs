@@ -15,7 +15,7 @@ use super::query::Params;
 use super::{Config, State};
 use crate::acl::View;
 use crate::model::NodeName;
-use crate::registry::{InstanceEntry, NodeEntry, Snapshot};
+use crate::registry::{InstanceEntry, NodeEntry, Registry, Snapshot};
 use crate::select::{Nearness, Origin, World, query};
 
 /// Whoever asks, and whom it wants to be near to.
@@ -27,6 +27,7 @@ pub(super) struct Near {
     /// whoever is connected.
     address: Option<IpAddr>,
     config: Arc<Config>,
+    registry: Registry,
     view: View,
 }
 
@@ -46,6 +47,7 @@ impl FromRequestParts<Arc<State>> for Near {
             node: caller.node,
             address: said.or(caller.address),
             config: state.config.load_full(),
+            registry: state.registry.clone(),
             view: params.asker.view,
         })
     }
@@ -66,9 +68,14 @@ impl Near {
         World { snapshot, settings: &self.config.settings, view }
     }
 
-    /// Where `near`, in the words of Consul's API, is.
-    pub(super) fn origin<'a>(&'a self, snapshot: &'a Snapshot, near: &str) -> Option<Origin<'a>> {
-        let world = self.world(snapshot, &self.view);
+    /// Where `near`, in the words of Consul's API, is; `view` is that of whoever says it.
+    pub(super) fn origin<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        view: &'a View,
+        near: &str,
+    ) -> Option<Origin<'a>> {
+        let world = self.world(snapshot, view);
         let agent = || Origin::of_caller(world, &self.node, self.address);
         let address = || self.address.map_or_else(agent, |address| Origin::of_address(world, address));
         query::origin(world, near, agent, address)
@@ -78,20 +85,22 @@ impl Near {
 impl MaybeNear {
     /// Puts instances of which the nodes are known in order.
     pub(super) fn sort_instances(&self, snapshot: &Snapshot, entries: &mut [Arc<InstanceEntry>]) {
-        self.sort(snapshot, entries, |origin, entry| {
+        self.sort(entries, |origin, entry| {
             let node = snapshot.node(entry.instance.node.folded());
             node.map_or(Nearness::Away, |node| origin.nearness(entry, node))
         });
     }
 
     /// Puts nodes in order.
-    pub(super) fn sort_nodes(&self, snapshot: &Snapshot, entries: &mut [Arc<NodeEntry>]) {
-        self.sort(snapshot, entries, |origin, node| origin.nearness_of(node));
+    pub(super) fn sort_nodes(&self, entries: &mut [Arc<NodeEntry>]) {
+        self.sort(entries, |origin, node| origin.nearness_of(node));
     }
 
-    fn sort<T>(&self, snapshot: &Snapshot, all: &mut [T], nearness: impl Fn(&Origin<'_>, &T) -> Nearness) {
+    fn sort<T>(&self, all: &mut [T], nearness: impl Fn(&Origin<'_>, &T) -> Nearness) {
         let Some(near) = &self.0 else { return };
-        if let Some(origin) = near.origin(snapshot, &near.text) {
+        // A snapshot as somebody sees it has no other nodes than the listing's.
+        let whole = near.registry.snapshot();
+        if let Some(origin) = near.origin(&whole, &near.view, &near.text) {
             all.sort_by_cached_key(|one| nearness(&origin, one));
         }
     }

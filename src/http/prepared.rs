@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::State;
-use super::admission::Admitted;
+use super::admission::{Admitted, HIDDEN};
 use super::blocking::{answer, put_headers};
 use super::decode::{Kind, Shape, decode};
 use super::error::Error;
@@ -20,7 +20,6 @@ use super::near::Near;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole};
 use super::shape;
-use crate::acl::View;
 use crate::model::name::NAME_OCTETS_MAX;
 use crate::model::query::{Failover, FailoverTarget, Terms, Wanted};
 use crate::model::{PreparedQuery, ServiceName, duration};
@@ -53,7 +52,8 @@ async fn other(Rest(rest): Rest, method: Method) -> Response {
     route::method_not_allowed(&method, methods(&rest))
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Not printable: it holds a token.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Body {
     #[serde(rename = "ID")]
@@ -168,6 +168,9 @@ impl Body {
         if self.name.is_empty() && !template && self.session.is_empty() {
             return invalid("Must be bound to a session".into());
         }
+        if let Err(text) = check_token(&self.token) {
+            return invalid(text);
+        }
         if let Err(text) = self.service.check().and_then(|()| check_ttl(&self.dns.ttl)) {
             return invalid(text);
         }
@@ -270,7 +273,13 @@ pub(super) fn query_rules(query: &PreparedQuery) -> Result<(), Error> {
     if query.service.service.is_empty() {
         return invalid("Must provide a Service name to query".to_owned());
     }
-    check_ttl(&query.ttl).or_else(invalid)
+    check_token(&query.token).and_then(|()| check_ttl(&query.ttl)).or_else(invalid)
+}
+
+/// What was read by somebody who may not see it is not written back.
+fn check_token(token: &str) -> Result<(), String> {
+    let hint = "it looks like a query definition with a redacted token was submitted";
+    if token == HIDDEN { Err(format!("Bad Token '{HIDDEN}', {hint}")) } else { Ok(()) }
 }
 
 fn check_ttl(ttl: &str) -> Result<(), String> {
@@ -360,11 +369,16 @@ fn only_read(rest: &str, method: &Method) -> Option<Response> {
 }
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
-    answer(&state, &params, &Topic::Queries, |snapshot| {
-        let seen = snapshot.queries().filter(|entry| params.asker.read_query(&entry.query).is_ok());
-        Ok(seen.map(|entry| shown(&entry.query, entry, &params.asker)).collect::<Vec<_>>())
-    })
-    .await
+    let mut hidden = false;
+    let told = answer(&state, &params, &Topic::Queries, |snapshot| {
+        let asker = params.asker.renewed(&state)?;
+        let seen = snapshot.queries().filter(|entry| asker.read_query(&entry.query).is_ok());
+        let seen: Vec<_> = seen.map(|entry| shown(&entry.query, entry, &asker)).collect();
+        hidden = seen.len() < snapshot.queries().len();
+        Ok(seen)
+    });
+    let told = told.await?;
+    Ok(params.asker.filtered(told, hidden))
 }
 
 async fn read(
@@ -382,8 +396,9 @@ async fn read(
     let id = parse_id(&rest)?;
     answer(&state, &params, &Topic::Query(id), |snapshot| {
         let entry = snapshot.query(id).ok_or_else(not_found)?;
-        params.asker.read_query(&entry.query)?;
-        Ok([shown(&entry.query, entry, &params.asker)])
+        let asker = params.asker.renewed(&state)?;
+        asker.read_query(&entry.query)?;
+        Ok([shown(&entry.query, entry, &asker)])
     })
     .await
 }
@@ -419,11 +434,13 @@ fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Res
     let snapshot = state.registry.snapshot();
     let query = execution::rendered(find(&snapshot, id_or_name)?, id_or_name);
     // A query that holds a token is carried out with it, whoever asks.
-    let own = Some(query.token.as_str()).filter(|token| !token.is_empty());
-    let own = own.map(|token| state.registry.view(Some(token)).unwrap_or_else(|_| View::nothing()));
+    let own = state.registry.view_of_query(&query.token);
     let view = own.as_ref().unwrap_or(&params.asker.view);
-    let wanted = if near.text.is_empty() { &query.service.near } else { &near.text };
-    let origin = near.origin(&snapshot, wanted);
+    let (wanted, by) = match near.text.is_empty() {
+        true => (&query.service.near, view),
+        false => (&near.text, &params.asker.view),
+    };
+    let origin = near.origin(&snapshot, by, wanted);
     let known = execution::execute(near.world(&snapshot, view), &query, origin.as_ref());
     let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
     order::shuffle(&mut chosen, rand::random());

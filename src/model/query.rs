@@ -126,3 +126,31 @@ impl Wanted {
             .chain(targets)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Definition, Record};
+
+    #[test]
+    fn its_token_is_not_printed_by_itself_or_by_what_holds_it() {
+        let query = PreparedQuery {
+            id: Uuid::from_u128(1),
+            name: "main".to_owned(),
+            token: "t0ken-9c1e".to_owned(),
+            template: Some(Terms::default()),
+            service: Wanted { service: "web".to_owned(), ..Wanted::default() },
+            ttl: "5s".to_owned(),
+        };
+        let record = Record::Query(query.clone().into());
+        let printed = [
+            format!("{query:?}"),
+            format!("{query:#?}"),
+            format!("{record:?}"),
+            format!("{:?}", Definition::Put(record)),
+        ];
+        for text in printed {
+            assert!(text.contains("main") && text.contains("web") && !text.contains("t0ken-9c1e"), "{text}");
+        }
+    }
+}

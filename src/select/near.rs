@@ -122,7 +122,7 @@ impl<'a> Origin<'a> {
 
     /// Whoever acts for a node, and has an address where it is not this machine.
     pub fn of_caller(world: World<'a>, node: &NodeName, address: Option<IpAddr>) -> Self {
-        let known = world.snapshot.node(node.folded()).map(|node| Self::of_node(node));
+        let known = world.node(node.folded()).map(|node| Self::of_node(node));
         let by_address = || address.map(|address| Self::of_address(world, address)).unwrap_or_default();
         match known {
             Some(origin) if origin.place == Place::default() => Self { place: by_address().place, ..origin },
@@ -136,7 +136,7 @@ impl<'a> Origin<'a> {
     pub fn of_address(world: World<'a>, address: IpAddr) -> Self {
         let mut owners = world.snapshot.owners(address.to_canonical());
         let node = owners.find_map(|owner| match owner {
-            Owner::Node(node) => world.snapshot.node(node.folded()),
+            Owner::Node(node) => world.node(node.folded()),
             Owner::Service(_) => None,
         });
         let mut origin = node.map(|node| Self::of_node(node)).unwrap_or_default();

@@ -72,6 +72,6 @@ pub fn origin<'a>(
         "" => None,
         "_agent" => Some(agent()),
         "_ip" => Some(address()),
-        name => world.snapshot.node(&name.to_ascii_lowercase()).map(|node| Origin::of_node(node)),
+        name => world.node(&name.to_ascii_lowercase()).map(|node| Origin::of_node(node)),
     }
 }

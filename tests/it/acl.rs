@@ -649,6 +649,16 @@ async fn no_secret_is_logged_shown_in_metrics_or_lies_open() {
     let secret = made["SecretID"].as_str().unwrap();
     let set = with("PUT", "/v1/agent/token/dns", &json!({ "Token": secret }).to_string()).await;
     assert_eq!(set.status, 200, "{}", set.text());
+    // A prepared query that holds a token: made, carried out, listed by somebody else, refused.
+    let held = with("PUT", "/v1/acl/token", r#"{"Policies":[{"Name":"global-management"}]}"#).await.json();
+    let held = held["SecretID"].as_str().unwrap();
+    let prepared = json!({ "Name": "q", "Token": held, "Service": { "Service": "web" } });
+    let made = with("POST", "/v1/query", &prepared.to_string()).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    assert_eq!(with("POST", "/v1/query", &prepared.to_string()).await.status, 500, "the name is taken");
+    assert_eq!(with("GET", "/v1/query/q/execute", "").await.status, 200);
+    let found = ask(daemon.dns[0], &query("q.query.internal.", RecordType::A)).await;
+    assert_eq!(found.metadata.response_code, ResponseCode::NoError);
     let asked = request(http, "GET", &format!("/v1/catalog/nodes?token={secret}"), &[], "").await;
     assert_eq!(asked.status, 200);
     let wrong = request(
@@ -666,7 +676,7 @@ async fn no_secret_is_logged_shown_in_metrics_or_lies_open() {
     assert!(ended.success(), "{ended}");
     let log = reader.join().unwrap();
     assert!(log.contains("DEBUG"), "it is a log of everything: {log}");
-    for shown in [secret, "initial-7f3a", "wrong-51cc"] {
+    for shown in [secret, held, "initial-7f3a", "wrong-51cc"] {
         assert!(!log.contains(shown), "{}", log.lines().find(|line| line.contains(shown)).unwrap());
         assert!(!metrics.contains(shown));
     }

@@ -3,7 +3,11 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod acl;
+mod acl_cli;
+mod acl_faces;
 mod acl_login;
+mod acl_near;
+mod acl_queries;
 mod acl_routes;
 mod agent;
 mod agent_checks;

@@ -273,6 +273,7 @@ fn compare(
     let context = Context {
         snapshot: &world,
         view: &state.registry.dns_view(),
+        bearer: &|token| state.registry.view_of_query(token),
         settings: &state.settings.load(),
         zones: &state.zones.load(),
         transport: Transport::Udp,

@@ -6,12 +6,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::super::admission::HIDDEN;
 use super::time;
 use crate::acl::{Entry, GLOBAL_MANAGEMENT, INITIAL, Tables};
 use crate::model::acl::{Grants, Policy, Role, Token};
-
-/// What stands for a secret that may not be seen.
-const HIDDEN: &str = "<hidden>";
 
 /// A token; its secret only where it may be shown.
 pub(super) fn token(entry: &Entry<Token>, tables: &Tables, secrets: bool) -> Map<String, Value> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::State;
-use super::super::admission::Admitted;
+use super::super::admission::{Admitted, HIDDEN};
 use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Rest, Whole, get, put};
@@ -226,7 +226,7 @@ async fn update(
     if old.method.is_some() {
         return Err(Error::server("Cannot change a token created from an auth method"));
     }
-    if !body.secret.is_empty() && !old.secret.is(&body.secret) && body.secret != "<hidden>" {
+    if !body.secret.is_empty() && !old.secret.is(&body.secret) && body.secret != HIDDEN {
         return Err(Error::server("Changing a token's SecretID is not permitted"));
     }
     let expires = match (&body.expiration_time, body.expiration_ttl) {

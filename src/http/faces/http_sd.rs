@@ -51,7 +51,7 @@ pub(super) async fn targets(
     access::allow(&whose, Need::Read)?;
     let wanted = Wanted::from(&params)?;
     let snapshot = state.registry.snapshot().seen_whole(&params.asker.view);
-    let (snapshot, datacenter) = (snapshot, state.config.load().datacenter.clone());
+    let (hides, datacenter) = (snapshot.hides(), state.config.load().datacenter.clone());
     let mut last: Option<Arc<InstanceEntry>> = None;
     let (mut begun, mut ended) = (false, false);
     let body = in_pieces(move |piece| {
@@ -81,7 +81,8 @@ pub(super) async fn targets(
         }
         !ended
     });
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    let response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    Ok(params.asker.filtered(response, hides))
 }
 
 /// Instances that are looked at before the size of the piece is.
