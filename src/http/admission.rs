@@ -161,11 +161,12 @@ pub(super) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
         // A method that is not there is told as everywhere.
         let (route, method) = (matched.as_str(), request.method());
         let session = route.ends_with("/login") || route.ends_with("/logout");
+        let clone = request.uri().path().ends_with("/clone");
         let fits = match *method {
             Method::POST => session,
             Method::PUT => !session,
-            Method::DELETE => route.ends_with('}'),
-            _ => true,
+            Method::DELETE => route.ends_with('}') && !clone,
+            _ => !clone,
         };
         let taken = is_acl && fits && !matches!(need(route, method), Some(Never));
         let disabled = || Err(Error::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));

@@ -84,9 +84,13 @@ async fn without_access_control_its_endpoints_say_so_and_nothing_else_changes() 
         let answer = request(server.http(), method, path, &[], "{}").await;
         assert_eq!((answer.status, answer.text().as_str()), (401, "ACL support disabled"), "{path}");
     }
-    for (method, path) in
-        [("GET", "/v1/acl/bootstrap"), ("TRACE", "/v1/acl/tokens"), ("PUT", "/v1/acl/tokens")]
-    {
+    for (method, path) in [
+        ("GET", "/v1/acl/bootstrap"),
+        ("TRACE", "/v1/acl/tokens"),
+        ("PUT", "/v1/acl/tokens"),
+        ("POST", "/v1/acl/policy"),
+        ("DELETE", "/v1/acl/token/x/clone"),
+    ] {
         let answer = request(server.http(), method, path, &[], "").await;
         assert_eq!((answer.status, answer.text()), (405, format!("method {method} not allowed")), "{path}");
     }

@@ -160,6 +160,7 @@ async fn an_export_comes_back_equal_on_another_server_and_after_its_restart() {
     assert_eq!(two.get("/v1/catalog/services").await.index(), index, "nothing moved");
     let before = records(&two).await;
     let two = two.restart().await;
+    two.until("Web", has_been_probed).await;
     assert_eq!(records(&two).await, before);
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State as Extract;
-use axum::response::Response;
+use axum::extract::{Request, State as Extract};
+use axum::http::{Method, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -28,7 +30,10 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/acl/token", put(create))
         .route("/v1/acl/token/self", get(own))
         .route("/v1/acl/token/", super::record(axum::routing::any(missing)))
-        .route("/v1/acl/token/{*id}", super::record(axum::routing::get(one).put(update).delete(remove)))
+        .route(
+            "/v1/acl/token/{*id}",
+            super::record(axum::routing::get(one).put(update).delete(remove)).layer(from_fn(clone_methods)),
+        )
 }
 
 async fn missing() -> Error {
@@ -70,6 +75,18 @@ async fn bootstrap(Extract(state): Extract<Arc<State>>, Whole(body): Whole) -> R
     let mut shown = shape::token(entry, now.tables(), true);
     shown.insert("ID".to_owned(), json!(entry.value.secret.reveal()));
     Ok(route::json(&shown))
+}
+
+/// A clone is made, and nothing else.
+async fn clone_methods(request: Request, next: Next) -> Response {
+    const ALLOW: &str = "OPTIONS,PUT";
+    if !request.uri().path().ends_with("/clone") || request.method() == Method::PUT {
+        return next.run(request).await;
+    }
+    match request.method() {
+        &Method::OPTIONS => [(header::ALLOW, ALLOW)].into_response(),
+        method => route::method_not_allowed(method, ALLOW),
+    }
 }
 
 /// All, or those with a policy, a role, an auth method, a service's identity.
