@@ -1,38 +1,23 @@
 //! The HTTP API: Consul's for agents, catalog and health, and what operators need.
 //!
-//! One file for each family of URLs, each with its `routes()`. Bodies are read in [`decode`] and become
-//! the model's values in [`definition`]; what goes out has its form in [`shape`]. Consul's JSON is known
-//! here and nowhere else.
+//! One file for each family of URLs, each with its `routes()`; what every request passes is in [`door`]. Bodies are
+//! read in [`decode`] and become the model's values in [`definition`]; what goes out has its form in [`shape`].
+//! Consul's JSON is known here and nowhere else.
 
-mod access;
 mod acl;
-mod admission;
-mod agent_check;
-mod agent_control;
-mod agent_health;
-mod agent_host;
-mod agent_metrics;
-mod agent_monitor;
-mod agent_self;
-mod agent_service;
+mod agent;
 mod blocking;
-mod caller;
 mod catalog;
-mod catalog_write;
-mod connection;
 mod decode;
 mod definition;
+mod door;
 mod error;
 mod faces;
-mod guard;
 mod health;
-mod listener;
 mod listing;
-mod members;
 mod near;
 mod openapi;
 mod ops;
-mod parked;
 mod prepared;
 mod query;
 mod route;
@@ -40,7 +25,6 @@ mod selectors;
 mod shape;
 mod status;
 mod unserved;
-mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,14 +43,13 @@ use crate::select;
 use crate::telemetry::Metrics;
 
 pub use acl::Jwks;
-pub use admission::{NEEDS, Need};
-pub use agent_control::Asked;
-pub use agent_self::Shown;
-pub use caller::{Over, Peer};
-pub use connection::Open;
+pub use agent::{Asked, Shown};
 pub use definition::{check_of_file, service_of_file};
+pub use door::admission::{NEEDS, Need};
+pub use door::caller::{Over, Peer};
+pub use door::connection::Open;
+pub use door::listener::Listener;
 pub use faces::Faces;
-pub use listener::Listener;
 pub use openapi::document as openapi;
 
 /// What the API needs to know beside the registry.
@@ -126,21 +109,13 @@ pub struct State {
 /// Answers on a listener until the shutdown; returns when every connection has ended.
 pub async fn serve(listener: Listener, state: Arc<State>) {
     let routes = routes(state.clone());
-    connection::accept(listener, routes, state).await;
+    door::connection::accept(listener, routes, state).await;
 }
 
 fn routes(state: Arc<State>) -> Router {
     Router::new()
-        .merge(agent_service::routes())
-        .merge(agent_check::routes())
-        .merge(agent_health::routes())
-        .merge(agent_self::routes())
-        .merge(agent_control::routes())
-        .merge(agent_host::routes())
-        .merge(agent_metrics::routes())
-        .merge(agent_monitor::routes())
+        .merge(agent::routes())
         .merge(catalog::routes())
-        .merge(catalog_write::routes())
         .merge(health::routes())
         .merge(prepared::routes())
         .merge(status::routes())
@@ -149,7 +124,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(ops::routes())
         .merge(faces::routes())
         .fallback(unserved::not_found)
-        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state(state.clone(), door::guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
         .with_state(state)
 }

@@ -6,7 +6,6 @@
 //! After a publish the writer wakes the watchers of what changed and sends the list of changes to
 //! subscribers, so nobody compares snapshots.
 
-pub mod access;
 mod acl;
 mod ahead;
 mod apply;
@@ -26,6 +25,7 @@ pub mod snapshot;
 #[cfg(test)]
 mod under_way;
 pub mod versions;
+pub mod views;
 pub mod watch;
 mod writer;
 
@@ -73,7 +73,7 @@ struct Shared {
     limits: ArcSwap<Limits>,
     watchers: watch::Watchers,
     versions: versions::Versions,
-    access: access::Access,
+    views: views::Views,
     wakes: broadcast::Sender<Arc<Published>>,
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
@@ -124,7 +124,7 @@ impl Registry {
             store,
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
-            access: access::Access::default(),
+            views: views::Views::default(),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             recorded: AtomicBool::new(false),
@@ -184,27 +184,27 @@ impl Registry {
 
     /// Takes how access is controlled; it is not before.
     pub fn set_access(&self, config: AclConfig, datacenter: &str) {
-        self.shared.access.set(config, datacenter.to_owned(), self.load().acl(), access::now());
+        self.shared.views.set(config, datacenter.to_owned(), self.load().acl(), views::now());
     }
 
     /// Whether access is controlled at all.
     pub fn access_is_controlled(&self) -> bool {
-        self.shared.access.enabled()
+        self.shared.views.enabled()
     }
 
     /// Whether what no rule speaks of is allowed; it is where access is not controlled.
     pub fn default_is_allow(&self) -> bool {
-        self.shared.access.default_is_allow()
+        self.shared.views.default_is_allow()
     }
 
     /// How access is controlled.
     pub fn access(&self) -> AclConfig {
-        self.shared.access.config()
+        self.shared.views.config()
     }
 
     /// What the bearer of a token may see and do; `None` is a request without one.
-    pub fn view(&self, token: Option<&str>) -> Result<View, access::UnknownToken> {
-        self.shared.access.view(self.load().acl(), token, access::now())
+    pub fn view(&self, token: Option<&str>) -> Result<View, views::UnknownToken> {
+        self.shared.views.view(self.load().acl(), token, views::now())
     }
 
     /// What a prepared query shows that holds a token: what the token's bearer may see, and nothing when nobody has it (any
@@ -215,7 +215,7 @@ impl Registry {
 
     /// What DNS may show. The pointer is another one when it changes.
     pub fn dns_view(&self) -> arc_swap::Guard<Arc<View>> {
-        self.shared.access.dns()
+        self.shared.views.dns()
     }
 
     /// Every change from now on. One who lags behind reads the snapshot afresh.

@@ -498,7 +498,7 @@ pub const KEYS: &[Key] = &[
         "\"info\"",
         RELOADS,
         "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`. \
-         `rollcall::http::access=debug` writes a line for each HTTP request, `rollcall::dns::query_log=trace` for each query.",
+         `rollcall::http::request_log=debug` writes a line for each HTTP request, `rollcall::dns::query_log=trace` for each query.",
         |c, v| { c.log.level = logs::level(value::text(v)?)? }
     ),
     key!(

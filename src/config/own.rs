@@ -8,7 +8,7 @@ use crate::select::near::Clients;
 /// A token's secret; it is never repeated in an error.
 pub(super) fn secret(value: &Value<'_>) -> Result<Secret, String> {
     let text = value::text(value)?;
-    if text.is_empty() || text.len() > crate::registry::access::TOKEN_OCTETS_MAX {
+    if text.is_empty() || text.len() > crate::registry::views::TOKEN_OCTETS_MAX {
         return Err("a token has 1 to 1024 octets".to_owned());
     }
     Ok(Secret::new(text))

@@ -1,6 +1,6 @@
 //! `/v1/acl` and `/v1/agent/token`: tokens, policies, roles, and ways to get a token.
 //!
-//! One file for each kind of record. Who may call what stands in [`admission`](super::admission); here is only what is said. A
+//! One file for each kind of record. Who may call what stands in [`admission`](super::door::admission); here is only what is said. A
 //! secret leaves in these answers alone: to those who may write the ACL, and to its own bearer.
 
 mod body;
@@ -26,7 +26,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::State;
-use super::admission::Admitted;
+use super::door::admission::Admitted;
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, get};

@@ -8,9 +8,9 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::State;
+use super::door::parked;
 use super::error::Error;
 use super::listing::Listing;
-use super::parked;
 use super::query::Params;
 use super::route::json;
 use crate::registry::{Snapshot, Topic};

@@ -8,10 +8,10 @@ use axum::response::Response;
 
 use super::State;
 use super::blocking::list;
-use super::catalog::{find_node, node_topic, service_topic};
+use super::catalog::members;
+use super::catalog::read::{find_node, node_topic, service_topic};
 use super::error::Error;
 use super::listing::Listing;
-use super::members;
 use super::near::MaybeNear;
 use super::query::Params;
 use super::route::{Rest, get};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::caller::Whose;
+use super::door::caller::Whose;
 use super::error::Error;
 use super::query::Params;
 use super::{Config, State};

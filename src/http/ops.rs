@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
 use super::State;
-use super::caller::Whose;
+use super::door::caller::Whose;
 use super::error::Error;
 use super::route::get;
 

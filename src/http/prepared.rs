@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::State;
-use super::admission::{Admitted, HIDDEN};
 use super::blocking::{answer, put_headers};
 use super::decode::{Kind, Shape, decode};
+use super::door::admission::{Admitted, HIDDEN};
 use super::error::Error;
 use super::near::Near;
 use super::query::{Params, parse_bool};

@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
-use super::admission::Admitted;
+use super::door::admission::Admitted;
 use super::error::Error;
 use crate::model::duration;
 

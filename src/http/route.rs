@@ -17,9 +17,9 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::State;
-use super::access::Access;
+use super::door::request_log::Logged;
+use super::door::wrap::{self, Wishes};
 use super::error::Error;
-use super::wrap::{self, Wishes};
 
 /// A path that is read: GET, HEAD and OPTIONS.
 pub(super) fn get<H, T>(handler: H) -> MethodRouter<Arc<State>>
@@ -151,7 +151,7 @@ pub(super) fn json(value: &impl Serialize) -> Response {
 
 /// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
-    let (begun, access) = (Instant::now(), Access::begin(&request));
+    let (begun, access) = (Instant::now(), Logged::begin(&request));
     let pretty = request
         .uri()
         .query()

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::access;
 use super::ahead::Ahead;
 use super::apply::Effects;
 use super::command::{Command, Refused};
@@ -24,6 +23,7 @@ use super::events::Event;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, Snapshot};
+use super::views;
 use super::{Published, Request, Shared};
 use crate::model::acl::Token;
 use crate::model::{
@@ -412,7 +412,7 @@ impl Writer {
     /// Sets the deadline at which a token's time is over.
     fn arm_token(&mut self, token: &Token) {
         let Some(expires) = token.expires else { return };
-        let left = Duration::from_millis(expires.saturating_sub(access::now()));
+        let left = Duration::from_millis(expires.saturating_sub(views::now()));
         self.deadlines.set(Due::Token(token.accessor), Instant::now() + left.min(LOOK_AGAIN));
     }
 
@@ -420,7 +420,7 @@ impl Writer {
     /// let in with it meanwhile.
     fn expire_token(&mut self, accessor: Uuid) {
         let Some(token) = self.state.acl().token(accessor).map(|entry| entry.value.clone()) else { return };
-        if token.expires.is_none_or(|expires| expires > access::now()) {
+        if token.expires.is_none_or(|expires| expires > views::now()) {
             return self.arm_token(&token);
         }
         let key = Key::Acl(AclKey::new(AclKind::Token, &accessor));
@@ -440,7 +440,7 @@ impl Writer {
             }
             shared.published.store(Arc::new(self.state.clone()));
             if round.effects.access {
-                shared.access.refresh(self.state.acl(), access::now());
+                shared.views.refresh(self.state.acl(), views::now());
             }
             shared.versions.touch(round.effects.topics.iter().chain(&round.effects.paced));
             self.show_metrics(shared);

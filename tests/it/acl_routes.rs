@@ -34,7 +34,7 @@ fn every_route_says_what_it_needs() {
     assert!(routes.len() > 60, "the routes are found: {}", routes.len());
     let silent: Vec<_> =
         routes.iter().filter(|route| NEEDS.iter().all(|(known, ..)| known != route)).collect();
-    assert!(silent.is_empty(), "give them a line in NEEDS of src/http/admission.rs: {silent:#?}");
+    assert!(silent.is_empty(), "give them a line in NEEDS of src/http/door/admission.rs: {silent:#?}");
 }
 
 /// A path that the route takes.

@@ -49,7 +49,7 @@ fn line<'a>(text: &'a str, part: &str) -> &'a str {
 
 #[test]
 fn a_request_and_a_query_leave_a_line_each_without_a_secret() {
-    let text = logged("info,rollcall::http::access=debug,rollcall::dns::query_log=trace");
+    let text = logged("info,rollcall::http::request_log=debug,rollcall::dns::query_log=trace");
     assert!(!text.contains("s3cret"), "{text}");
     let request = line(&text, "/v1/catalog/services");
     for part in [

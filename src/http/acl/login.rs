@@ -14,8 +14,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::super::State;
-use super::super::admission::Admitted;
 use super::super::decode::{Kind, Shape};
+use super::super::door::admission::Admitted;
 use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Whole};
@@ -24,7 +24,7 @@ use crate::acl::method::{Identity, Jwt, bound};
 use crate::acl::{Tables, jwt};
 use crate::model::acl::{AuthMethod, Bind, Grants, NodeIdentity, ServiceIdentity, Token};
 use crate::model::{Acl, AclKey, AclKind, Secret};
-use crate::registry::access::now;
+use crate::registry::views::now;
 use crate::registry::{AclCommand, Command};
 
 pub(super) fn routes() -> Router<Arc<State>> {

@@ -13,7 +13,7 @@ use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{Done, Rest, Whole, put};
 use crate::model::{Acl, AclKey, AclKind, Secret};
-use crate::registry::access::TOKEN_OCTETS_MAX;
+use crate::registry::views::TOKEN_OCTETS_MAX;
 use crate::registry::{AclCommand, Command};
 
 pub(super) fn routes() -> Router<Arc<State>> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::State;
-use super::super::admission::{Admitted, HIDDEN};
+use super::super::door::admission::{Admitted, HIDDEN};
 use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Rest, Whole, get, put};
@@ -20,7 +20,7 @@ use super::{Now, not_found, read, shape, shows_secrets, time, uuid};
 use crate::acl::{ANONYMOUS, GLOBAL_MANAGEMENT, INITIAL};
 use crate::model::acl::{Grants, Token};
 use crate::model::{Acl, AclKey, AclKind, Secret};
-use crate::registry::access::now;
+use crate::registry::views::now;
 use crate::registry::{AclCommand, Command, Refused};
 
 pub(super) fn routes() -> Router<Arc<State>> {
@@ -103,7 +103,7 @@ async fn list(Extract(state): Extract<Arc<State>>, access: Admitted, params: Par
             && role.is_none_or(|id| grants.roles.contains(&id))
             && method.is_none_or(|name| by.as_deref() == Some(name))
             && service.is_none_or(|name| grants.services.iter().any(|identity| identity.name == name))
-            && entry.value.expires.is_none_or(|expires| expires > crate::registry::access::now())
+            && entry.value.expires.is_none_or(|expires| expires > crate::registry::views::now())
     });
     let shown: Vec<_> = shown.map(|entry| Value::Object(shape::token(entry, tables, secrets))).collect();
     read(&state, &Value::Array(shown))
@@ -131,7 +131,7 @@ async fn one(
     let now = Now::of(&state);
     let tables = now.tables();
     let entry = tables.token(uuid(&id)?).ok_or_else(not_found)?;
-    if entry.value.expires.is_some_and(|expires| expires <= crate::registry::access::now()) {
+    if entry.value.expires.is_some_and(|expires| expires <= crate::registry::views::now()) {
         return Err(not_found());
     }
     let mut shown = shape::token(entry, tables, shows_secrets(&access));

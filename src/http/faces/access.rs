@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 
-use crate::http::caller::Whose;
+use crate::http::door::caller::Whose;
 use crate::http::error::Error;
 
 /// What a face does.

@@ -12,7 +12,7 @@ use super::access::{self, Need};
 use super::document::{Line, VERSION};
 use super::{PIECE_OCTETS, in_pieces};
 use crate::http::State;
-use crate::http::caller::Whose;
+use crate::http::door::caller::Whose;
 use crate::http::error::Error;
 use crate::model::{InstanceId, Maintenance, NodeName, Origin, Record};
 use crate::registry::{CheckEntry, NodeEntry, Snapshot};

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::access::{self, Need};
 use super::in_pieces;
 use crate::http::State;
-use crate::http::caller::Whose;
+use crate::http::door::caller::Whose;
 use crate::http::error::Error;
 use crate::http::query::{Params, parse_bool};
 use crate::http::shape::has_meta;

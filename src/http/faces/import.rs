@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use super::access::{self, Need};
 use super::document;
 use crate::http::State;
-use crate::http::caller::Whose;
+use crate::http::door::caller::Whose;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route;

@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use super::super::acl;
-use super::super::agent_check::UPDATE;
-use super::super::catalog_write::{DEREGISTER, REGISTER};
+use super::super::agent::UPDATE;
+use super::super::catalog::write::{DEREGISTER, REGISTER};
 use super::super::decode::{Kind, Shape};
 use super::super::definition::{CHECK, SERVICE};
 use super::super::prepared;

@@ -15,7 +15,7 @@ from .ask import TESTS_AGENT
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 # The server's log for the tests: each HTTP request and each DNS query, beside what it says anyway.
-LOG_LEVEL = "info,rollcall::http::access=debug,rollcall::dns::query_log=trace"
+LOG_LEVEL = "info,rollcall::http::request_log=debug,rollcall::dns::query_log=trace"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VERSION = re.compile(r"/v?\d+(\.\d+)+\S*")
 
@@ -28,7 +28,7 @@ class Requests:
 
     def http(self):
         """The requests of HTTP that were answered or given up, but for the test's own, in their order."""
-        return [one for one in self._lines("rollcall::http::access") if one["agent"] != TESTS_AGENT]
+        return [one for one in self._lines("rollcall::http::request_log") if one["agent"] != TESTS_AGENT]
 
     def dns(self, client):
         """(type, name) of the queries that came from this host."""

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::NAMED_MAX;
 use super::report::Refusal;
 use crate::http::State;
-use crate::http::catalog_write::{self, Registration};
+use crate::http::catalog::write::{self, Registration};
 use crate::http::definition::{CHECK_OUTPUT_OCTETS_MAX, check_rules, instance_rules, node_rules};
 use crate::http::error::Error;
 use crate::http::faces::document::{Entry, Line};
@@ -58,9 +58,9 @@ impl Gathered {
             Ok(Entry::Line(line)) => self.line(line, state).map_err(|e| e.text),
             Ok(Entry::Catalog(value)) => {
                 // Others decide what their registry holds: what we cannot take of it does not stop the rest.
-                let what = catalog_write::name_of(&value);
-                let owner = catalog_write::owner_of(&value);
-                let registered = catalog_write::registration(value, state);
+                let what = write::name_of(&value);
+                let owner = write::owner_of(&value);
+                let registered = write::registration(value, state);
                 if let Err(error) = registered.and_then(|registration| self.catalog(registration, &what)) {
                     self.refused.push(Refusal::new(what, error.text));
                     self.left_out.extend(owner.map(|owner| (owner, "what it is of could not be taken")));

@@ -10,13 +10,13 @@ use axum::response::Response;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::State;
-use super::agent_self::member;
-use super::caller::Whose;
-use super::error::Error;
-use super::query::Params;
-use super::route::{self, Done, Rest, get, put};
-use super::selectors::{self, Member, listed};
+use super::own::member;
+use crate::http::State;
+use crate::http::door::caller::Whose;
+use crate::http::error::Error;
+use crate::http::query::Params;
+use crate::http::route::{self, Done, Rest, get, put};
+use crate::http::selectors::{self, Member, listed};
 use crate::model::{NodeName, Status};
 use crate::registry::{Command, snapshot};
 

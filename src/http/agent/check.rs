@@ -8,16 +8,16 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::State;
-use super::admission::Admitted;
-use super::caller::Whose;
-use super::decode::{Kind, Shape, decode};
-use super::definition::{CHECK, CheckBody, Context};
-use super::error::Error;
-use super::query::Params;
-use super::route::{self, Done, Rest, Whole, get, put};
-use super::selectors::{self, listed};
-use super::shape;
+use crate::http::State;
+use crate::http::decode::{Kind, Shape, decode};
+use crate::http::definition::{CHECK, CheckBody, Context};
+use crate::http::door::admission::Admitted;
+use crate::http::door::caller::Whose;
+use crate::http::error::Error;
+use crate::http::query::Params;
+use crate::http::route::{self, Done, Rest, Whole, get, put};
+use crate::http::selectors::{self, listed};
+use crate::http::shape;
 use crate::model::{CheckId, InstanceId, Origin, Status};
 use crate::registry::{Caller, Command};
 
@@ -123,7 +123,7 @@ struct UpdateBody {
     output: String,
 }
 
-pub(super) const UPDATE: Shape =
+pub(in crate::http) const UPDATE: Shape =
     Shape { fields: &[("Status", Kind::Plain), ("Output", Kind::Plain)], aliases: &[], lax: false };
 
 async fn update(
@@ -154,7 +154,7 @@ async fn say(
 }
 
 /// As much of an output as is kept, with Consul's words on the rest.
-pub(super) fn kept(output: &str) -> String {
+pub(in crate::http) fn kept(output: &str) -> String {
     if output.len() <= OUTPUT_OCTETS_MAX {
         return output.to_owned();
     }

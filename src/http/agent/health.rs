@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::State;
-use super::caller::Whose;
-use super::error::Error;
-use super::query::Params;
-use super::route::{Rest, get};
-use super::shape;
+use crate::http::State;
+use crate::http::door::caller::Whose;
+use crate::http::error::Error;
+use crate::http::query::Params;
+use crate::http::route::{Rest, get};
+use crate::http::shape;
 use crate::model::Origin;
 use crate::registry::{Caller, Health, InstanceEntry, Snapshot};
 

@@ -24,7 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
 use super::listener::{self, Listener, Said, Socket};
-use super::{Config, State, parked};
+use super::parked;
+use crate::http::{Config, State};
 use crate::tls::{Refused, Session};
 
 /// How long open requests get to end at a shutdown.
@@ -38,16 +39,16 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// What is open on all listeners together.
 #[derive(Default)]
 pub struct Open {
-    pub(super) connections: Arc<Places>,
-    pub(super) handshakes: Arc<Places>,
-    pub(super) said: Said,
+    pub(in crate::http) connections: Arc<Places>,
+    pub(in crate::http) handshakes: Arc<Places>,
+    pub(in crate::http) said: Said,
     /// Of revoked certificates, which other refusals must not keep out of the log.
-    pub(super) said_revoked: Said,
+    pub(in crate::http) said_revoked: Said,
 }
 
 /// How many of something there are, by client.
 #[derive(Default)]
-pub(super) struct Places {
+pub(in crate::http) struct Places {
     taken: Mutex<Taken>,
 }
 
@@ -58,20 +59,20 @@ struct Taken {
 }
 
 /// Limits with their keys.
-pub(super) struct Bounds {
-    pub(super) all: (&'static str, usize),
-    pub(super) client: (&'static str, usize),
+pub(in crate::http) struct Bounds {
+    pub(in crate::http) all: (&'static str, usize),
+    pub(in crate::http) client: (&'static str, usize),
 }
 
 /// One place; given back when dropped.
-pub(super) struct Place {
+pub(in crate::http) struct Place {
     all: Arc<Places>,
     client: IpAddr,
 }
 
 impl Places {
     /// A place, or the limit that is reached.
-    pub(super) fn take(
+    pub(in crate::http) fn take(
         self: &Arc<Self>,
         client: IpAddr,
         bounds: &Bounds,
@@ -103,7 +104,7 @@ impl Drop for Place {
 
 /// Ends a request's connection where it stands, for who sends to a client that does not read.
 #[derive(Debug, Clone)]
-pub(super) struct Cut(pub(super) CancellationToken);
+pub(in crate::http) struct Cut(pub(in crate::http) CancellationToken);
 
 fn bounds(config: &Config) -> Bounds {
     Bounds {
@@ -113,7 +114,7 @@ fn bounds(config: &Config) -> Bounds {
 }
 
 /// Accepts until the shutdown, then lets open requests end for a moment.
-pub(super) async fn accept(listener: Listener, routes: Router, state: Arc<State>) {
+pub(in crate::http) async fn accept(listener: Listener, routes: Router, state: Arc<State>) {
     let listener = Arc::new(listener);
     let tasks = TaskTracker::new();
     loop {

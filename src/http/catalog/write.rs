@@ -8,16 +8,16 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::State;
-use super::agent_check::kept;
-use super::decode::{Kind, Shape, decode};
-use super::definition::{
+use crate::http::State;
+use crate::http::agent::kept;
+use crate::http::decode::{Kind, Shape, decode};
+use crate::http::definition::{
     CATALOG_SERVICE, CHECK_DEFINITION, CatalogServiceBody, CheckBody, Context, LOCALITY, LocalityBody,
     check_meta,
 };
-use super::error::Error;
-use super::query::Params;
-use super::route::{self, Whole, put};
+use crate::http::error::Error;
+use crate::http::query::Params;
+use crate::http::route::{self, Whole, put};
 use crate::model::{
     Address, Check, CheckId, CheckKind, Instance, InstanceId, Locality, Node, NodeName, Origin, Status, Terms,
 };
@@ -84,7 +84,7 @@ const CHECK_ENTRY: Shape = Shape {
     aliases: &[],
     lax: false,
 };
-pub(super) const REGISTER: Shape = Shape {
+pub(in crate::http) const REGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("ID", Kind::Plain),
@@ -134,16 +134,16 @@ async fn register(
 }
 
 /// What another registry's catalog has, in the form of a registration.
-pub(super) struct Registration {
-    pub(super) node: Node,
-    pub(super) instance: Option<Instance>,
-    pub(super) checks: Vec<Seen>,
+pub(in crate::http) struct Registration {
+    pub(in crate::http) node: Node,
+    pub(in crate::http) instance: Option<Instance>,
+    pub(in crate::http) checks: Vec<Seen>,
     /// What was said of it and could not be taken.
-    pub(super) notes: Vec<String>,
+    pub(in crate::http) notes: Vec<String>,
 }
 
 /// Reads one. A check whose definition cannot be run here is taken with the status that it has.
-pub(super) fn registration(value: serde_json::Value, state: &State) -> Result<Registration, Error> {
+pub(in crate::http) fn registration(value: serde_json::Value, state: &State) -> Result<Registration, Error> {
     let text = serde_json::to_vec(&value).map_err(|e| Error::bad(e.to_string()))?;
     let body: RegisterBody = decode(&REGISTER, &text)?;
     let node = body.node()?;
@@ -170,14 +170,14 @@ pub(super) fn registration(value: serde_json::Value, state: &State) -> Result<Re
 }
 
 /// The node that a registration is about, or the instance on it, as far as it can be told.
-pub(super) fn owner_of(value: &serde_json::Value) -> Option<(NodeName, Option<InstanceId>)> {
+pub(in crate::http) fn owner_of(value: &serde_json::Value) -> Option<(NodeName, Option<InstanceId>)> {
     let node = NodeName::parse(value["Node"].as_str()?).ok()?;
     let id = value["Service"]["ID"].as_str().map(InstanceId::parse);
     Some((node, id.transpose().ok()?))
 }
 
 /// What a registration is about, in words, as far as it can be told.
-pub(super) fn name_of(value: &serde_json::Value) -> String {
+pub(in crate::http) fn name_of(value: &serde_json::Value) -> String {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
     let node = text(&value["Node"]);
     match &value["Service"]["ID"] {
@@ -298,7 +298,7 @@ struct DeregisterBody {
     check_id: String,
 }
 
-pub(super) const DEREGISTER: Shape = Shape {
+pub(in crate::http) const DEREGISTER: Shape = Shape {
     fields: &[
         ("Datacenter", Kind::Plain),
         ("Node", Kind::Plain),

@@ -11,20 +11,20 @@ use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
-use super::listing::InPieces;
+use crate::http::listing::InPieces;
 
 /// What is shorter is not compressed: Consul's bound.
 const GZIP_OCTETS_MIN: u64 = 1400;
 
 /// What a client asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wishes {
-    pub(super) pretty: bool,
-    pub(super) gzip: bool,
+pub(in crate::http) struct Wishes {
+    pub(in crate::http) pretty: bool,
+    pub(in crate::http) gzip: bool,
 }
 
 /// Whether a client takes gzip (RFC 9110 section 12.5.3): it is named, and not with a weight of 0.
-pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(in crate::http) fn takes_gzip(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     lists.flat_map(|list| list.split(',')).any(|item| {
         let mut parts = item.split(';').map(str::trim);
@@ -35,7 +35,7 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// Wraps a body that has a length or comes in pieces of ours; streams of events and of logs stay as they are.
-pub(super) async fn wrap(response: Response, wishes: Wishes) -> Response {
+pub(in crate::http) async fn wrap(response: Response, wishes: Wishes) -> Response {
     let in_pieces = response.extensions().get::<InPieces>().is_some();
     let length = response.body().size_hint().exact();
     let plain = !response.headers().contains_key(header::CONTENT_ENCODING);

@@ -13,9 +13,9 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
-use super::State;
-use super::error::Error;
-use super::query::Params;
+use crate::http::State;
+use crate::http::error::Error;
+use crate::http::query::Params;
 use crate::model::NodeName;
 use crate::registry::Caller;
 
@@ -51,14 +51,14 @@ impl Peer {
 
 /// The caller's node, and whether it is this machine.
 #[derive(Debug, Clone)]
-pub(super) struct Whose {
-    pub(super) caller: Caller,
-    pub(super) here: bool,
+pub(in crate::http) struct Whose {
+    pub(in crate::http) caller: Caller,
+    pub(in crate::http) here: bool,
 }
 
 impl Whose {
     /// Refuses callers from other machines what is for the operator of this one.
-    pub(super) fn must_be_here(&self, what: &str) -> Result<(), Error> {
+    pub(in crate::http) fn must_be_here(&self, what: &str) -> Result<(), Error> {
         if self.here {
             return Ok(());
         }

@@ -33,7 +33,7 @@ thread_local! {
 }
 
 /// Says that the answer that is being made here may take long: its connection can do without hyper.
-pub(super) fn will_take_long() {
+pub(in crate::http) fn will_take_long() {
     LONG.set(true);
 }
 
@@ -51,7 +51,7 @@ struct Shared {
 }
 
 /// Serves one connection; its end is the future's.
-pub(super) struct Connection<S: AsyncRead + AsyncWrite + Unpin> {
+pub(in crate::http) struct Connection<S: AsyncRead + AsyncWrite + Unpin> {
     builder: http1::Builder,
     door: Door,
     unsent: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ enum State<S: AsyncRead + AsyncWrite + Unpin> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
-    pub(super) fn new(stream: S, builder: http1::Builder, ask: Ask) -> Self {
+    pub(in crate::http) fn new(stream: S, builder: http1::Builder, ask: Ask) -> Self {
         let door = Door { ask, shared: Arc::default() };
         let unsent = Arc::new(AtomicBool::new(false));
         let back = Back { first: BytesMut::new(), stream, unsent: unsent.clone() };
@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// Ends when what is under way has been answered. One that waits is told so by its answer alone.
-    pub(super) fn graceful_shutdown(mut self: Pin<&mut Self>) {
+    pub(in crate::http) fn graceful_shutdown(mut self: Pin<&mut Self>) {
         if let State::Talking(connection) = &mut self.state {
             Pin::new(&mut **connection).graceful_shutdown();
         }

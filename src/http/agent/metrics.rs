@@ -13,10 +13,10 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Map, Value, json};
 
-use super::State;
-use super::ops;
-use super::query::Params;
-use super::route::{self, get};
+use crate::http::State;
+use crate::http::ops;
+use crate::http::query::Params;
+use crate::http::route::{self, get};
 use crate::telemetry::utc;
 
 /// How often a stream of metrics has a new one; as long as Consul gathers them.

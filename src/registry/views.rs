@@ -27,7 +27,7 @@ pub(super) struct Settings {
     datacenter: String,
 }
 
-pub(super) struct Access {
+pub(super) struct Views {
     settings: ArcSwap<Settings>,
     dns: ArcSwap<View>,
     remembered: Mutex<Remembered>,
@@ -50,7 +50,7 @@ struct Remembered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownToken;
 
-impl Default for Access {
+impl Default for Views {
     /// Not controlled.
     fn default() -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Default for Access {
     }
 }
 
-impl Access {
+impl Views {
     /// Takes new settings.
     pub(super) fn set(&self, config: Config, datacenter: String, tables: &Tables, now: u64) {
         self.settings.store(Arc::new(Settings { config, datacenter }));
@@ -176,24 +176,24 @@ mod tests {
 
     #[test]
     fn tokens_are_resolved_and_forgotten_when_tables_change() {
-        let access = Access::default();
+        let views = Views::default();
         let mut tables = tables(r#"service "web" { policy = "write" }"#, Some(100));
-        assert!(access.view(&tables, Some("anything"), 0).unwrap().is_open(), "off by default");
+        assert!(views.view(&tables, Some("anything"), 0).unwrap().is_open(), "off by default");
         let config = Config { enabled: true, dns_token: Some(Secret::new("s3cret")), ..Config::default() };
-        access.set(config.clone(), "dc1".into(), &tables, 0);
+        views.set(config.clone(), "dc1".into(), &tables, 0);
         let may = |view: &View| view.allows(Resource::Service, "web", Wanted::Write);
-        assert!(may(&access.view(&tables, Some("s3cret"), 99).unwrap()) && may(&access.dns()));
-        assert_eq!(access.view(&tables, Some("s3cret"), 100).err(), Some(UnknownToken), "expired");
-        assert_eq!(access.view(&tables, Some("other"), 0).err(), Some(UnknownToken));
-        assert_eq!(access.view(&tables, Some(&"x".repeat(1 << 20)), 0).err(), Some(UnknownToken));
-        assert!(!may(&access.view(&tables, None, 0).unwrap()));
-        assert_eq!(access.remembered.lock().views.len(), 2);
+        assert!(may(&views.view(&tables, Some("s3cret"), 99).unwrap()) && may(&views.dns()));
+        assert_eq!(views.view(&tables, Some("s3cret"), 100).err(), Some(UnknownToken), "expired");
+        assert_eq!(views.view(&tables, Some("other"), 0).err(), Some(UnknownToken));
+        assert_eq!(views.view(&tables, Some(&"x".repeat(1 << 20)), 0).err(), Some(UnknownToken));
+        assert!(!may(&views.view(&tables, None, 0).unwrap()));
+        assert_eq!(views.remembered.lock().views.len(), 2);
         tables.remove(7, &crate::model::AclKey::new(crate::model::AclKind::Token, &Uuid::from_u128(8)));
-        assert_eq!(access.view(&tables, Some("s3cret"), 0).err(), Some(UnknownToken));
-        access.refresh(&tables, 0);
-        assert!(!access.dns().is_open() && !may(&access.dns()));
+        assert_eq!(views.view(&tables, Some("s3cret"), 0).err(), Some(UnknownToken));
+        views.refresh(&tables, 0);
+        assert!(!views.dns().is_open() && !may(&views.dns()));
         let initial = Config { initial_management: Some(Secret::new("first")), ..config };
-        access.set(initial, "dc1".into(), &tables, 0);
-        assert!(access.view(&tables, Some("first"), 0).unwrap().allows(Resource::Acl, "", Wanted::Write));
+        views.set(initial, "dc1".into(), &tables, 0);
+        assert!(views.view(&tables, Some("first"), 0).unwrap().allows(Resource::Acl, "", Wanted::Write));
     }
 }

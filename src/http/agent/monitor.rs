@@ -10,11 +10,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tracing::Level;
 
-use super::State;
-use super::caller::Whose;
-use super::error::Error;
-use super::query::Params;
-use super::route::get;
+use crate::http::State;
+use crate::http::door::caller::Whose;
+use crate::http::error::Error;
+use crate::http::query::Params;
+use crate::http::route::get;
 use crate::telemetry::tap;
 
 pub(super) fn routes() -> Router<Arc<State>> {

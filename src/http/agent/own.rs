@@ -10,10 +10,10 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::query::Params;
-use super::route::{self, get};
-use super::status::server;
-use super::{Config, State};
+use crate::http::query::Params;
+use crate::http::route::{self, get};
+use crate::http::status::server;
+use crate::http::{Config, State};
 use crate::model::{Node, Origin};
 use crate::registry::Registry;
 
@@ -80,7 +80,7 @@ async fn this(Extract(state): Extract<Arc<State>>, _: Params) -> Response {
 }
 
 /// Our own entry among Consul's members. Status 1 is alive.
-pub(super) fn member(state: &State) -> Value {
+pub(in crate::http) fn member(state: &State) -> Value {
     let config = state.config.load();
     let snapshot = state.registry.load();
     let own = snapshot.node(config.node.folded());

@@ -10,10 +10,10 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::State;
-use super::error::Error;
-use super::query::Params;
-use super::route::{self, get};
+use crate::http::State;
+use crate::http::error::Error;
+use crate::http::query::Params;
+use crate::http::route::{self, get};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new().route("/v1/agent/host", get(host))

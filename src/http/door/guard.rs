@@ -18,11 +18,15 @@ use axum::response::{IntoResponse, Response};
 
 use super::admission;
 use super::caller::{Over, Peer};
-use super::error::Error;
-use super::{Config, State};
+use crate::http::error::Error;
+use crate::http::{Config, State};
 
 /// Lets a request through, or refuses it.
-pub(super) async fn guard(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
+pub(in crate::http) async fn guard(
+    Extract(state): Extract<Arc<State>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let config = state.config.load_full();
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
     let over = peer.map_or(Over::Tcp, |ConnectInfo(peer)| peer.over);

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::listing::{Listing, Rows};
-use super::near::MaybeNear;
-use super::query::Params;
-use super::shape::has_meta;
+use crate::http::listing::{Listing, Rows};
+use crate::http::near::MaybeNear;
+use crate::http::query::Params;
+use crate::http::shape::has_meta;
 use crate::registry::{InstanceEntry, NodeEntry, Snapshot};
 
 /// What `write` puts for each instance that has all the tags, whatever their case, and is on a node with the meta
 /// (`?node-meta=`), the nearest first where that was asked for.
-pub(super) fn list(
+pub(in crate::http) fn list(
     snapshot: &Arc<Snapshot>,
     service: &str,
     params: &Params,

@@ -10,20 +10,20 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 
-use super::State;
-use super::error::Error;
 use crate::acl::{Access as Wanted, Denied, Resource, View};
+use crate::http::State;
+use crate::http::error::Error;
 use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Secret};
-use crate::registry::access::TOKEN_OCTETS_MAX;
+use crate::registry::views::TOKEN_OCTETS_MAX;
 use crate::registry::{CheckEntry, Snapshot};
 
 /// What is shown of a secret to those who may not see it, in Consul's words.
-pub(super) const HIDDEN: &str = "<hidden>";
+pub(in crate::http) const HIDDEN: &str = "<hidden>";
 
 /// What a request may see and do.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Admitted {
-    pub(super) view: View,
+pub(in crate::http) struct Admitted {
+    pub(in crate::http) view: View,
     /// What the request brought.
     token: Option<Secret>,
 }
@@ -149,7 +149,7 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
 ];
 
 /// Resolves the token and refuses what the route does not give to it. Does nothing while access is not controlled.
-pub(super) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
+pub(in crate::http) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
     // What methods there are is no secret.
     if request.method() == Method::OPTIONS {
         return Ok(());
@@ -221,7 +221,7 @@ fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Admitted, Er
 }
 
 /// The token that a request brings: `?token=`, `X-Consul-Token`, or a bearer (RFC 6750). An empty one is none.
-pub(super) fn token(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+pub(in crate::http) fn token(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let mut pairs = url::form_urlencoded::parse(uri.query().unwrap_or("").as_bytes());
     let query = pairs.find(|(key, _)| key == "token").map(|(_, value)| value.into_owned());
     let text =
@@ -246,35 +246,40 @@ impl<S: Send + Sync> FromRequestParts<S> for Admitted {
 
 impl Admitted {
     /// The same request later: its token may have been taken away while it waited.
-    pub(super) fn again(&self, state: &State) -> Result<View, Error> {
+    pub(in crate::http) fn again(&self, state: &State) -> Result<View, Error> {
         let view = state.registry.view(self.token.as_ref().map(Secret::reveal));
         view.map_err(|_| Error::new(StatusCode::FORBIDDEN, "ACL not found"))
     }
 
     /// The same, to answer with after a wait.
-    pub(super) fn renewed(&self, state: &State) -> Result<Self, Error> {
+    pub(in crate::http) fn renewed(&self, state: &State) -> Result<Self, Error> {
         Ok(Self { view: self.again(state)?, token: self.token.clone() })
     }
 
     /// Whether the request brought a token.
-    pub(super) fn is_named(&self) -> bool {
+    pub(in crate::http) fn is_named(&self) -> bool {
         self.token.is_some()
     }
 
-    pub(super) fn write_service(&self, name: &str) -> Result<(), Error> {
+    pub(in crate::http) fn write_service(&self, name: &str) -> Result<(), Error> {
         Ok(self.view.require(Resource::Service, name, Write)?)
     }
 
-    pub(super) fn write_node(&self, name: &str) -> Result<(), Error> {
+    pub(in crate::http) fn write_node(&self, name: &str) -> Result<(), Error> {
         Ok(self.view.require(Resource::Node, name, Write)?)
     }
 
-    pub(super) fn read_service(&self, name: &str) -> Result<(), Error> {
+    pub(in crate::http) fn read_service(&self, name: &str) -> Result<(), Error> {
         Ok(self.view.require(Resource::Service, name, Read)?)
     }
 
     /// To change an instance, by its node and id, is to write its service; what is not there needs nothing.
-    pub(super) fn write_instance(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
+    pub(in crate::http) fn write_instance(
+        &self,
+        snapshot: &Snapshot,
+        node: &str,
+        id: &str,
+    ) -> Result<(), Error> {
         if self.view.is_open() {
             return Ok(());
         }
@@ -285,7 +290,7 @@ impl Admitted {
     }
 
     /// To register an instance is to write its service, and that of the one in whose place it comes.
-    pub(super) fn register(&self, snapshot: &Snapshot, instance: &Instance) -> Result<(), Error> {
+    pub(in crate::http) fn register(&self, snapshot: &Snapshot, instance: &Instance) -> Result<(), Error> {
         self.write_service(instance.service.folded())?;
         self.write_known(snapshot, instance.node.folded(), instance.id.as_str())
     }
@@ -298,7 +303,7 @@ impl Admitted {
     }
 
     /// The catalog's own rules: a node that comes or changes, each service, and what each check is of.
-    pub(super) fn catalog_register(
+    pub(in crate::http) fn catalog_register(
         &self,
         snapshot: &Snapshot,
         node: &Node,
@@ -329,7 +334,7 @@ impl Admitted {
     }
 
     /// Whoever may write the node may take away what it has; else what it is of decides.
-    pub(super) fn catalog_deregister(
+    pub(in crate::http) fn catalog_deregister(
         &self,
         snapshot: &Snapshot,
         node: &NodeName,
@@ -358,7 +363,7 @@ impl Admitted {
     }
 
     /// Prepared queries are guarded by their names; one without is known to those who have its id.
-    pub(super) fn write_query(&self, query: &PreparedQuery) -> Result<(), Error> {
+    pub(in crate::http) fn write_query(&self, query: &PreparedQuery) -> Result<(), Error> {
         match query.name.is_empty() && query.template.is_none() {
             true => Ok(()),
             false => Ok(self.view.require(Resource::Query, &query.name, Write)?),
@@ -366,7 +371,7 @@ impl Admitted {
     }
 
     /// One without a name is listed to those alone who may write the ACL.
-    pub(super) fn read_query(&self, query: &PreparedQuery) -> Result<(), Error> {
+    pub(in crate::http) fn read_query(&self, query: &PreparedQuery) -> Result<(), Error> {
         match query.name.is_empty() && query.template.is_none() {
             true => Ok(self.view.require(Resource::Acl, "", Write)?),
             false => Ok(self.view.require(Resource::Query, &query.name, Read)?),
@@ -374,7 +379,7 @@ impl Admitted {
     }
 
     /// A secret that somebody else gave, for those who may see it.
-    pub(super) fn secret<'a>(&self, secret: &'a str) -> &'a str {
+    pub(in crate::http) fn secret<'a>(&self, secret: &'a str) -> &'a str {
         match secret.is_empty() || self.view.allows(Resource::Acl, "", Write) {
             true => secret,
             false => HIDDEN,
@@ -382,20 +387,20 @@ impl Admitted {
     }
 
     /// Whether a service is shown in a list; marks that something is not.
-    pub(super) fn shows(&self, service: &str, hidden: &mut bool) -> bool {
+    pub(in crate::http) fn shows(&self, service: &str, hidden: &mut bool) -> bool {
         let shown = self.view.reads_service(service);
         *hidden |= !shown;
         shown
     }
 
-    pub(super) fn shows_node(&self, node: &str, hidden: &mut bool) -> bool {
+    pub(in crate::http) fn shows_node(&self, node: &str, hidden: &mut bool) -> bool {
         let shown = self.view.reads_node(node);
         *hidden |= !shown;
         shown
     }
 
     /// Says that something was left out, to those who brought a token.
-    pub(super) fn filtered(&self, mut response: Response, hidden: bool) -> Response {
+    pub(in crate::http) fn filtered(&self, mut response: Response, hidden: bool) -> Response {
         if hidden && self.is_named() {
             let told = HeaderValue::from_static("true");
             response.headers_mut().insert("x-consul-results-filtered-by-acls", told);
@@ -404,7 +409,12 @@ impl Admitted {
     }
 
     /// To change a check is to write what it is of: its service, else its node.
-    pub(super) fn write_check(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
+    pub(in crate::http) fn write_check(
+        &self,
+        snapshot: &Snapshot,
+        node: &str,
+        id: &str,
+    ) -> Result<(), Error> {
         if self.view.is_open() {
             return Ok(());
         }
@@ -415,7 +425,12 @@ impl Admitted {
     }
 
     /// The same of a check on this node alone, in whose place another comes.
-    pub(super) fn replace_check(&self, snapshot: &Snapshot, node: &str, id: &CheckId) -> Result<(), Error> {
+    pub(in crate::http) fn replace_check(
+        &self,
+        snapshot: &Snapshot,
+        node: &str,
+        id: &CheckId,
+    ) -> Result<(), Error> {
         let known = snapshot.node(node).and_then(|entry| entry.checks.get(id));
         known.map_or(Ok(()), |entry| self.write_what_has(snapshot, entry))
     }

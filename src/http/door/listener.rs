@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use super::State;
 use super::caller::{Over, Peer};
 use super::connection::Bounds;
+use crate::http::State;
 use crate::tls::{self, Refused, Session};
 
 /// The least time between two lines about refused clients: one that tries again and again must not fill the log.
@@ -29,13 +29,13 @@ pub enum Listener {
 }
 
 /// A connection as it is accepted.
-pub(super) enum Socket {
+pub(in crate::http) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Listener {
-    pub(super) async fn accept(&self) -> io::Result<(Socket, Peer)> {
+    pub(in crate::http) async fn accept(&self) -> io::Result<(Socket, Peer)> {
         let (listener, over) = match self {
             Self::Plain(listener) => (listener, Over::Tcp),
             Self::Tls(listener, _) => (listener, Over::Tls),
@@ -54,7 +54,7 @@ impl Listener {
 
 /// Refused handshakes: when the last one was told of.
 #[derive(Default)]
-pub(super) struct Said(Mutex<(Option<Instant>, u64)>);
+pub(in crate::http) struct Said(Mutex<(Option<Instant>, u64)>);
 
 impl Said {
     /// Whether it is time to tell of one, and of how many nothing was said since the last.
@@ -71,7 +71,7 @@ impl Said {
 }
 
 /// The handshake within its bounds; `None` when nothing comes of it.
-pub(super) async fn handshake(
+pub(in crate::http) async fn handshake(
     stream: TcpStream,
     peer: Peer,
     server: &tls::Server,
@@ -100,7 +100,7 @@ pub(super) async fn handshake(
 }
 
 /// Counts a client that TLS does not let in, or not any more, and tells of it.
-pub(super) fn turned_away(why: &Refused, peer: Peer, state: &State) {
+pub(in crate::http) fn turned_away(why: &Refused, peer: Peer, state: &State) {
     let (kind, said, words) = match why {
         Refused::Revoked => (
             "revoked certificate",

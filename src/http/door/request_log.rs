@@ -1,5 +1,5 @@
 //! The request log: one line a request, for whoever wants to know what a client really asks. Off unless asked for by
-//! `[telemetry] log_level = "info,rollcall::http::access=debug"`; while it is off, a request costs it one comparison.
+//! `[telemetry] log_level = "info,rollcall::http::request_log=debug"`; while it is off, a request costs it one comparison.
 //!
 //! A line has no secret: the value of `token` is left out, and no body and no other header is shown.
 
@@ -17,7 +17,7 @@ use super::caller::Peer;
 const SHOWN_OCTETS_MAX: usize = 2048;
 
 /// A request under way, of which a line is written when it is answered, or when its client went without an answer.
-pub(super) struct Access {
+pub(in crate::http) struct Logged {
     method: Method,
     path: String,
     query: String,
@@ -28,9 +28,9 @@ pub(super) struct Access {
     status: u16,
 }
 
-impl Access {
+impl Logged {
     /// `None` when nobody wants to know.
-    pub(super) fn begin(request: &Request) -> Option<Self> {
+    pub(in crate::http) fn begin(request: &Request) -> Option<Self> {
         // Not `enabled!`: where several layers have a filter each, it makes the next event pass by those that it asked in vain.
         if LevelFilter::current() < LevelFilter::DEBUG {
             return None;
@@ -47,16 +47,17 @@ impl Access {
         })
     }
 
-    pub(super) fn answered(mut self, status: u16) {
+    pub(in crate::http) fn answered(mut self, status: u16) {
         self.status = status;
     }
 }
 
-impl Drop for Access {
+impl Drop for Logged {
     fn drop(&mut self) {
         let client = self.client.map(|client| client.to_string());
         let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(
+            target: "rollcall::http::request_log",
             method = %self.method,
             path = self.path,
             query = self.query,
