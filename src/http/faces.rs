@@ -7,6 +7,7 @@
 mod access;
 mod document;
 mod events;
+mod explain;
 mod export;
 mod history;
 mod http_sd;
@@ -46,6 +47,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
         .route("/v1/rollcall/events", get(events::events))
+        .route("/v1/rollcall/explain", get(explain::explain))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
 }

@@ -23,6 +23,7 @@ mod definitions;
 mod disk;
 mod dns;
 mod events;
+mod explain;
 mod faces;
 mod filter;
 mod forward;

@@ -140,6 +140,7 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/backup", Acl(Write), Never),
     // It shows every change, whoever may see it.
     ("/v1/rollcall/events", Acl(Write), Never),
+    ("/v1/rollcall/explain", Known, Never),
     ("/v1/rollcall/export", Acl(Write), Never),
     ("/v1/rollcall/http_sd", Known, Never),
     ("/v1/rollcall/import", Never, Acl(Write)),
