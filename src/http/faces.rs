@@ -1,10 +1,8 @@
 //! `/v1/rollcall`: faces of the registry for programs that do not speak Consul's API.
 //!
-//! Prometheus' HTTP service discovery, a stream of changes, and the whole registry as one document, out and in. Who may use
-//! them is decided in one function, [`access::allow`]. Answers that can be long are made in pieces while they are
-//! sent ([`in_pieces`]), from one snapshot, so that a slow reader costs a piece and not a copy.
+//! Prometheus' HTTP service discovery, a stream of changes, and the whole registry as one document, out and in. Answers that can
+//! be long are made in pieces while they are sent ([`in_pieces`]), from one snapshot, so that a slow reader costs a piece and not a copy.
 
-mod access;
 mod document;
 mod events;
 mod explain;

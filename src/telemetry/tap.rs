@@ -288,7 +288,7 @@ mod tests {
                 .into_iter()
                 .collect(),
         };
-        let line = |json| said.line(Level::INFO, "rollcall::http::door::guard", SystemTime::UNIX_EPOCH, json);
+        let line = |json| said.line(Level::INFO, "rollcall::http::guard", SystemTime::UNIX_EPOCH, json);
         let text = "1970-01-01T00:00:00.000Z [INFO]  rollcall.http.guard: two\\nlines: a=1 b=\"x y\"\n";
         assert_eq!(line(false), text);
         let json: Value = serde_json::from_str(&line(true)).unwrap();

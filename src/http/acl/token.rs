@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State as Extract};
-use axum::http::{Method, header};
-use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, State as Extract};
+use axum::response::Response;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -14,7 +12,7 @@ use super::super::State;
 use super::super::door::admission::{Admitted, HIDDEN};
 use super::super::error::Error;
 use super::super::query::Params;
-use super::super::route::{self, Rest, Whole, get, put};
+use super::super::route::{self, Whole, get, put};
 use super::body::{self, TOKEN, TokenBody};
 use super::{Now, not_found, read, shape, shows_secrets, time, uuid};
 use crate::acl::{ANONYMOUS, GLOBAL_MANAGEMENT, INITIAL};
@@ -30,10 +28,8 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/acl/token", put(create))
         .route("/v1/acl/token/self", get(own))
         .route("/v1/acl/token/", super::record(axum::routing::any(missing)))
-        .route(
-            "/v1/acl/token/{*id}",
-            super::record(axum::routing::get(one).put(update).delete(remove)).layer(from_fn(clone_methods)),
-        )
+        .route("/v1/acl/token/{id}", super::record(axum::routing::get(one).put(update).delete(remove)))
+        .route("/v1/acl/token/{id}/clone", put(clone))
 }
 
 async fn missing() -> Error {
@@ -77,18 +73,6 @@ async fn bootstrap(Extract(state): Extract<Arc<State>>, Whole(body): Whole) -> R
     Ok(route::json(&shown))
 }
 
-/// A clone is made, and nothing else.
-async fn clone_methods(request: Request, next: Next) -> Response {
-    const ALLOW: &str = "OPTIONS,PUT";
-    if !request.uri().path().ends_with("/clone") || request.method() == Method::PUT {
-        return next.run(request).await;
-    }
-    match request.method() {
-        &Method::OPTIONS => [(header::ALLOW, ALLOW)].into_response(),
-        method => route::method_not_allowed(method, ALLOW),
-    }
-}
-
 /// All, or those with a policy, a role, an auth method, a service's identity.
 async fn list(Extract(state): Extract<Arc<State>>, access: Admitted, params: Params) -> Response {
     let (now, secrets) = (Now::of(&state), shows_secrets(&access));
@@ -125,7 +109,7 @@ async fn own(Extract(state): Extract<Arc<State>>, access: Admitted, _: Params) -
 async fn one(
     Extract(state): Extract<Arc<State>>,
     access: Admitted,
-    Rest(id): Rest,
+    Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, Error> {
     let now = Now::of(&state);
@@ -210,36 +194,46 @@ async fn answer(state: &State, token: Token, create: bool) -> Result<Response, E
     Ok(route::json(&shape::token(entry, now.tables(), true)))
 }
 
-/// `/clone` makes another with the same grants; else what the body says takes the place of what was.
-async fn update(
+/// Makes another with the same grants.
+async fn clone(
     Extract(state): Extract<Arc<State>>,
-    Rest(id): Rest,
+    Path(id): Path<String>,
     _: Params,
     Whole(body): Whole,
 ) -> Result<Response, Error> {
-    let (id, clones) = id.strip_suffix("/clone").map_or((id.as_str(), false), |id| (id, true));
-    let body: TokenBody = match body.is_empty() && clones {
+    let body: TokenBody = match body.is_empty() {
         true => TokenBody::default(),
         false => body::read("Token", &TOKEN, &body)?,
     };
-    if !clones && !body.accessor.is_empty() && !body.accessor.eq_ignore_ascii_case(id) {
+    let old = kept(&state, &id)?;
+    if old.method.is_some() {
+        return Err(Error::server("Cannot clone a token created from an auth method"));
+    }
+    let description = if body.description.is_empty() { old.description.clone() } else { body.description };
+    let secret = Secret::new(&Uuid::new_v4().to_string());
+    let made = Token { accessor: Uuid::new_v4(), secret, description, created: now(), ..old };
+    answer(&state, made, true).await
+}
+
+/// The token as it is.
+fn kept(state: &State, id: &str) -> Result<Token, Error> {
+    let accessor = uuid(id)?;
+    Now::of(state).tables().token(accessor).map(|entry| Token::clone(&entry.value)).ok_or_else(not_found)
+}
+
+/// What the body says takes the place of what was.
+async fn update(
+    Extract(state): Extract<Arc<State>>,
+    Path(id): Path<String>,
+    _: Params,
+    Whole(body): Whole,
+) -> Result<Response, Error> {
+    let body: TokenBody = body::read("Token", &TOKEN, &body)?;
+    if !body.accessor.is_empty() && !body.accessor.eq_ignore_ascii_case(&id) {
         return Err(Error::bad("Token Accessor ID in URL and payload do not match"));
     }
-    let before = Now::of(&state);
-    let old = before.tables().token(uuid(id)?).map(|entry| entry.value.clone()).ok_or_else(not_found)?;
-    let old = Token::clone(&old);
-    let grants = body.grants(before.tables(), &state.config.load().datacenter)?;
-    drop(before);
-    if clones {
-        if old.method.is_some() {
-            return Err(Error::server("Cannot clone a token created from an auth method"));
-        }
-        let description =
-            if body.description.is_empty() { old.description.clone() } else { body.description };
-        let secret = Secret::new(&Uuid::new_v4().to_string());
-        let made = Token { accessor: Uuid::new_v4(), secret, description, created: now(), ..old };
-        return answer(&state, made, true).await;
-    }
+    let old = kept(&state, &id)?;
+    let grants = body.grants(Now::of(&state).tables(), &state.config.load().datacenter)?;
     if old.method.is_some() {
         return Err(Error::server("Cannot change a token created from an auth method"));
     }
@@ -254,7 +248,11 @@ async fn update(
     answer(&state, Token { description: body.description, grants, expires, local, ..old }, false).await
 }
 
-async fn remove(Extract(state): Extract<Arc<State>>, Rest(id): Rest, _: Params) -> Result<Response, Error> {
+async fn remove(
+    Extract(state): Extract<Arc<State>>,
+    Path(id): Path<String>,
+    _: Params,
+) -> Result<Response, Error> {
     let accessor = uuid(&id)?;
     if accessor != ANONYMOUS && state.registry.load().acl().token(accessor).is_none() {
         return Err(not_found());

@@ -5,11 +5,12 @@
 //! from a snapshot that has only what the view shows (`Snapshot::seen_by`), so that a handler cannot show more; writes
 //! ask the [`Admitted`] for what they are about.
 
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 
+use super::caller::Peer;
 use crate::acl::{Access as Wanted, Denied, Resource, View};
 use crate::http::State;
 use crate::http::error::Error;
@@ -76,7 +77,8 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/acl/token", Never, Acl(Write)),
     ("/v1/acl/token/", Acl(Read), Acl(Write)),
     ("/v1/acl/token/self", Known, Never),
-    ("/v1/acl/token/{*id}", Acl(Read), Acl(Write)),
+    ("/v1/acl/token/{id}", Acl(Read), Acl(Write)),
+    ("/v1/acl/token/{id}/clone", Never, Acl(Write)),
     ("/v1/acl/tokens", Acl(Read), Never),
     ("/v1/agent/check/deregister/", Never, Known),
     ("/v1/agent/check/deregister/{*id}", Never, Known),
@@ -149,6 +151,17 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/status/peers", Open, Never),
 ];
 
+/// Routes for callers on this machine alone, whatever their token: what these do or show is the operator's, also where there are no
+/// tokens.
+const HERE: &[(&str, &str)] = &[
+    ("/v1/agent/leave", "ending the server"),
+    ("/v1/agent/monitor", "the log"),
+    ("/v1/agent/reload", "reloading"),
+    ("/v1/rollcall/backup", "a backup"),
+    ("/v1/rollcall/export", "the whole registry"),
+    ("/v1/rollcall/import", "an import"),
+];
+
 /// Resolves the token and refuses what the route does not give to it. Does nothing while access is not controlled.
 pub(in crate::http) fn admit(state: &State, request: &mut Request) -> Result<(), Error> {
     // What methods there are is no secret.
@@ -157,17 +170,19 @@ pub(in crate::http) fn admit(state: &State, request: &mut Request) -> Result<(),
     }
     // What leads nowhere says so to everybody.
     let Some(matched) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| *peer);
+    from_here(matched.as_str(), request.method(), peer)
+        .inspect_err(|_| state.metrics.http.refused("other machine"))?;
     if !state.registry.access_is_controlled() {
         let is_acl = matched.as_str().starts_with("/v1/acl/");
         // A method that is not there is told as everywhere.
         let (route, method) = (matched.as_str(), request.method());
         let session = route.ends_with("/login") || route.ends_with("/logout");
-        let clone = request.uri().path().ends_with("/clone");
         let fits = match *method {
             Method::POST => session,
             Method::PUT => !session,
-            Method::DELETE => route.ends_with('}') && !clone,
-            _ => !clone,
+            Method::DELETE => route.ends_with('}'),
+            _ => true,
         };
         let taken = is_acl && fits && !matches!(need(route, method), Some(Never));
         let disabled = || Err(Error::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));
@@ -196,6 +211,15 @@ pub(in crate::http) fn admit(state: &State, request: &mut Request) -> Result<(),
     }
     request.extensions_mut().insert(access);
     Ok(())
+}
+
+/// Refuses callers from other machines what is for the operator of this one.
+fn from_here(route: &str, method: &Method, peer: Option<Peer>) -> Result<(), Error> {
+    let Some((_, what)) = HERE.iter().find(|(known, _)| *known == route) else { return Ok(()) };
+    if peer.is_some_and(|peer| peer.is_here()) || need(route, method) == Some(Never) {
+        return Ok(());
+    }
+    Err(Error::new(StatusCode::FORBIDDEN, format!("{what} is for callers on this machine only")))
 }
 
 fn need(route: &str, method: &Method) -> Option<Need> {
@@ -449,6 +473,7 @@ impl Admitted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::door::caller::Over;
 
     #[test]
     fn a_token_comes_by_query_header_or_bearer_in_this_order() {
@@ -464,6 +489,29 @@ mod tests {
         assert_eq!(ask("", &[bearer]).as_deref(), Some("c"));
         assert_eq!(ask("", &[("authorization", "Basic eDp5")]), None);
         assert_eq!(ask("", &[("x-consul-token", "")]), None);
+    }
+
+    #[test]
+    fn what_is_the_operators_is_for_callers_on_this_machine() {
+        let from = |remote: &str| Peer {
+            remote: remote.parse().unwrap(),
+            local: "10.0.0.1:8500".parse().unwrap(),
+            over: Over::Tcp,
+        };
+        for (route, what) in HERE {
+            let (method, other) = match need(route, &Method::GET) {
+                Some(Never) => (Method::PUT, Method::GET),
+                _ => (Method::GET, Method::PUT),
+            };
+            let refused = from_here(route, &method, Some(from("10.0.0.2:9"))).unwrap_err();
+            let text = format!("{what} is for callers on this machine only");
+            assert_eq!((refused.status, refused.text), (StatusCode::FORBIDDEN, text), "{route}");
+            assert!(from_here(route, &method, None).is_err(), "whoever it is");
+            assert_eq!(from_here(route, &method, Some(from("127.0.0.1:9"))), Ok(()));
+            assert_eq!(from_here(route, &method, Some(from("10.0.0.1:9"))), Ok(()));
+            assert_eq!(from_here(route, &other, Some(from("10.0.0.2:9"))), Ok(()), "405 is told to all");
+        }
+        assert_eq!(from_here("/v1/agent/services", &Method::GET, Some(from("10.0.0.2:9"))), Ok(()));
     }
 
     #[test]

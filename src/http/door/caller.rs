@@ -10,7 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use crate::http::State;
@@ -54,16 +53,6 @@ impl Peer {
 pub(in crate::http) struct Whose {
     pub(in crate::http) caller: Caller,
     pub(in crate::http) here: bool,
-}
-
-impl Whose {
-    /// Refuses callers from other machines what is for the operator of this one.
-    pub(in crate::http) fn must_be_here(&self, what: &str) -> Result<(), Error> {
-        if self.here {
-            return Ok(());
-        }
-        Err(Error::new(StatusCode::FORBIDDEN, format!("{what} is for callers on this machine only")))
-    }
 }
 
 impl FromRequestParts<Arc<State>> for Whose {

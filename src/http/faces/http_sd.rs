@@ -13,10 +13,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::access::{self, Need};
 use super::in_pieces;
 use crate::http::State;
-use crate::http::door::caller::Whose;
 use crate::http::error::Error;
 use crate::http::query::{Params, parse_bool};
 use crate::http::shape::has_meta;
@@ -43,12 +41,7 @@ struct Wanted {
 
 /// `?service=` (again for more), `?tag=` (again: all of them), `?node-meta=key:value`; `?passing` shows those that pass alone,
 /// `?passing=false` also critical ones and those in maintenance; without it what DNS answers with.
-pub(super) async fn targets(
-    Extract(state): Extract<Arc<State>>,
-    whose: Whose,
-    params: Params,
-) -> Result<Response, Error> {
-    access::allow(&whose, Need::Read)?;
+pub(super) async fn targets(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
     let wanted = Wanted::from(&params)?;
     let snapshot = state.registry.snapshot().seen_whole(&params.asker.view);
     let (hides, datacenter) = (snapshot.hides(), state.config.load().datacenter.clone());
