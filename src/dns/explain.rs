@@ -2,7 +2,7 @@
 //!
 //! The question goes the way of every other one (`respond::look_up`), in the world that DNS has at that moment, and what comes
 //! out is shown. What was considered for it is told by the functions by which it was decided
-//! ([`select::why`](crate::select::why)), in the same world. Nothing is asked of others: that a name would be forwarded is said.
+//! ([`select::why`]), in the same world. Nothing is asked of others: that a name would be forwarded is said.
 
 use std::net::IpAddr;
 use std::str::FromStr;
