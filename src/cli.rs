@@ -10,6 +10,7 @@ mod check_config;
 mod explain;
 mod export;
 mod import;
+mod log_level;
 mod place;
 mod register;
 mod restart;
@@ -60,6 +61,8 @@ enum Command {
     Export(export::Arguments),
     /// Take in an export, or the catalog of a running Consul
     Import(import::Arguments),
+    /// Show what a running server logs, or change it
+    LogLevel(log_level::Arguments),
     /// Print the OpenAPI document of all that the server serves over HTTP
     Openapi,
     /// Change how a stopped server's definitions are encrypted
@@ -99,6 +102,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Acl(arguments) => acl::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
+        Command::LogLevel(arguments) => log_level::run(&arguments),
         Command::Openapi => say(format_args!("{:#}", crate::openapi())),
         Command::Store(arguments) => store::run(&arguments),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),

@@ -33,6 +33,7 @@ mod https;
 mod import;
 mod journal;
 mod limits;
+mod logs;
 mod near;
 mod old_format;
 mod openapi;

@@ -1,6 +1,6 @@
 //! Operations that are not Consul's.
 
-use super::{Answer, BODY, Form, Of, Operation, Param, answer, failure};
+use super::{Answer, BODY, DONE, Form, Of, Operation, Param, answer, failure};
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
     Operation { method: "get", path, about, query: &[], body: None, answers }
@@ -77,6 +77,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..get(
             "/v1/rollcall/import",
             "Take over a document that was exported; from callers on this machine.",
+            &[],
+        )
+    },
+    get(
+        "/v1/rollcall/log-level",
+        "What the server logs.",
+        &[&[answer(200, "The level in force.", Form::Json("LogLevel"))]],
+    ),
+    Operation {
+        method: "put",
+        query: &[&[Param {
+            name: "level",
+            of: Of::Word(&["error", "warn", "info", "debug", "trace"]),
+            about: "A level; directives such as info,rollcall::dns=debug are taken too.",
+        }]],
+        answers: &[DONE, &[failure(503, "The logs are not the server's.", &["no change of level: "])]],
+        ..get(
+            "/v1/rollcall/log-level",
+            "Log by another level until the next reload or start; from callers on this machine.",
             &[],
         )
     },
