@@ -36,7 +36,7 @@ pub use tcp::Limits as TcpLimits;
 
 use crate::gently;
 use crate::registry::Registry;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, metrics};
 use encode::{Answer, ExtendedError};
 use fast::Fast;
 use forward::Forwarder;
@@ -119,7 +119,10 @@ impl State {
         let outcome = match &answer {
             Some(answer) if answer.rcode == ResponseCode::ServFail => "failed",
             Some(_) => "answered",
-            None => "too many",
+            None => {
+                self.metrics.limits.hit("forward_waiting_max");
+                "too many"
+            }
         };
         self.metrics.dns.forwarded(outcome);
         pending.finish(&answer.unwrap_or_else(|| {
@@ -129,13 +132,13 @@ impl State {
     }
 
     fn count(&self, reply: &Reply, transport: Transport) {
-        let kind = reply.kind.map_or("none", kind_label);
+        let r#type = reply.kind.map_or("none", kind_label);
         let transport = match transport {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
         };
-        self.metrics.dns.answered(kind, rcode_label(reply.rcode), transport, 1);
-        self.metrics.dns.took("general", 1);
+        let rcode = rcode_label(reply.rcode);
+        self.metrics.dns.answered(metrics::Answer { r#type, rcode, transport, path: "general" }, 1);
         if reply.encoded.truncated {
             self.metrics.dns.truncated.inc();
         }

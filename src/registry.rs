@@ -44,7 +44,6 @@ use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::Kind;
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
@@ -163,7 +162,7 @@ impl Registry {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),
             Err(mpsc::error::TrySendError::Closed(_)) => ended(),
             Err(mpsc::error::TrySendError::Full(_)) => {
-                self.shared.count_limit("queue");
+                self.shared.count_limit("queue_max");
                 Err(Refused::Busy { max: self.shared.commands.max_capacity() })
             }
         }
@@ -243,7 +242,7 @@ impl Registry {
                 return Ok(snapshot);
             }
             let Some(watcher) = self.shared.watchers.watch(topic) else {
-                self.shared.count_limit("watchers");
+                self.shared.count_limit("watchers_max");
                 return Err(Refused::TooManyWatchers { max: self.shared.watchers.max() });
             };
             let woken = watcher.woken();
@@ -286,7 +285,7 @@ impl Registry {
 }
 
 impl Shared {
-    fn count_limit(&self, kind: &'static str) {
-        self.metrics.registry.limits.get_or_create(&Kind { kind }).inc();
+    fn count_limit(&self, key: &'static str) {
+        self.metrics.limits.hit(key);
     }
 }

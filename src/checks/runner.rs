@@ -147,7 +147,7 @@ impl Runner {
             }
         }
         if count > 0 && self.queue.waiting() > 0 {
-            self.metrics.checks.limited("in flight");
+            self.metrics.limits.hit("in_flight_max");
         }
         self.metrics.checks.in_flight.set(self.places.len() as i64);
         self.metrics.checks.waiting.set(self.queue.waiting() as i64);
@@ -162,7 +162,7 @@ impl Runner {
         let now = Instant::now();
         match ended {
             Ok((_, probed)) if probed.finding.shortage => {
-                self.metrics.checks.limited("shortage");
+                self.metrics.checks.unmade("shortage");
                 tracing::warn!(check = %job.check.key(), "a probe could not be made: {}", probed.finding.output);
                 let due = job.give_up(now);
                 self.queue.set(number, due);

@@ -21,6 +21,7 @@ use super::door::origin;
 use super::door::request_log::Logged;
 use super::door::wrap::{self, Wishes};
 use super::error::Error;
+use crate::telemetry::metrics::FAMILY;
 use crate::telemetry::origin::within;
 
 /// A path that is read: GET, HEAD and OPTIONS.
@@ -81,7 +82,7 @@ impl FromRequest<Arc<State>> for Whole {
         let config = state.config.load_full();
         let max = config.body_octets_max;
         let too_large = || {
-            state.metrics.http.refused("body");
+            state.metrics.limits.hit("body_max");
             let text = format!("Request body too large, max size: {max} bytes ([http] body_max)");
             Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
         };
@@ -189,17 +190,5 @@ async fn finished(state: &State, request: Request, next: Next) -> Response {
 
 /// The first parts of a path, from a fixed set.
 fn family(path: &str) -> &'static str {
-    const FAMILIES: [&str; 10] = [
-        "/v1/acl",
-        "/v1/agent/service",
-        "/v1/agent/check",
-        "/v1/agent",
-        "/v1/catalog",
-        "/v1/health",
-        "/v1/query",
-        "/v1/status",
-        "/v1/rollcall",
-        "/metrics",
-    ];
-    FAMILIES.into_iter().find(|family| path.starts_with(family)).unwrap_or("other")
+    FAMILY.values.iter().find(|family| path.starts_with(**family)).unwrap_or(&"other")
 }

@@ -31,7 +31,6 @@ use crate::model::{
     Status,
 };
 use crate::store::{Log, LogEntry, Proposal};
-use crate::telemetry::metrics::Kind;
 
 /// What reaches the writer.
 pub(super) struct Queues {
@@ -338,7 +337,7 @@ impl Writer {
             if let Some(shared) = self.shared.upgrade() {
                 let (check, output) = (&seen.check, seen.output.lines().next().unwrap_or(""));
                 tracing::info!(%check, status = %seen.status, output, "a check's status changed");
-                shared.metrics.registry.flips.get_or_create(&Kind { kind: seen.status.as_str() }).inc();
+                shared.metrics.registry.flips.of(seen.status.as_str()).inc();
             }
             if let Some(entry) = self.state.check(&seen.check).cloned() {
                 self.arm(&entry, false);
@@ -472,8 +471,7 @@ impl Writer {
         metrics.services.set(self.state.services.len() as i64);
         metrics.instances.set(self.state.counts.instances as i64);
         for status in [Status::Passing, Status::Warning, Status::Critical] {
-            let gauge = metrics.checks.get_or_create(&Kind { kind: status.as_str() });
-            gauge.set(self.state.checks_with(status) as i64);
+            metrics.checks.of(status.as_str()).set(self.state.checks_with(status) as i64);
         }
     }
 }

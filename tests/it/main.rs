@@ -34,6 +34,7 @@ mod import;
 mod journal;
 mod limits;
 mod logs;
+mod metrics;
 mod near;
 mod old_format;
 mod openapi;

@@ -4,7 +4,7 @@ use hickory_proto::rr::RecordType;
 
 use super::super::{kind_label, rcode_label};
 use super::Written;
-use crate::telemetry::metrics::DnsMetrics;
+use crate::telemetry::metrics::{Answer, DnsMetrics};
 
 #[derive(Default)]
 pub(in crate::dns) struct Tally {
@@ -22,14 +22,9 @@ impl Tally {
 
     /// Shows what was counted, and starts anew.
     pub(in crate::dns) fn count(&mut self, metrics: &DnsMetrics) {
-        let mut all = 0;
         for (written, count) in self.seen.drain(..) {
-            let kind = kind_label(RecordType::from(written.kind));
-            metrics.answered(kind, rcode_label(written.rcode), "udp", count);
-            all += count;
-        }
-        if all > 0 {
-            metrics.took("fast", all);
+            let (r#type, rcode) = (kind_label(RecordType::from(written.kind)), rcode_label(written.rcode));
+            metrics.answered(Answer { r#type, rcode, transport: "udp", path: "fast" }, count);
         }
     }
 }

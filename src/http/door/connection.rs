@@ -137,7 +137,7 @@ pub(in crate::http) async fn accept(listener: Listener, routes: Router, state: A
         let place = match state.open.connections.take(peer.address(), &bounds(&config)) {
             Ok(place) => place,
             Err((key, max)) => {
-                state.metrics.http.refused("connections");
+                state.metrics.limits.hit(key);
                 turn_away(&socket, peer, key, max);
                 continue;
             }

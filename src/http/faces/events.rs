@@ -51,7 +51,7 @@ pub(super) async fn events(
     let services: Vec<String> = services.collect();
     let max = state.config.load().streams_max;
     let Some(place) = Place::take(&state.faces.streams, max) else {
-        state.metrics.http.refused("streams");
+        state.metrics.limits.hit("streams_max");
         let text = format!("{max} streams of changes are open already ([limits] streams_max)");
         return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
     };
