@@ -448,7 +448,7 @@ fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Res
     let nodes = chosen.iter().map(|c| shape::checked_service(c.node, c.entry, &config.datacenter));
     let nodes: Vec<_> = nodes.collect();
     let topic = ServiceName::parse(&query.service.service).map(Topic::Service);
-    let index = snapshot.index_of(&topic.unwrap_or(Topic::Services));
+    let index = snapshot.index_of(&topic.unwrap_or(Topic::Services).seen_by(view));
     let mut told = json!({
         "Service": query.service.service,
         "Nodes": nodes,
