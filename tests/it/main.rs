@@ -38,6 +38,7 @@ mod old_format;
 mod openapi;
 mod order;
 mod own_node;
+mod private_files;
 mod queries;
 mod readme;
 mod reads;

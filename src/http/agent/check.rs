@@ -18,6 +18,7 @@ use crate::http::query::Params;
 use crate::http::route::{self, Done, Rest, Whole, get, put};
 use crate::http::selectors::{self, listed};
 use crate::http::shape;
+use crate::http::text;
 use crate::model::{CheckId, InstanceId, Origin, Status};
 use crate::registry::{Caller, Command};
 
@@ -148,6 +149,7 @@ async fn say(
     output: &str,
 ) -> Result<Done, Error> {
     asker.write_check(&state.registry.load(), caller.node.folded(), id)?;
+    text::prose("Output", output)?;
     let (id, output) = (known_id(id)?, kept(output).into());
     state.registry.submit(Command::UpdateTtl { caller, id, status, output }).await?;
     Ok(Done::default())
