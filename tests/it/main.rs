@@ -31,6 +31,8 @@ mod guards;
 mod http;
 mod https;
 mod import;
+mod import_https;
+mod import_large;
 mod journal;
 mod limits;
 mod near;
