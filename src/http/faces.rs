@@ -5,10 +5,12 @@
 
 mod document;
 mod events;
+mod explain;
 mod export;
 mod history;
 mod http_sd;
 mod import;
+mod log_level;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use axum::body::{Body, Bytes};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::State;
-use super::route::{get, put};
+use super::route::{get, put, with_rest};
 use history::History;
 
 /// A long answer is made in pieces of about this size.
@@ -41,9 +43,12 @@ impl Default for Faces {
 }
 
 pub(super) fn routes() -> Router<Arc<State>> {
+    let level = axum::routing::get(log_level::shown).put(log_level::set);
     Router::new()
+        .route("/v1/rollcall/log-level", with_rest(level, "OPTIONS,GET,PUT"))
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
         .route("/v1/rollcall/events", get(events::events))
+        .route("/v1/rollcall/explain", get(explain::explain))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
 }

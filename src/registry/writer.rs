@@ -285,6 +285,7 @@ impl Writer {
     }
 
     fn apply(&mut self, index: u64, definitions: &[Definition]) {
+        self.state.at = views::now();
         for definition in definitions {
             if self.recording {
                 self.round.events.extend(self.state.event_of(index, definition));
@@ -324,6 +325,7 @@ impl Writer {
     }
 
     fn on_observations(&mut self, observations: Vec<Observation>) {
+        self.state.at = views::now();
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };

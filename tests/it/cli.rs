@@ -110,7 +110,7 @@ async fn a_server_whose_output_nobody_reads_goes_on() {
     // This is what it fails to print when it is ready.
     log.by_ref().find(|line| line.contains("cannot print")).unwrap();
     let answer =
-        ask(bound["address"].as_str().unwrap().parse().unwrap(), &query("internal.", RecordType::SOA)).await;
+        ask(bound["rollcall.address"].as_str().unwrap().parse().unwrap(), &query("internal.", RecordType::SOA)).await;
     assert_eq!(answer.answers.len(), 1);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));

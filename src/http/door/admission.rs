@@ -142,9 +142,11 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/backup", Acl(Write), Never),
     // It shows every change, whoever may see it.
     ("/v1/rollcall/events", Acl(Write), Never),
+    ("/v1/rollcall/explain", Known, Never),
     ("/v1/rollcall/export", Acl(Write), Never),
     ("/v1/rollcall/http_sd", Known, Never),
     ("/v1/rollcall/import", Never, Acl(Write)),
+    ("/v1/rollcall/log-level", Agent(Read), Agent(Write)),
     ("/v1/rollcall/openapi.json", Open, Never),
     ("/v1/status/leader", Open, Never),
     ("/v1/status/peers", Open, Never),
@@ -159,6 +161,7 @@ const HERE: &[(&str, &str)] = &[
     ("/v1/rollcall/backup", "a backup"),
     ("/v1/rollcall/export", "the whole registry"),
     ("/v1/rollcall/import", "an import"),
+    ("/v1/rollcall/log-level", "the log level"),
 ];
 
 /// Resolves the token and refuses what the route does not give to it. Does nothing while access is not controlled.
@@ -508,7 +511,9 @@ mod tests {
             assert!(from_here(route, &method, None).is_err(), "whoever it is");
             assert_eq!(from_here(route, &method, Some(from("127.0.0.1:9"))), Ok(()));
             assert_eq!(from_here(route, &method, Some(from("10.0.0.1:9"))), Ok(()));
-            assert_eq!(from_here(route, &other, Some(from("10.0.0.2:9"))), Ok(()), "405 is told to all");
+            let told = from_here(route, &other, Some(from("10.0.0.2:9")));
+            let there = need(route, &other) != Some(Never);
+            assert_eq!(told.is_err(), there, "405 is told to all: {route}");
         }
         assert_eq!(from_here("/v1/agent/services", &Method::GET, Some(from("10.0.0.2:9"))), Ok(()));
     }

@@ -1,6 +1,6 @@
 //! Operations that are not Consul's.
 
-use super::{Answer, BODY, Form, Of, Operation, Param, answer, failure};
+use super::{Answer, BODY, DONE, Form, Of, Operation, Param, answer, failure};
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
     Operation { method: "get", path, about, query: &[], body: None, answers }
@@ -81,10 +81,37 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )
     },
     get(
+        "/v1/rollcall/log-level",
+        "What the server logs.",
+        &[&[answer(200, "The level in force.", Form::Json("LogLevel"))]],
+    ),
+    Operation {
+        method: "put",
+        query: &[&[Param {
+            name: "level",
+            of: Of::Word(&["error", "warn", "info", "debug", "trace"]),
+            about: "A level; directives such as info,rollcall::dns=debug are taken too.",
+        }]],
+        answers: &[DONE, &[failure(503, "The logs are not the server's.", &["no change of level: "])]],
+        ..get(
+            "/v1/rollcall/log-level",
+            "Log by another level until the next reload or start; from callers on this machine.",
+            &[],
+        )
+    },
+    get(
         "/v1/rollcall/openapi.json",
         "This document.",
         &[&[answer(200, "OpenAPI 3.1.", Form::Json("Document"))]],
     ),
+    Operation {
+        query: &[EXPLAIN],
+        ..get(
+            "/v1/rollcall/explain",
+            "What DNS answers to a name, and why.",
+            &[&[answer(200, "The answer, and what was considered for it.", Form::Json("DnsExplanation"))]],
+        )
+    },
     Operation {
         query: &[EVENTS],
         ..get(
@@ -98,6 +125,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
+const EXPLAIN: &[Param] = &[
+    Param { name: "name", of: Of::Text, about: "The name that is asked for, or a service's alone." },
+    Param { name: "type", of: Of::Text, about: "The record type; A without it." },
+    Param { name: "from", of: Of::Text, about: "The address of whoever asks DNS; the caller's without it." },
+];
 const EVENTS: &[Param] = &[
     Param { name: "index", of: Of::Number, about: "What came behind this index, too." },
     Param { name: "service", of: Of::Texts, about: "What concerns these services; all without it." },

@@ -1,0 +1,105 @@
+//! For which request something is done: what its log lines, its lines in the audit log and its spans have in common.
+//!
+//! It travels with the task that answers the request, not through every signature between the door and the writer. Whoever
+//! gives work to another task takes it along ([`carried`]).
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Octets of a request's id that comes from a client.
+const ID_OCTETS_MAX: usize = 128;
+
+tokio::task_local! {
+    static CURRENT: Arc<Origin>;
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Origin {
+    /// What the client called it, else what we do.
+    pub id: RequestId,
+}
+
+/// `X-Request-Id`: visible ASCII without quotes and commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Box<str>);
+
+impl RequestId {
+    /// The client's own; `None` for what is empty, too long, or could be taken for something else where it is shown.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain =
+            |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'"' | b',' | b'\\' | b'<' | b'>');
+        let fits = (1..=ID_OCTETS_MAX).contains(&text.len()) && text.bytes().all(plain);
+        fits.then(|| Self(text.into()))
+    }
+
+    /// One of ours, from chance.
+    pub fn new(chance: u128) -> Self {
+        Self(format!("{chance:032x}").into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Does some work for a request.
+pub async fn within<T>(origin: Arc<Origin>, work: impl Future<Output = T>) -> T {
+    CURRENT.scope(origin, work).await
+}
+
+/// The request that this task works for.
+pub fn current() -> Option<Arc<Origin>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
+/// The same, borrowed.
+pub(super) fn look<T>(work: impl FnOnce(&Origin) -> T) -> Option<T> {
+    CURRENT.try_with(|origin| work(origin)).ok()
+}
+
+/// Work that another task does for the same request.
+pub fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let origin = current();
+    async move {
+        match origin {
+            Some(origin) => within(origin, work).await,
+            None => work.await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_a_client_is_taken_where_it_cannot_be_mistaken() {
+        for good in ["a", "0af7651916cd43dd8448eb211c80319c", "req/7:x=y+z.~_-", &"x".repeat(128)] {
+            assert_eq!(RequestId::parse(good).map(|id| id.to_string()).as_deref(), Some(good));
+        }
+        for bad in ["", " ", "a b", "a\nb", "a\"b", "a,b", "\u{e4}", "a\\b", "<a>", &"x".repeat(129)] {
+            assert_eq!(RequestId::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(RequestId::new(7).as_str(), "00000000000000000000000000000007");
+    }
+
+    #[tokio::test]
+    async fn it_goes_along_with_the_work_that_another_task_does() {
+        let origin = Arc::new(Origin { id: RequestId::new(1) });
+        assert!(current().is_none());
+        let seen = within(origin, async {
+            let carried = tokio::spawn(carried(async { current().map(|origin| origin.id.clone()) }));
+            let left = tokio::spawn(async { current().is_none() });
+            (carried.await.unwrap(), left.await.unwrap())
+        });
+        assert_eq!(seen.await, (Some(RequestId::new(1)), true));
+    }
+}
