@@ -22,7 +22,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use crate::model::{Address, Check, Instance, NodeName};
+use crate::model::{Address, Check, Instance, NodeName, private};
 use crate::telemetry::logs;
 use crate::{acl, checks, dns, filter, handover, registry, select, store, tls};
 
@@ -106,9 +106,10 @@ pub struct Http {
     pub idle: Duration,
     pub body_wait: Duration,
     pub import_max: usize,
-    pub stream_wait: Duration,
+    pub write_wait: Duration,
     /// Of `[limits]`.
     pub streams_max: usize,
+    pub backups_max: usize,
     pub events_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
@@ -219,7 +220,14 @@ impl Config {
         for (file, text) in &texts {
             let is = |kind: &str| file.extension().is_some_and(|extension| extension == kind);
             let keys = if is("json") { consul::keys } else { read::keys };
+            let before = config.acl.clone();
             later.extend(keys(&mut config, file, text, &mut errors));
+            if config.acl.secrets() != before.secrets() {
+                let data = std::fs::metadata(file).ok();
+                let remedy = data.and_then(|data| private::remedy(&data, nix::unistd::geteuid().as_raw()));
+                let warning = |remedy| format!("{}, which holds tokens, {remedy}", file.display());
+                config.warnings.extend(remedy.map(warning));
+            }
         }
         definitions::take(&mut config, later, &mut errors);
         errors.extend(config.check().into_iter().map(|reason| {
@@ -299,8 +307,9 @@ impl Default for Config {
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
                 import_max: 0,
-                stream_wait: Duration::ZERO,
+                write_wait: Duration::ZERO,
                 streams_max: 0,
+                backups_max: 0,
                 events_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,

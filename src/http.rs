@@ -24,6 +24,7 @@ mod route;
 mod selectors;
 mod shape;
 mod status;
+mod text;
 mod unserved;
 
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::filter;
-use crate::model::NodeName;
+use crate::model::{NodeName, Targets};
 use crate::registry::Registry;
 use crate::select;
 use crate::telemetry::Metrics;
@@ -65,6 +66,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Whether script checks may be registered.
     pub script_checks: bool,
+    /// Where keys of auth methods may be fetched.
+    pub targets: Targets,
     pub body_octets_max: usize,
     pub connections_max: usize,
     pub connections_per_client_max: usize,
@@ -80,10 +83,13 @@ pub struct Config {
     pub handshakes_per_client_max: usize,
     /// How long an import may be.
     pub import_octets_max: usize,
-    /// Streams of changes at once, changes that are kept for them, and how long one may not be read.
+    /// Streams of changes at once, and changes that are kept for them.
     pub streams_max: usize,
     pub events_max: usize,
-    pub stream_wait: Duration,
+    /// Backups at once.
+    pub backups_max: usize,
+    /// How long a client may take nothing of what it is sent.
+    pub write_wait: Duration,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -147,6 +153,7 @@ impl Config {
             },
             allowed_hosts: Vec::new(),
             script_checks: false,
+            targets: Targets::default(),
             body_octets_max: 1 << 20,
             connections_max: 10,
             connections_per_client_max: 10,
@@ -159,7 +166,8 @@ impl Config {
             import_octets_max: 1 << 20,
             streams_max: 10,
             events_max: 100,
-            stream_wait: Duration::from_secs(10),
+            backups_max: 10,
+            write_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),

@@ -267,11 +267,11 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "http",
-        "stream_wait",
+        "write_wait",
         "\"30s\"",
         RELOADS,
-        "How long a client of the stream of changes may leave what it is sent unread; then it is cut off.",
-        |c, v| { c.http.stream_wait = value::time(v)? }
+        "How long a client may take nothing of what it is sent; then it is cut off.",
+        |c, v| { c.http.write_wait = value::time(v)? }
     ),
     key!(
         "http",
@@ -403,7 +403,7 @@ pub const KEYS: &[Key] = &[
         "allow_targets",
         "[]",
         AT_START,
-        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself.",
+        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself; for fetches of an auth method's keys, too, which are not narrowed otherwise.",
         |c, v| { c.checks.targets.allow = value::list(v, value::network)? }
     ),
     key!(
@@ -411,7 +411,7 @@ pub const KEYS: &[Key] = &[
         "deny_targets",
         "[]",
         AT_START,
-        "Networks that probes may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
+        "Networks that probes, and fetches of an auth method's keys (`JWKSURL`), may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
         |c, v| { c.checks.targets.deny = value::list(v, value::network)? }
     ),
     key!(
@@ -648,6 +648,14 @@ pub const KEYS: &[Key] = &[
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!(
+        "limits",
+        "backups_max",
+        "4",
+        RELOADS,
+        "Backups at once; each has a thread while it is read.",
+        |c, v| c.http.backups_max = value::count(v)?
+    ),
     key!("limits", "streams_max", "1024", RELOADS, "Clients of the stream of changes at once.", |c, v| c
         .http
         .streams_max =

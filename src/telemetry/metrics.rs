@@ -26,6 +26,7 @@ const LIMIT: Label = Label {
     name: "limit",
     values: &[
         "acl_entries_max",
+        "backups_max",
         "body_max",
         "checks_max",
         "checks_per_instance_max",

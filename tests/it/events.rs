@@ -274,7 +274,7 @@ async fn who_was_away_too_long_or_over_a_restart_is_told_to_read_anew() {
 async fn a_client_that_does_not_read_is_cut_off_and_counted() {
     let server = TestServer::with(|config| {
         config.data = Data::Ephemeral;
-        config.http.stream_wait = Duration::from_millis(200);
+        config.http.write_wait = Duration::from_millis(200);
     })
     .await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -288,7 +288,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_counted() {
     server.register(json!({"Name": "web", "ID": "w1"})).await;
     reader.next().await;
     let reason = "x".repeat(1024);
-    let series = "rollcall_http_refused_total{reason=\"slow stream\"}";
+    let series = "rollcall_http_refused_total{reason=\"slow reader\"}";
     let whole = async {
         while server.metric(series).await == 0.0 {
             for enable in ["true", "false"] {
@@ -313,7 +313,7 @@ async fn streams_at_once_are_limited_and_end_with_the_server() {
     let reader = open(&server, "").await;
     let refused = server.get("/v1/rollcall/events").await;
     assert!(refused.status == 429 && refused.text().contains("[limits] streams_max"), "{}", refused.text());
-    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"streams_max\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_http_refused_total{reason=\"streams\"}").await, 1.0);
     drop(reader);
     let free = async {
         // Whoever went is noticed by the server in its own time.
@@ -339,4 +339,29 @@ impl TestServer {
         stream.read_exact(&mut first).await.ok()?;
         (&first[9..] == b"200").then_some(())
     }
+}
+
+/// A proxy that sees nothing for a minute would end the stream, and a client that has gone would never be noticed.
+#[tokio::test]
+async fn a_stream_with_nothing_to_say_says_so_and_where_it_is() {
+    let server = TestServer::start().await;
+    let mut reader = open(&server, "?service=web").await;
+    // Nobody of the stream's: its place moves, though it is told nothing.
+    server.register(json!({"Name": "db", "ID": "d1"})).await;
+    let index = server.get("/v1/catalog/service/db").await.index();
+    // Time runs as fast as nobody has anything else to do.
+    tokio::time::pause();
+    let heartbeat = format!(": heartbeat\nid: {index}\n\n");
+    for _ in 0..2 {
+        while !reader.text.contains(&heartbeat) {
+            let frame = reader.body.frame().await.expect("the stream goes on").unwrap();
+            reader.text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        }
+        assert!(reader.text.ends_with(&heartbeat), "{:?}", reader.text);
+        reader.text.clear();
+    }
+    tokio::time::resume();
+    server.register(json!({"Name": "web", "ID": "w1"})).await;
+    let next = reader.next().await;
+    assert_eq!((next.kind.as_str(), &next.data["ID"]), ("service", &json!("w1")));
 }

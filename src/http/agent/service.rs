@@ -24,6 +24,7 @@ use crate::http::query::{Params, parse_bool};
 use crate::http::route::{self, Done, Rest, Whole, get, put};
 use crate::http::selectors::{self, listed};
 use crate::http::shape::{self, ServiceShape};
+use crate::http::text;
 use crate::model::{InstanceId, Origin};
 use crate::registry::{Caller, Command, InstanceEntry, Snapshot, Topic};
 
@@ -116,6 +117,7 @@ fn maintenance_reason(params: &Params, of: &str) -> Result<Option<ArcStr>, Error
             reason.len()
         )));
     }
+    text::prose("the reason", reason)?;
     Ok(enable.then(|| match reason {
         "" => format!(
             "Maintenance mode is enabled for this {of}, but no reason was provided. This is a default message."
@@ -149,7 +151,7 @@ async fn services(
             rows.pair(entry.instance.id.as_str(), &shown);
         }
     });
-    Ok(params.asker.filtered(listing.into_response(&state).await, hidden))
+    Ok(params.asker.filtered(listing.into_response().await, hidden))
 }
 
 /// One instance; with `?hash=` waits until it looks different.
