@@ -210,7 +210,7 @@ fn flip(bencher: Bencher, size: usize) {
         let index = registry.load().index();
         let seen = Observation { check, generation: None, status, output: "".into(), to_flip: 1 };
         runtime.block_on(async {
-            registry.observe(vec![seen]).await;
+            registry.observe(vec![seen], tokio::time::Instant::now()).await;
             while registry.load().index() == index {
                 tokio::task::yield_now().await;
             }

@@ -22,6 +22,7 @@ pub mod zone;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -35,7 +36,9 @@ pub use live::Domains;
 pub use tcp::Limits as TcpLimits;
 
 use crate::gently;
-use crate::registry::Registry;
+use crate::registry::{Kept, Registry};
+use crate::select::kept_for;
+use crate::telemetry::metrics::SizeTally;
 use crate::telemetry::{Metrics, metrics};
 use encode::{Answer, ExtendedError};
 use fast::Fast;
@@ -112,6 +115,7 @@ impl State {
 
     /// Lets the forwarder finish what needs others.
     async fn ask(&self, pending: &Pending) -> Reply {
+        let _waiting = self.metrics.dns.forwarding();
         let answer = match &self.forwarder {
             Some(forwarder) => forwarder.ask(&pending.request.question, &pending.want).await,
             None => None,
@@ -139,9 +143,23 @@ impl State {
         };
         let rcode = rcode_label(reply.rcode);
         self.metrics.dns.answered(metrics::Answer { r#type, rcode, transport, path: "general" }, 1);
+        let mut size = SizeTally::default();
+        size.add(reply.encoded.bytes.len());
+        self.metrics.dns.sized(transport, &mut size);
         if reply.encoded.truncated {
             self.metrics.dns.truncated.inc();
         }
+    }
+
+    /// How long caches may hold what was answered before a change; for [`Registry::tell_kept`].
+    pub fn kept(self: &Arc<Self>) -> Kept {
+        // The registry is not to hold what holds the registry.
+        let state = Arc::downgrade(self);
+        Box::new(move |snapshot, service, before| {
+            let settings = state.upgrade()?.settings.load_full();
+            let negative = Duration::from_secs(live::NEGATIVE_TTL.into());
+            Some(kept_for(snapshot, &settings.domains.settings, negative, (service, before)))
+        })
     }
 }
 

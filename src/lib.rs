@@ -329,6 +329,7 @@ impl Prepared {
             metrics: metrics.clone(),
             shutdown: answering.shutdown.clone(),
         });
+        registry.tell_kept(dns_state.kept());
         let explaining = dns_state.clone();
         let http_state = Arc::new(http::State {
             registry: registry.clone(),

@@ -22,6 +22,7 @@ mod properties;
 mod queries;
 mod resume;
 mod seen;
+mod shown;
 pub mod snapshot;
 #[cfg(test)]
 mod under_way;
@@ -31,8 +32,8 @@ pub mod watch;
 mod writer;
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -45,7 +46,8 @@ use crate::acl::{Config as AclConfig, View};
 use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, origin};
+use shown::Begun;
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
@@ -79,10 +81,15 @@ struct Shared {
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
     commands: mpsc::Sender<Request>,
-    observations: mpsc::Sender<Vec<Observation>>,
+    observations: mpsc::Sender<Found>,
     closing: CancellationToken,
     metrics: Arc<Metrics>,
+    kept: OnceLock<Kept>,
 }
+
+/// For how long caches may hold what was answered of a service, by its name in lower case, before a change to an instance of it,
+/// given as it was; none where nobody knows any more.
+pub type Kept = Box<dyn Fn(&Snapshot, &str, Option<&InstanceEntry>) -> Option<Duration> + Send + Sync>;
 
 /// A command and where its outcome goes.
 struct Request {
@@ -90,6 +97,13 @@ struct Request {
     /// What whoever asks may do.
     view: View,
     reply: oneshot::Sender<Result<(), Refused>>,
+    begun: Begun,
+}
+
+/// What probes found, and when the first of them ended.
+struct Found {
+    observations: Vec<Observation>,
+    since: Instant,
 }
 
 /// What one publish changed, for those who follow the registry.
@@ -135,6 +149,7 @@ impl Registry {
             observations,
             closing: CancellationToken::new(),
             metrics,
+            kept: OnceLock::new(),
         });
         let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
         let writer = writer::Writer::new(&shared, state, unplaced, config.own, queues);
@@ -170,8 +185,9 @@ impl Registry {
             permission::permit(&self.load(), &view, &command)?;
         }
         let (reply, outcome) = oneshot::channel();
+        let begun = Begun::of_request(origin::arrived());
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
-        match self.shared.commands.try_send(Request { command, view, reply }) {
+        match self.shared.commands.try_send(Request { command, view, reply, begun }) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),
             Err(mpsc::error::TrySendError::Closed(_)) => ended(),
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -187,11 +203,17 @@ impl Registry {
         self.shared.closing.cancel();
     }
 
-    /// Reports what probes found. Applied at once, whatever the disk does; waits only when more than
-    /// a thousand reports are before it.
-    pub async fn observe(&self, observations: Vec<Observation>) {
+    /// Reports what probes found, the first of which ended at `since`. Applied at once, whatever the disk does; waits only when
+    /// more than a thousand reports are before it.
+    pub async fn observe(&self, observations: Vec<Observation>, since: Instant) {
         // Fails only when the writer has ended, and then nobody asks any more.
-        let _ = self.shared.observations.send(observations).await;
+        let _ = self.shared.observations.send(Found { observations, since }).await;
+    }
+
+    /// Takes how long caches hold answers; until then, that is not measured.
+    pub fn tell_kept(&self, kept: Kept) {
+        // Told once, at the start.
+        let _ = self.shared.kept.set(kept);
     }
 
     /// Takes how access is controlled; it is not before.

@@ -42,6 +42,8 @@ pub(super) struct Runner {
     pub(super) aliases: Aliases,
     /// What this round found, told to the registry at its end.
     pub(super) news: Vec<Observation>,
+    /// When the first probe ended that made news.
+    since: Option<Instant>,
     /// How many checks are repeated quickly because they fail.
     crowd: usize,
     probes: JoinSet<Probed>,
@@ -66,6 +68,7 @@ impl Runner {
             queue: Queue::default(),
             aliases: Aliases::default(),
             news: Vec::new(),
+            since: None,
             crowd: 0,
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -84,7 +87,8 @@ impl Runner {
             let now = Instant::now();
             self.start_due(now);
             if !self.news.is_empty() {
-                self.registry.observe(std::mem::take(&mut self.news)).await;
+                let since = self.since.take().unwrap_or(now);
+                self.registry.observe(std::mem::take(&mut self.news), since).await;
             }
             let next = if self.places.is_full() { self.places.next() } else { self.queue.next() };
             let rests = now < rested;
@@ -189,6 +193,9 @@ impl Runner {
             Some(Drawn::Crash) => self.metrics.checks.noticed("crash"),
             Some(Drawn::Alive) => self.metrics.checks.noticed("alive"),
             None => {}
+        }
+        if news.is_some() {
+            self.since = Some(self.since.map_or(probed.ended, |since| since.min(probed.ended)));
         }
         self.news.extend(news);
         self.queue.set(number, due);

@@ -372,7 +372,7 @@ async fn the_writer_ends_with_the_last_handle_in_whichever_moment_that_goes() {
     let begun = tokio::time::Instant::now();
     let seen =
         Observation { check, generation: None, status: Status::Passing, output: "so".into(), to_flip: 1 };
-    registry.observe(vec![seen]).await;
+    registry.observe(vec![seen], tokio::time::Instant::now()).await;
     *held.handle.lock() = Some(registry);
     writer.await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO, "it waited for a deadline");

@@ -23,9 +23,10 @@ use super::events::Event;
 use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
+use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
-use super::{Published, Request, Shared};
+use super::{Found, Published, Request, Shared};
 use crate::acl::View;
 use crate::model::acl::Token;
 use crate::model::{
@@ -37,7 +38,7 @@ use crate::store::{Log, LogEntry, Proposal};
 /// What reaches the writer.
 pub(super) struct Queues {
     pub(super) commands: mpsc::Receiver<Request>,
-    pub(super) observations: mpsc::Receiver<Vec<Observation>>,
+    pub(super) observations: mpsc::Receiver<Found>,
     pub(super) log: Log,
 }
 
@@ -55,6 +56,7 @@ struct UnderWay {
     definitions: Arc<[Definition]>,
     plan: Plan,
     reply: Option<Reply>,
+    begun: Begun,
     /// The deadline that asked for it, to be set again if it fails.
     reaping: Option<Due>,
 }
@@ -72,6 +74,8 @@ pub(super) struct Writer {
     unplaced: Option<Unplaced>,
     deadlines: Deadlines,
     round: Round,
+    /// What is being changed began with this.
+    begun: Begun,
     /// Whether this round makes events.
     recording: bool,
     closing: CancellationToken,
@@ -89,6 +93,8 @@ struct Round {
     /// Flips for the store to write behind.
     flips: Vec<Observation>,
     replies: Vec<(Reply, Result<(), Refused>)>,
+    /// The changes that answers can show.
+    shown: Vec<Shown>,
 }
 
 impl Writer {
@@ -110,6 +116,7 @@ impl Writer {
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
             round: Round::default(),
+            begun: Begun::now("server"),
             recording: false,
             closing: shared.closing.clone(),
         };
@@ -140,7 +147,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 Some(entries) = self.queues.log.recv() => self.on_log(entries),
-                Some(seen) = self.queues.observations.recv() => self.on_observations(seen),
+                Some(found) = self.queues.observations.recv() => self.on_found(found),
                 () = sleep_until(next) => {}
                 () = self.closing.cancelled(), if !self.queues.commands.is_closed() => {
                     self.queues.commands.close();
@@ -173,8 +180,8 @@ impl Writer {
             self.on_log(entries);
         }
         for _ in 0..ROUND_MAX {
-            let Ok(seen) = self.queues.observations.try_recv() else { break };
-            self.on_observations(seen);
+            let Ok(found) = self.queues.observations.try_recv() else { break };
+            self.on_found(found);
         }
         for _ in 0..ROUND_MAX {
             if self.room() != Some(true) {
@@ -185,8 +192,9 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, view, reply }: Request) {
+    fn on_request(&mut self, Request { command, view, reply, begun }: Request) {
         let Some(shared) = self.shared.upgrade() else { return };
+        self.begun = begun;
         match self.plan(&shared, command, &view) {
             Err(refused) => {
                 if let Refused::Limit { key, .. } = refused {
@@ -243,7 +251,8 @@ impl Writer {
         let ticket = self.tickets;
         self.ahead.add(&self.state, ticket, &definitions);
         let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
-        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, reaping });
+        let begun = self.begun;
+        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, begun, reaping });
         self.round.proposals.push(proposal);
     }
 
@@ -255,9 +264,11 @@ impl Writer {
         match entry {
             LogEntry::Committed { ticket, index, definitions } => {
                 let index = index.max(self.next_index());
+                let done = ticket.and_then(|ticket| self.under_way.remove(&ticket));
+                self.begun = done.as_ref().map_or_else(|| Begun::now("server"), |done| done.begun);
                 self.apply(index, &definitions);
                 let Some(ticket) = ticket else { return self.ahead.forget() };
-                let Some(done) = self.under_way.remove(&ticket) else { return };
+                let Some(done) = done else { return };
                 self.ahead.remove(ticket, &done.definitions);
                 self.finish(done.plan);
                 self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
@@ -288,6 +299,9 @@ impl Writer {
 
     fn apply(&mut self, index: u64, definitions: &[Definition]) {
         self.state.at = views::now();
+        let about: Vec<_> =
+            definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
+        let shows = std::mem::take(&mut self.round.effects.visible);
         for definition in definitions {
             if self.recording {
                 self.round.events.extend(self.state.event_of(index, definition));
@@ -313,6 +327,16 @@ impl Writer {
             self.round.changes.push(Change::Definition(definition.clone()));
         }
         self.state.index = index;
+        self.note(shows, about);
+    }
+
+    /// Notes a change, where answers can show it. `before` is whether they can show what this round did before it.
+    fn note(&mut self, before: bool, about: impl IntoIterator<Item = About>) {
+        let visible = &mut self.round.effects.visible;
+        if *visible {
+            self.round.shown.push(Shown::new(self.begun, about.into_iter()));
+        }
+        *visible |= before;
     }
 
     /// The parts of a plan that are not stored.
@@ -326,12 +350,20 @@ impl Writer {
         self.round.kicks.extend(plan.kicks);
     }
 
+    fn on_found(&mut self, Found { observations, since }: Found) {
+        self.begun = Begun { at: since, cause: "probe" };
+        self.on_observations(observations);
+    }
+
     fn on_observations(&mut self, observations: Vec<Observation>) {
         self.state.at = views::now();
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
-            if !self.state.observe(index, &seen, &mut self.round.effects) {
+            let shows = std::mem::take(&mut self.round.effects.visible);
+            let flipped = self.state.observe(index, &seen, &mut self.round.effects);
+            self.note(shows, About::check(&self.state, &seen.check));
+            if !flipped {
                 continue;
             }
             let flip = before.and_then(|before| self.state.flip(index, &seen.check, before));
@@ -368,6 +400,7 @@ impl Writer {
     fn pass_deadlines(&mut self) {
         let now = Instant::now();
         while let Some(due) = self.deadlines.pop(now) {
+            self.begun = Begun { at: now, cause: "deadline" };
             match due {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),
@@ -442,11 +475,12 @@ impl Writer {
             if round.effects.visible {
                 self.state.serial = self.state.index as u32;
             }
-            shared.published.store(Arc::new(self.state.clone()));
+            let old = shared.published.swap(Arc::new(self.state.clone()));
             if round.effects.access {
                 shared.views.refresh(self.state.acl(), views::now());
             }
             shared.versions.touch(round.effects.topics.iter().chain(&round.effects.paced));
+            shown::count(&round.shown, &old, shared);
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);
         }

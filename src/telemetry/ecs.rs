@@ -102,7 +102,7 @@ mod tests {
             message: "two\nlines \"quoted\"".into(),
             fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         };
-        let origin = Origin { id: RequestId::new(1) };
+        let origin = Origin::new(RequestId::new(1));
         let line =
             writer.line(SystemTime::UNIX_EPOCH, Level::WARN, "rollcall::http::guard", said, Some(&origin));
         assert!(

@@ -7,8 +7,9 @@
 
 mod fixed;
 pub mod reference;
+mod sizes;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 pub use fixed::{Fixed, Grid, Label};
+pub use sizes::{SizeTally, Sizes};
 
 /// Of a check.
 const STATUS: Label = Label { name: "status", values: &["passing", "warning", "critical"] };
@@ -61,6 +63,8 @@ const LIMIT: Label = Label {
         "other",
     ],
 };
+/// What a change of the registry began with.
+const CAUSE: Label = Label { name: "cause", values: &["request", "probe", "deadline", "server"] };
 /// A question's type.
 const TYPE: Label = Label {
     name: "type",
@@ -178,6 +182,20 @@ pub struct RegistryMetrics {
     /// Status changes by new status.
     pub flips: Fixed<Counter>,
     pub publishes: Counter,
+    shown: Fixed<Histogram>,
+    kept: Fixed<Histogram>,
+}
+
+impl RegistryMetrics {
+    /// A change that answers can show was published so long after it began.
+    pub fn shown(&self, cause: &'static str, after: Duration) {
+        self.shown.of(cause).observe(after.as_secs_f64());
+    }
+
+    /// No cache has an answer from before the change when so much time has passed since it began.
+    pub fn kept(&self, cause: &'static str, until: Duration) {
+        self.kept.of(cause).observe(until.as_secs_f64());
+    }
 }
 
 impl Default for RegistryMetrics {
@@ -190,6 +208,10 @@ impl Default for RegistryMetrics {
             checks: Fixed::new(&STATUS),
             flips: Fixed::new(&STATUS),
             publishes: Counter::default(),
+            shown: Fixed::with(&CAUSE, || Histogram::new(exponential_buckets(0.0001, 4.0, 10))),
+            kept: Fixed::with(&CAUSE, || {
+                Histogram::new([0.5, 1.01, 2.02, 3.03, 5.05, 7.5, 10.1, 15.0, 30.0, 61.0, 121.0, 301.0])
+            }),
         }
     }
 }
@@ -202,6 +224,22 @@ pub struct StoreMetrics {
     pub errors: Counter,
     /// 1 while definitions can be stored.
     pub writable: Gauge,
+    committing: Histogram,
+    checkpointing: Histogram,
+}
+
+impl StoreMetrics {
+    /// A batch was made durable in so long.
+    pub fn committed(&self, took: Duration) {
+        self.commits.inc();
+        self.committing.observe(took.as_secs_f64());
+    }
+
+    /// The database took what the journal had in so long.
+    pub fn checkpointed(&self, took: Duration) {
+        self.checkpoints.inc();
+        self.checkpointing.observe(took.as_secs_f64());
+    }
 }
 
 impl Default for StoreMetrics {
@@ -209,11 +247,14 @@ impl Default for StoreMetrics {
         // A store without a disk can always be written.
         let writable = Gauge::default();
         writable.set(1);
+        let seconds = || Histogram::new(exponential_buckets(0.0001, 4.0, 9));
         Self {
             commits: Counter::default(),
             checkpoints: Counter::default(),
             errors: Counter::default(),
             writable,
+            committing: seconds(),
+            checkpointing: seconds(),
         }
     }
 }
@@ -225,6 +266,22 @@ pub struct DnsMetrics {
     answers: Family<Answer, Counter>,
     drops: Fixed<Counter>,
     forwards: Fixed<Counter>,
+    forwarding: Gauge,
+    forward_seconds: Histogram,
+    sizes: Fixed<Sizes>,
+}
+
+/// A question that waits for others; counted when it does not any more.
+pub struct Forwarding<'a> {
+    metrics: &'a DnsMetrics,
+    since: Instant,
+}
+
+impl Drop for Forwarding<'_> {
+    fn drop(&mut self) {
+        self.metrics.forwarding.dec();
+        self.metrics.forward_seconds.observe(self.since.elapsed().as_secs_f64());
+    }
 }
 
 /// A question's type, its answer's code, how it came and what made it.
@@ -254,6 +311,17 @@ impl DnsMetrics {
         self.drops.of(reason).inc();
     }
 
+    /// Takes the sizes of answers, in octets, and leaves none.
+    pub fn sized(&self, transport: &'static str, tally: &mut SizeTally) {
+        self.sizes.of(transport).take(tally);
+    }
+
+    /// A question begins to wait for others, until what comes back is dropped.
+    pub fn forwarding(&self) -> Forwarding<'_> {
+        self.forwarding.inc();
+        Forwarding { metrics: self, since: Instant::now() }
+    }
+
     /// Counts a question that was forwarded.
     pub fn forwarded(&self, outcome: &'static str) {
         self.forwards.of(outcome).inc();
@@ -267,6 +335,15 @@ impl DnsMetrics {
         r.register("answers", help, self.answers.clone());
         r.register("dropped", "Messages not answered, by reason", self.drops.clone());
         r.register("forwarded", "Questions forwarded, by outcome", self.forwards.clone());
+        r.register(
+            "forwards_waiting",
+            "Forwarded questions that wait for an answer",
+            self.forwarding.clone(),
+        );
+        let help = "Time until a forwarded question was answered or given up";
+        r.register_with_unit("forward_duration", help, Unit::Seconds, self.forward_seconds.clone());
+        let help = "Size of answers, by transport";
+        r.register_with_unit("answer_size", help, Unit::Bytes, self.sizes.clone());
     }
 }
 
@@ -278,6 +355,9 @@ impl Default for DnsMetrics {
             answers: Family::default(),
             drops: Fixed::new(&DROPPED),
             forwards: Fixed::new(&FORWARDED),
+            forwarding: Gauge::default(),
+            forward_seconds: Histogram::new(exponential_buckets(0.0005, 4.0, 8)),
+            sizes: Fixed::new(&TRANSPORT),
         }
     }
 }
@@ -472,6 +552,12 @@ impl RegistryMetrics {
         r.register("checks", "Checks by status", self.checks.clone());
         r.register("flips", "Changes of a check's status, by the new one", self.flips.clone());
         r.register("publishes", "Snapshots published", self.publishes.clone());
+        let help = "Time from the arrival of a request, or the end of the probe that decides, to the first published \
+                    snapshot that shows the change, for changes that answers can show, by cause";
+        r.register_with_unit("change_to_answer", help, Unit::Seconds, self.shown.clone());
+        let help = "The same and the TTL of the answers before: the time until no cache has an answer of the service \
+                    from before the change, by cause";
+        r.register_with_unit("change_to_caches", help, Unit::Seconds, self.kept.clone());
     }
 }
 
@@ -481,6 +567,10 @@ impl StoreMetrics {
         let help = "Commits of the database, behind the journal";
         r.register("checkpoints", help, self.checkpoints.clone());
         r.register("errors", "Transactions that failed", self.errors.clone());
+        let help = "Time in which a batch of changes was made durable";
+        r.register_with_unit("commit_duration", help, Unit::Seconds, self.committing.clone());
+        let help = "Time of a commit of the database, behind the journal";
+        r.register_with_unit("checkpoint_duration", help, Unit::Seconds, self.checkpointing.clone());
         r.register("writable", "1 while definitions can be stored", self.writable.clone());
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Octets of a request's id that comes from a client.
 const ID_OCTETS_MAX: usize = 128;
@@ -19,6 +20,15 @@ tokio::task_local! {
 pub struct Origin {
     /// What the client called it, else what we do.
     pub id: RequestId,
+    /// When its head was there.
+    pub arrived: Instant,
+}
+
+impl Origin {
+    /// One that has just arrived.
+    pub fn new(id: RequestId) -> Self {
+        Self { id, arrived: Instant::now() }
+    }
 }
 
 /// `X-Request-Id`: visible ASCII without quotes and commas.
@@ -60,6 +70,11 @@ pub fn current() -> Option<Arc<Origin>> {
     CURRENT.try_with(Arc::clone).ok()
 }
 
+/// When the request that this task works for arrived.
+pub fn arrived() -> Option<Instant> {
+    look(|origin| origin.arrived)
+}
+
 /// The same, borrowed.
 pub(super) fn look<T>(work: impl FnOnce(&Origin) -> T) -> Option<T> {
     CURRENT.try_with(|origin| work(origin)).ok()
@@ -93,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_goes_along_with_the_work_that_another_task_does() {
-        let origin = Arc::new(Origin { id: RequestId::new(1) });
+        let origin = Arc::new(Origin::new(RequestId::new(1)));
         assert!(current().is_none());
         let seen = within(origin, async {
             let carried = tokio::spawn(carried(async { current().map(|origin| origin.id.clone()) }));

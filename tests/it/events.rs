@@ -313,7 +313,7 @@ async fn streams_at_once_are_limited_and_end_with_the_server() {
     let reader = open(&server, "").await;
     let refused = server.get("/v1/rollcall/events").await;
     assert!(refused.status == 429 && refused.text().contains("[limits] streams_max"), "{}", refused.text());
-    assert_eq!(server.metric("rollcall_http_refused_total{reason=\"streams\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"streams_max\"}").await, 1.0);
     drop(reader);
     let free = async {
         // Whoever went is noticed by the server in its own time.

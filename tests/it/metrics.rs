@@ -7,9 +7,10 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RecordType};
 use rollcall::telemetry::metrics::reference;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
 
-use crate::server::{PATIENCE, TestServer, query, raw, request};
+use crate::server::{PATIENCE, TestServer, metric, query, raw, request};
 
 const BEGIN: &str = "## All of them\n\n";
 
@@ -133,4 +134,113 @@ async fn no_name_that_a_client_chooses_makes_a_series() {
         !new.is_empty() && new.iter().all(|name| name.starts_with("rollcall_dns_answers_total{")),
         "{new:#?}"
     );
+}
+
+/// How many changes a cause made, the seconds until they were shown, and those that caches may hold answers from before.
+async fn changes(server: &TestServer, cause: &str) -> [f64; 3] {
+    let text = server.get("/metrics").await.text();
+    let value =
+        |what: &str| metric(&text, &format!("rollcall_registry_change_to_{what}{{cause=\"{cause}\"}}"));
+    [value("answer_seconds_count"), value("answer_seconds_sum"), value("caches_seconds_sum")]
+}
+
+/// What one change adds.
+async fn one(server: &TestServer, cause: &str, change: impl Future<Output = ()>) -> (f64, f64) {
+    let before = changes(server, cause).await;
+    change.await;
+    let after = changes(server, cause).await;
+    let [count, shown, kept] = std::array::from_fn(|place| after[place] - before[place]);
+    assert_eq!(count, 1.0, "{cause}: {before:?} {after:?}");
+    (shown, kept - shown)
+}
+
+#[tokio::test]
+async fn a_change_is_timed_from_its_cause_to_the_answer_and_to_the_end_of_older_ones() {
+    let server = TestServer::start().await;
+    let put = "/v1/agent/service/register";
+    let body =
+        json!({ "Name": "web", "ID": "w1", "Check": { "TTL": "2s", "Status": "passing" } }).to_string();
+    // The body comes later than the head: its time counts, too.
+    const LATER: std::time::Duration = std::time::Duration::from_millis(300);
+    let (shown, ttl) = one(&server, "request", async {
+        let mut stream = TcpStream::connect(server.http()).await.unwrap();
+        let head = format!("PUT {put} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(LATER).await;
+        assert!(raw(stream, &body).await.starts_with("HTTP/1.1 200"));
+    })
+    .await;
+    assert!(shown >= LATER.as_secs_f64(), "{shown}");
+    let is = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-6, "{found}, not {wanted}");
+    is(ttl, 1.0);
+    // Answers so far had the first alone, whose status can change after two seconds.
+    let (at_once, ttl) = one(&server, "request", server.register(json!({ "Name": "web", "ID": "w2" }))).await;
+    assert!(at_once < shown, "{at_once} {shown}");
+    is(ttl, 2.0);
+    // No check of it bounded what had it.
+    let gone = async {
+        server.put("/v1/agent/service/deregister/w2", "").await;
+    };
+    is(one(&server, "request", gone).await.1, 5.0);
+    // Nobody renews the first.
+    let expires = async {
+        server.until("web", |shown| shown[0]["Checks"][1]["Status"] == "critical").await;
+    };
+    is(one(&server, "deadline", expires).await.1, 2.0);
+    // What no answer can show is not timed.
+    let before = changes(&server, "request").await[0];
+    server.put("/v1/agent/check/fail/service:w1?note=again", "").await;
+    assert_eq!(changes(&server, "request").await[0], before);
+}
+
+#[tokio::test]
+async fn what_a_probe_finds_is_timed_from_its_end() {
+    let server = TestServer::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let check = json!({ "TCP": listener.local_addr().unwrap().to_string(), "Interval": "1s" });
+    let passes = async {
+        server.register(json!({ "Name": "web", "ID": "w1", "Check": check })).await;
+        server.until("web", |shown| shown[0]["Checks"][1]["Status"] == "passing").await;
+    };
+    let (_, ttl) = one(&server, "probe", passes).await;
+    assert!((ttl - 1.0).abs() < 1e-6, "as a negative answer: {ttl}");
+    let dies = async {
+        drop(listener);
+        server.until("web", |shown| shown[0]["Checks"][1]["Status"] == "critical").await;
+    };
+    let (_, ttl) = one(&server, "probe", dies).await;
+    assert!((ttl - 1.0).abs() < 1e-6, "its interval: {ttl}");
+    let metric = async |series: &str| server.metric(series).await;
+    assert!(metric("rollcall_checks_probe_duration_seconds_count{kind=\"tcp\"}").await >= 2.0);
+    assert!(metric("rollcall_checks_probes_total{kind=\"tcp\",outcome=\"critical\"}").await >= 1.0);
+    assert!(metric("rollcall_store_commit_duration_seconds_count").await >= 1.0);
+}
+
+/// Sizes are those of the octets that were sent, on both paths and transports.
+#[tokio::test]
+async fn answers_are_counted_with_their_sizes() {
+    let server = TestServer::start().await;
+    server.register(json!({ "Name": "web", "Address": "10.0.0.1" })).await;
+    let seen = async |transport: &str| {
+        let text = server.get("/metrics").await.text();
+        let part = |end: &str| {
+            metric(&text, &format!("rollcall_dns_answer_size_bytes_{end}{{transport=\"{transport}\"}}"))
+        };
+        (part("count"), part("sum"))
+    };
+    for kind in [RecordType::A, RecordType::SRV, RecordType::ANY] {
+        let before = seen("udp").await;
+        let message = query("web.service.internal.", kind).to_vec().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(&message, server.dns()).await.unwrap();
+        let length = tokio::time::timeout(PATIENCE, socket.recv(&mut [0; 4096])).await.unwrap().unwrap();
+        // It was sent before it was counted, perhaps.
+        let counted = async {
+            while seen("udp").await.0 == before.0 {}
+            seen("udp").await
+        };
+        let after = tokio::time::timeout(PATIENCE, counted).await.unwrap();
+        assert_eq!((after.0 - before.0, after.1 - before.1), (1.0, length as f64), "{kind}");
+    }
+    assert_eq!(seen("tcp").await, (0.0, 0.0));
 }

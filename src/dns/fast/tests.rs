@@ -331,7 +331,7 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
                     output: "so".into(),
                     to_flip: *to_flip,
                 };
-                runtime.block_on(state.registry.observe(vec![seen]));
+                runtime.block_on(state.registry.observe(vec![seen], tokio::time::Instant::now()));
                 // A command behind it: what is answered is published.
                 let nobody = crate::model::NodeName::parse("nobody").unwrap();
                 let command = Command::CatalogDeregister { node: nobody, instance: None, check: None };

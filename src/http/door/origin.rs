@@ -14,7 +14,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(in crate::http) fn of(request: &Request) -> Arc<Origin> {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = given.and_then(RequestId::parse).unwrap_or_else(|| RequestId::new(rand::random()));
-    Arc::new(Origin { id })
+    Arc::new(Origin::new(id))
 }
 
 /// Tells the client.

@@ -129,3 +129,22 @@ fn what_is_no_value_of_a_label_makes_no_series() {
     assert_eq!(after.len(), before.len() + 1, "general is a path");
     assert!(!after.iter().any(|name| name.contains("evil")));
 }
+
+#[test]
+fn sizes_are_counted_where_they_fit() {
+    let metrics = Metrics::default();
+    let mut tally = SizeTally::default();
+    [0, 64, 65, 512, 513, 65_535].into_iter().for_each(|octets| tally.add(octets));
+    metrics.dns.sized("udp", &mut tally);
+    metrics.dns.sized("udp", &mut tally);
+    let text = metrics.encode_text();
+    let lines = [("64", 2), ("128", 3), ("512", 4), ("1232", 5), ("65535", 6), ("+Inf", 6)];
+    for (bound, count) in lines {
+        let bucket = text.lines().filter(|line| line.starts_with("rollcall_dns_answer_size_bytes_bucket{"));
+        let mut bucket = bucket.filter(|line| line.contains("\"udp\""));
+        let line = bucket.find(|line| line.contains(&format!("le=\"{bound}")));
+        assert!(line.is_some_and(|line| line.ends_with(&format!("}} {count}"))), "{bound}: {line:?}");
+    }
+    assert!(text.contains("rollcall_dns_answer_size_bytes_sum{transport=\"udp\"} 66689.0\n"), "{text}");
+    assert!(text.contains("rollcall_dns_answer_size_bytes_count{transport=\"tcp\"} 0\n"), "{text}");
+}
