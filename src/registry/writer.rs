@@ -20,11 +20,13 @@ use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
+use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
 use super::{Published, Request, Shared};
+use crate::acl::View;
 use crate::model::acl::Token;
 use crate::model::{
     Acl, AclKey, AclKind, Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record,
@@ -184,9 +186,9 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, reply }: Request) {
+    fn on_request(&mut self, Request { command, view, reply }: Request) {
         let Some(shared) = self.shared.upgrade() else { return };
-        match self.plan(&shared, command) {
+        match self.plan(&shared, command, &view) {
             Err(refused) => {
                 if let Refused::Limit { key, .. } = refused {
                     shared.count_limit(key);
@@ -225,12 +227,13 @@ impl Writer {
         self.finish(plan);
     }
 
-    fn plan(&mut self, shared: &Shared, command: Command) -> Result<Plan, Refused> {
+    fn plan(&mut self, shared: &Shared, command: Command, view: &View) -> Result<Plan, Refused> {
         let limits = shared.limits.load();
-        if self.ahead.meets(&command, &self.state, &limits) {
+        if self.ahead.meets(&command, view, &self.state, &limits) {
             self.look_ahead();
         }
         let state = self.ahead.state(&self.state);
+        permit(state, view, &command)?;
         Planner { state, limits: &limits, own: &self.own }.plan(command)
     }
 

@@ -5,6 +5,7 @@
 mod acl;
 mod acl_cli;
 mod acl_faces;
+mod acl_gate;
 mod acl_hidden;
 mod acl_login;
 mod acl_near;
