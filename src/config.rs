@@ -106,9 +106,10 @@ pub struct Http {
     pub idle: Duration,
     pub body_wait: Duration,
     pub import_max: usize,
-    pub stream_wait: Duration,
+    pub write_wait: Duration,
     /// Of `[limits]`.
     pub streams_max: usize,
+    pub backups_max: usize,
     pub events_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
@@ -299,8 +300,9 @@ impl Default for Config {
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
                 import_max: 0,
-                stream_wait: Duration::ZERO,
+                write_wait: Duration::ZERO,
                 streams_max: 0,
+                backups_max: 0,
                 events_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,

@@ -80,10 +80,13 @@ pub struct Config {
     pub handshakes_per_client_max: usize,
     /// How long an import may be.
     pub import_octets_max: usize,
-    /// Streams of changes at once, changes that are kept for them, and how long one may not be read.
+    /// Streams of changes at once, and changes that are kept for them.
     pub streams_max: usize,
     pub events_max: usize,
-    pub stream_wait: Duration,
+    /// Backups at once.
+    pub backups_max: usize,
+    /// How long a client may take nothing of what it is sent.
+    pub write_wait: Duration,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
@@ -159,7 +162,8 @@ impl Config {
             import_octets_max: 1 << 20,
             streams_max: 10,
             events_max: 100,
-            stream_wait: Duration::from_secs(10),
+            backups_max: 10,
+            write_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,
             shown: Shown::default(),

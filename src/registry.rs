@@ -36,6 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::futures::Notified;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -217,6 +218,11 @@ impl Registry {
     /// What the bearer of a token may see and do; `None` is a request without one.
     pub fn view(&self, token: Option<&str>) -> Result<View, views::UnknownToken> {
         self.shared.views.view(self.load().acl(), token, views::now())
+    }
+
+    /// Ready when what somebody may see or do may have changed since this was called.
+    pub fn access_changed(&self) -> Notified<'_> {
+        self.shared.views.changed()
     }
 
     /// What a prepared query shows that holds a token: what the token's bearer may see, and nothing when nobody has it (any

@@ -267,11 +267,11 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "http",
-        "stream_wait",
+        "write_wait",
         "\"30s\"",
         RELOADS,
-        "How long a client of the stream of changes may leave what it is sent unread; then it is cut off.",
-        |c, v| { c.http.stream_wait = value::time(v)? }
+        "How long a client may take nothing of what it is sent; then it is cut off.",
+        |c, v| { c.http.write_wait = value::time(v)? }
     ),
     key!(
         "http",
@@ -648,6 +648,14 @@ pub const KEYS: &[Key] = &[
         .limits
         .commits_waiting_max =
         value::count(v)?),
+    key!(
+        "limits",
+        "backups_max",
+        "4",
+        RELOADS,
+        "Backups at once; each has a thread while it is read.",
+        |c, v| c.http.backups_max = value::count(v)?
+    ),
     key!("limits", "streams_max", "1024", RELOADS, "Clients of the stream of changes at once.", |c, v| c
         .http
         .streams_max =

@@ -14,7 +14,7 @@ mod log_level;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -34,11 +34,34 @@ pub struct Faces {
     /// What changed of late, from the first who asked on.
     history: OnceCell<Arc<History>>,
     streams: Arc<AtomicUsize>,
+    /// Under way.
+    pub(super) backups: Arc<AtomicUsize>,
+}
+
+/// One of so many at once; given back when dropped.
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    pub(super) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let place = Self(taken.clone());
+        (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Faces {
     fn default() -> Self {
-        Self { importing: Semaphore::new(1), history: OnceCell::new(), streams: Arc::default() }
+        Self {
+            importing: Semaphore::new(1),
+            history: OnceCell::new(),
+            streams: Arc::default(),
+            backups: Arc::default(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod acl_login;
 mod acl_near;
 mod acl_queries;
 mod acl_routes;
+mod acl_streams;
 mod agent;
 mod agent_checks;
 mod attacks;

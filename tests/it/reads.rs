@@ -266,7 +266,7 @@ async fn a_node_is_found_by_a_part_of_its_id_that_no_other_has() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_keeps_no_listing() {
-    let server = TestServer::with(|config| config.http.idle = Duration::from_millis(300)).await;
+    let server = TestServer::with(|config| config.http.write_wait = Duration::from_millis(300)).await;
     let meta: serde_json::Map<String, Value> =
         (0..60).map(|n| (format!("k{n}"), json!("x".repeat(500)))).collect();
     for number in 0..300 {

@@ -149,7 +149,7 @@ async fn services(
             rows.pair(entry.instance.id.as_str(), &shown);
         }
     });
-    Ok(params.asker.filtered(listing.into_response(&state).await, hidden))
+    Ok(params.asker.filtered(listing.into_response().await, hidden))
 }
 
 /// One instance; with `?hash=` waits until it looks different.

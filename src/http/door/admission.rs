@@ -5,6 +5,8 @@
 //! from a snapshot that has only what the view shows (`Snapshot::seen_by`), so that a handler cannot show more; writes
 //! go to the registry with the view ([`Admitted::submit`]), which asks for what they are about.
 
+use std::sync::Arc;
+
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -196,23 +198,25 @@ pub(in crate::http) fn admit(state: &State, request: &mut Request) -> Result<(),
         Some(Open | Never) => Admitted { view: View::nothing(), token: None },
         _ => resolve(state, request.uri(), request.headers())?,
     };
-    let own = state.config.load().node.clone();
-    let denied = |denied: Denied| {
+    let Some(need) = need else {
+        let text = format!("Permission denied: {} does not say what it needs", matched.as_str());
+        return Err(Error::new(StatusCode::FORBIDDEN, text));
+    };
+    require(state, need, &access.view).map_err(|denied| {
         state.metrics.http.refused("acl");
         Error::from(denied)
-    };
-    match need {
-        Some(Open | Known | Never) => {}
-        Some(Agent(wanted)) => access.view.require(Resource::Agent, own.folded(), wanted).map_err(denied)?,
-        Some(Operator(wanted)) => access.view.require(Resource::Operator, "", wanted).map_err(denied)?,
-        Some(Acl(wanted)) => access.view.require(Resource::Acl, "", wanted).map_err(denied)?,
-        None => {
-            let text = format!("Permission denied: {} does not say what it needs", matched.as_str());
-            return Err(Error::new(StatusCode::FORBIDDEN, text));
-        }
-    }
+    })?;
     request.extensions_mut().insert(access);
     Ok(())
+}
+
+fn require(state: &State, need: Need, view: &View) -> Result<(), Denied> {
+    match need {
+        Open | Known | Never => Ok(()),
+        Agent(wanted) => view.require(Resource::Agent, state.config.load().node.folded(), wanted),
+        Operator(wanted) => view.require(Resource::Operator, "", wanted),
+        Acl(wanted) => view.require(Resource::Acl, "", wanted),
+    }
 }
 
 /// Refuses callers from other machines what is for the operator of this one.
@@ -276,6 +280,23 @@ impl Admitted {
     pub(in crate::http) fn again(&self, state: &State) -> Result<View, Error> {
         let view = state.registry.view(self.token.as_ref().map(Secret::reveal));
         view.map_err(|_| Error::new(StatusCode::FORBIDDEN, "ACL not found"))
+    }
+
+    /// Ready when whoever began to read a stream may not read that route any more: their token was taken away, its time is over, or
+    /// its rules are others.
+    pub(in crate::http) async fn lapses(self, state: Arc<State>, route: &'static str) {
+        loop {
+            let changed = state.registry.access_changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let need = need(route, &Method::GET).unwrap_or(Never);
+            let may = self.again(&state).is_ok_and(|view| require(&state, need, &view).is_ok());
+            if !may {
+                state.metrics.http.refused("acl");
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// The same, to answer with after a wait.
