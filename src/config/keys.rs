@@ -270,7 +270,7 @@ pub const KEYS: &[Key] = &[
         "write_wait",
         "\"30s\"",
         RELOADS,
-        "How long a client may take nothing of what it is sent; then it is cut off.",
+        "How long a client may take nothing of what it is sent; then it is cut off. Over TCP it must take some 128 KiB in this time, which the system holds for it.",
         |c, v| { c.http.write_wait = value::time(v)? }
     ),
     key!(
