@@ -1,5 +1,6 @@
 //! Texts that clients name and people read: in a terminal, a log, a page. A control character in one could steer what shows it, so
-//! it is refused; names and ids refuse theirs where they are parsed (`model::name`).
+//! it is refused; names and ids refuse theirs where they are parsed (`model::name`). What a check says (`Output`) is taken as it is: programs
+//! colour what they print, and a report must not be lost for it. Who shows one to people makes it harmless.
 
 use super::error::Error;
 use crate::model::{Acl, Check, Instance, Locality, Node};

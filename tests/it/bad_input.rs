@@ -401,16 +401,14 @@ async fn control_characters_in_texts_are_refused_by_name_and_change_nothing() {
         ),
         (
             "/v1/catalog/register",
-            catalog_with("Checks", json!([{ "Name": "c", "Output": bad }])),
-            "Invalid check: Output",
+            catalog_with("Checks", json!([{ "Name": "c", "Notes": bad }])),
+            "Invalid check: Notes",
         ),
         (
             "/v1/catalog/register",
             catalog_with("TaggedAddresses", json!({ bad: "192.0.2.1" })),
             "Invalid node: a key of TaggedAddresses",
         ),
-        ("/v1/agent/check/update/service:web", json!({ "Status": "critical", "Output": bad }), "Output"),
-        ("/v1/agent/check/fail/service:web?note=x%1B", json!(null), "Output"),
         ("/v1/agent/service/maintenance/web?enable=true&reason=x%1B", json!(null), "the reason"),
         ("/v1/agent/maintenance?enable=true&reason=x%1B", json!(null), "the reason"),
     ] {

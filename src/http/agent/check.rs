@@ -18,7 +18,6 @@ use crate::http::query::Params;
 use crate::http::route::{self, Done, Rest, Whole, get, put};
 use crate::http::selectors::{self, listed};
 use crate::http::shape;
-use crate::http::text;
 use crate::model::{CheckId, InstanceId, Origin, Status};
 use crate::registry::{Caller, Command};
 
@@ -141,7 +140,6 @@ async fn say(
     status: Status,
     output: &str,
 ) -> Result<Done, Error> {
-    text::prose("Output", output)?;
     let (id, output) = (known_id(id)?, kept(output).into());
     asker.submit(state, Command::UpdateTtl { caller, id, status, output }).await?;
     Ok(Done::default())
