@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::audit::Audit;
 use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
@@ -95,6 +96,7 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    pub audit: Audit,
     /// Keys of auth methods that stand elsewhere.
     pub jwks: Jwks,
     /// Connections of all listeners.

@@ -22,6 +22,7 @@ mod queries;
 mod resume;
 mod seen;
 pub mod snapshot;
+mod told;
 #[cfg(test)]
 mod under_way;
 pub mod versions;
@@ -40,11 +41,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::{Config as AclConfig, View};
+use crate::audit::Audit;
 use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Kind;
+use crate::telemetry::origin::{self, Origin};
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
@@ -58,6 +61,8 @@ pub struct Config {
     /// The node that callers on this machine act for.
     pub own: Node,
     pub limits: Limits,
+    /// Which is told of all that changes.
+    pub audit: Audit,
 }
 
 /// A handle on the registry; cheap to clone.
@@ -81,12 +86,15 @@ struct Shared {
     observations: mpsc::Sender<Vec<Observation>>,
     closing: CancellationToken,
     metrics: Arc<Metrics>,
+    audit: Audit,
 }
 
 /// A command and where its outcome goes.
 struct Request {
     command: Command,
     reply: oneshot::Sender<Result<(), Refused>>,
+    /// Whose request it is.
+    origin: Option<Arc<Origin>>,
 }
 
 /// What one publish changed, for those who follow the registry.
@@ -132,6 +140,7 @@ impl Registry {
             observations,
             closing: CancellationToken::new(),
             metrics,
+            audit: config.audit,
         });
         let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
         let writer = writer::Writer::new(&shared, state, unplaced, config.own, queues);
@@ -158,8 +167,9 @@ impl Registry {
     /// Carries out a command. When it returns `Ok`, what it defines is durable and published.
     pub async fn submit(&self, command: Command) -> Result<(), Refused> {
         let (reply, outcome) = oneshot::channel();
+        let request = Request { command, reply, origin: origin::current() };
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
-        match self.shared.commands.try_send(Request { command, reply }) {
+        match self.shared.commands.try_send(request) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),
             Err(mpsc::error::TrySendError::Closed(_)) => ended(),
             Err(mpsc::error::TrySendError::Full(_)) => {

@@ -12,6 +12,7 @@ mod acl_routes;
 mod agent;
 mod agent_checks;
 mod attacks;
+mod audit;
 mod bad_input;
 mod blocking;
 mod catalog;
