@@ -140,6 +140,19 @@ impl Audit {
         }
     }
 
+    /// Takes what was not done.
+    pub fn tell_failed(
+        &self,
+        cause: Cause,
+        about: impl FnOnce() -> Option<Key>,
+        outcome: Outcome,
+        why: &dyn fmt::Display,
+    ) {
+        if self.is_on() {
+            self.tell(Entry::failed(cause, about(), outcome, why.to_string()));
+        }
+    }
+
     /// Opens the file anew, after somebody moved it away.
     pub fn reopen(&self) {
         if let Some(shared) = &self.0 {

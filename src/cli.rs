@@ -7,6 +7,7 @@ mod acl;
 mod api;
 mod backup;
 mod check_config;
+mod explain;
 mod export;
 mod import;
 mod log_level;
@@ -48,6 +49,8 @@ enum Command {
     Instances(show::InstancesArguments),
     /// Show the instances of a service, and again at every change
     Watch(show::InstancesArguments),
+    /// Ask what DNS answers to a name, and why
+    Explain(explain::Arguments),
     /// Write all definitions of a running server to a file
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
@@ -93,6 +96,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Services(arguments) => show::services(&arguments),
         Command::Instances(arguments) => show::instances(&arguments),
         Command::Watch(arguments) => show::watch(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Acl(arguments) => acl::run(&arguments),

@@ -6,6 +6,7 @@
 
 mod alias;
 mod encode;
+mod explain;
 mod fast;
 pub mod forward;
 mod listen;

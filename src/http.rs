@@ -104,6 +104,8 @@ pub struct State {
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
     pub faces: Faces,
+    /// Tells what DNS answers, and why.
+    pub explainer: select::Explainer,
     /// To whoever runs the server.
     pub asked: mpsc::Sender<Asked>,
 }

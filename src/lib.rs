@@ -325,25 +325,27 @@ impl Prepared {
         let (asking, asked) = mpsc::channel(ASKED_WAITING_MAX);
         let checks =
             checks::run(registry.clone(), config.checks.clone(), metrics.clone(), doors.shutdown.clone())?;
-        let http_state = Arc::new(http::State {
-            registry: registry.clone(),
-            config: ArcSwap::from_pointee(config.http_config(node_id)),
-            metrics: metrics.clone(),
-            audit: audit.clone(),
-            jwks: http::Jwks::default(),
-            open: http::Open::default(),
-            shutdown: doors.shutdown.clone(),
-            faces: http::Faces::default(),
-            asked: asking,
-        });
         let answering = Tasks::new();
         let dns_state = Arc::new(dns::State {
             registry: registry.clone(),
             settings: ArcSwap::from_pointee(config.dns_settings()),
             zones: ArcSwap::from(zones),
             forwarder,
-            metrics,
+            metrics: metrics.clone(),
             shutdown: answering.shutdown.clone(),
+        });
+        let explaining = dns_state.clone();
+        let http_state = Arc::new(http::State {
+            registry: registry.clone(),
+            config: ArcSwap::from_pointee(config.http_config(node_id)),
+            metrics,
+            audit: audit.clone(),
+            jwks: http::Jwks::default(),
+            open: http::Open::default(),
+            shutdown: doors.shutdown.clone(),
+            faces: http::Faces::default(),
+            explainer: Box::new(move |inquiry, asker| explaining.explain(inquiry, asker)),
+            asked: asking,
         });
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));

@@ -1,6 +1,6 @@
 //! The registry: the one thing that changes, the one task that changes it, and the views that are read.
 //!
-//! Requests reach the [writer] as [`Command`]s. It [plans](plan) them against the newest state (pure),
+//! Requests reach the [writer] as [`Command`]s. It asks whether whoever sent them [may](permission), [plans](plan) them against the newest state (pure),
 //! proposes definitions to the store, applies what the store's log brings back, and publishes an immutable
 //! [`Snapshot`] by one pointer. Observations skip the store. Readers load the pointer: no lock, no wait.
 //! After a publish the writer wakes the watchers of what changed and sends the list of changes to
@@ -15,6 +15,7 @@ pub mod events;
 pub mod limits;
 mod load;
 mod own;
+mod permission;
 mod plan;
 #[cfg(test)]
 mod properties;
@@ -41,7 +42,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::{Config as AclConfig, View};
-use crate::audit::Audit;
+use crate::audit::{Audit, Cause};
 use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
@@ -92,6 +93,8 @@ struct Shared {
 /// A command and where its outcome goes.
 struct Request {
     command: Command,
+    /// What whoever asks may do.
+    view: View,
     reply: oneshot::Sender<Result<(), Refused>>,
     /// Whose request it is.
     origin: Option<Arc<Origin>>,
@@ -164,10 +167,25 @@ impl Registry {
         self.shared.versions.get(slot)
     }
 
-    /// Carries out a command. When it returns `Ok`, what it defines is durable and published.
-    pub async fn submit(&self, command: Command) -> Result<(), Refused> {
+    /// Carries out a command of the server's own, or one of somebody whom it was given to: nobody is asked. When it returns
+    /// `Ok`, what it defines is durable and published.
+    pub fn submit(&self, command: Command) -> impl Future<Output = Result<(), Refused>> {
+        self.submit_as(View::default(), command)
+    }
+
+    /// Carries out a command of somebody, where they may do what it comes to when its turn is.
+    pub async fn submit_as(&self, view: View, command: Command) -> Result<(), Refused> {
+        let origin = origin::current();
+        if !view.is_open()
+            && let Err(denied) = permission::permit(&self.load(), &view, &command)
+        {
+            let refused = Refused::from(denied);
+            let cause = Cause { origin, action: command.action() };
+            self.shared.audit.tell_failed(cause, || command.about(), told::outcome(&refused), &refused);
+            return Err(refused);
+        }
         let (reply, outcome) = oneshot::channel();
-        let request = Request { command, reply, origin: origin::current() };
+        let request = Request { command, view, reply, origin };
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
         match self.shared.commands.try_send(request) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),

@@ -1,20 +1,24 @@
 //! Which instances answer a question, in what order, with what weight and TTL, and why.
 //!
 //! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
-//! comes out; whatever explains an answer asks here too, so that it shows what DNS did. In which order the
+//! comes out; whatever explains an answer asks here too, so that it shows what DNS did ([`why`]). In which order the
 //! instances come is [`order`]'s business.
 //! A field for the clock comes with the features that read it.
 
+pub mod explanation;
 pub mod near;
 pub mod order;
 pub mod query;
+pub mod why;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use explanation::{Explainer, Explanation, Inquiry};
 pub use near::{Nearness, Origin, Place};
 pub use order::{Order, Ring};
+pub use why::Why;
 
 use crate::acl::View;
 use crate::model::{Address, CheckKind};
@@ -126,21 +130,14 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     let (mut visible, mut ttl) = (false, ceiling);
     let mut found = Vec::new();
     for entry in service.instances.values() {
-        // Whoever asks for tags that nobody has is to cost little.
-        if !has_tag(entry, asked.tag) {
-            continue;
+        match why::judge(world, entry, asked.tag) {
+            Ok((node, health)) => {
+                visible = true;
+                ttl = ttl.min(stable_for(entry, node));
+                found.push(chosen(entry, node, health, None));
+            }
+            Err(why) => visible |= !why.is_absent(),
         }
-        if !world.view.reads_node(entry.instance.node.folded()) {
-            continue;
-        }
-        visible = true;
-        let health = world.snapshot.health(entry);
-        if !health.is_served() {
-            continue;
-        }
-        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
-        ttl = ttl.min(stable_for(entry, node));
-        found.push(chosen(entry, node, health, None));
     }
     if !visible {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
@@ -232,7 +229,7 @@ fn flips_after(check: &CheckEntry) -> Duration {
         CheckKind::Ttl { ttl } => ttl,
         // They follow others at once; an answer's ceiling is all the promise there is.
         CheckKind::Alias { .. } | CheckKind::External => Duration::MAX,
-        _ => check.check.interval.saturating_mul(check.to_flip.max(1)),
+        _ => check.check.interval.saturating_mul(u32::from(check.to_flip.max(1))),
     }
 }
 

@@ -57,8 +57,11 @@ pub(super) struct Finished {
 impl Job {
     /// `judged` says that the status which the registry shows came from results of this definition.
     pub(super) fn new(entry: &CheckEntry, judged: bool, now: Instant) -> Self {
-        let shown =
-            News { status: entry.status, output: entry.output.as_str().into(), to_flip: entry.to_flip };
+        let shown = News {
+            status: entry.status,
+            output: entry.output.as_str().into(),
+            to_flip: entry.to_flip.into(),
+        };
         Self {
             check: entry.check.clone(),
             generation: entry.generation,
@@ -185,6 +188,7 @@ mod tests {
             status: Status::Critical,
             output: "".into(),
             to_flip: 1,
+            since: 0,
             generation: 4,
             create_index: 4,
             modify_index: 4,

@@ -16,6 +16,7 @@ use super::names::{self, Asked};
 use super::request::Question;
 use super::respond::Bearer;
 use super::subnet::Subnet;
+use crate::model::PreparedQuery;
 use crate::registry::NodeEntry;
 use crate::registry::snapshot::Owner;
 use crate::select::{
@@ -77,15 +78,15 @@ pub(super) struct Client {
 }
 
 /// A question about a name in one of our domains.
-struct Ask<'a> {
-    world: World<'a>,
-    bearer: &'a Bearer<'a>,
-    domains: &'a Domains,
-    question: &'a Question,
+pub(super) struct Ask<'a> {
+    pub(super) world: World<'a>,
+    pub(super) bearer: &'a Bearer<'a>,
+    pub(super) domains: &'a Domains,
+    pub(super) question: &'a Question,
     /// The domain as the client spelt it.
-    domain: Name,
-    order: Order,
-    client: Client,
+    pub(super) domain: Name,
+    pub(super) order: Order,
+    pub(super) client: Client,
 }
 
 /// Answers when the name is in one of our domains or the reverse name of an address we know; without a look at the host
@@ -97,18 +98,21 @@ pub(super) fn answer(
     order: Order,
     client: Client,
 ) -> Option<Live> {
-    let found = domains.domains.iter().filter(|domain| domain.zone_of(&question.name));
-    let Some(domain) = found.max_by_key(|domain| domain.num_labels()) else {
+    let Some((domain, asked)) = read(domains, &question.name) else {
         return reverse(world, domains, question).map(Live::from);
     };
-    let domain = question.name.trim_to(usize::from(domain.num_labels()));
-    let ask = Ask { world, bearer, domains, question, domain, order, client };
-    let labels = names::labels(&question.name);
+    Some(Ask { world, bearer, domains, question, domain, order, client }.answer(&asked))
+}
+
+/// The domain of ours that a name is in, spelt as in the name, and what the name asks for there.
+pub(super) fn read(domains: &Domains, name: &Name) -> Option<(Name, Asked)> {
+    let found = domains.domains.iter().filter(|domain| domain.zone_of(name));
+    let own_labels = usize::from(found.map(Name::num_labels).max()?);
+    let domain = name.trim_to(own_labels);
     // Names that are not text are nobody's.
-    let Some(labels) = labels else { return Some(ask.nothing().into()) };
-    let below = labels.len() - usize::from(ask.domain.num_labels());
-    let below: Vec<&str> = labels[..below].iter().map(String::as_str).collect();
-    Some(ask.answer(&names::read(&below, &domains.datacenter)))
+    let Some(labels) = names::labels(name) else { return Some((domain, Asked::Unknown)) };
+    let below: Vec<&str> = labels[..labels.len() - own_labels].iter().map(String::as_str).collect();
+    Some((domain, names::read(&below, &domains.datacenter)))
 }
 
 impl Ask<'_> {
@@ -188,17 +192,22 @@ impl Ask<'_> {
             return if above { self.no_data() } else { self.nothing() }.into();
         };
         let query = execution::rendered(entry, name);
+        let own = (self.bearer)(&query.token);
+        let world = World { view: own.as_ref().unwrap_or(self.world.view), ..self.world };
+        match self.executed(world, &query) {
+            Some(known) => self.members(known).tailored(query.service.near == "_ip"),
+            None => self.no_data().into(),
+        }
+    }
+
+    /// What a query gives to whoever asks, in a world as its own token shows it.
+    pub(super) fn executed<'a>(&self, world: World<'a>, query: &PreparedQuery) -> Option<Known<'a>> {
         let address = || match self.client.subnet {
             Some(_) => Origin { node: None, place: self.place() },
             None => self.origin(),
         };
-        let own = (self.bearer)(&query.token);
-        let world = World { view: own.as_ref().unwrap_or(self.world.view), ..self.world };
         let origin = execution::origin(world, &query.service.near, || self.origin(), address);
-        match execution::execute(world, &query, origin.as_ref()) {
-            Some(known) => self.members(known).tailored(query.service.near == "_ip"),
-            None => self.no_data().into(),
-        }
+        execution::execute(world, query, origin.as_ref())
     }
 
     /// Where the client is that we see.
@@ -210,7 +219,7 @@ impl Ask<'_> {
 
     /// Where whoever asks is: what a resolver says of it counts more than where the resolver is. Of networks that resolvers
     /// tell of, only the configuration says where they are, and not a node in them: answers hold for whole networks.
-    fn place(&self) -> Place<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
         match &self.client.subnet {
             Some(subnet) if subnet.source == 0 => Place::default(),
             Some(subnet) => self.world.settings.clients.find(subnet.address).0,
@@ -336,11 +345,7 @@ pub(super) fn find<'a>(
     tag: Option<&str>,
     from: Option<(Place<'_>, RecordType)>,
 ) -> Found<'a> {
-    let family = match from {
-        Some((_, RecordType::A)) => Family::V4,
-        Some((_, RecordType::AAAA)) => Family::V6,
-        _ => Family::Any,
-    };
+    let family = from.map_or(Family::Any, |(_, kind)| family(kind));
     let from = from.map(|(place, _)| place).unwrap_or_default();
     match select::select(world, select::Asked { service, tag, from, family }) {
         Selection::Known(known) if known.service.name.is_label() => Found::Known(known),
@@ -348,6 +353,15 @@ pub(super) fn find<'a>(
         // `_tcp.service` stands above every `_web._tcp.service`.
         _ if tag.is_none() && service.starts_with('_') => Found::Empty,
         _ => Found::Nothing,
+    }
+}
+
+/// What a type asks for.
+pub(super) fn family(kind: RecordType) -> Family {
+    match kind {
+        RecordType::A => Family::V4,
+        RecordType::AAAA => Family::V6,
+        _ => Family::Any,
     }
 }
 
@@ -443,7 +457,7 @@ fn name_in(below: &str, domain: &Name) -> Name {
     name
 }
 
-fn host_name(host: &str) -> Option<Name> {
+pub(super) fn host_name(host: &str) -> Option<Name> {
     let mut name = Name::from_ascii(host).ok()?;
     name.set_fqdn(true);
     Some(name)
@@ -463,7 +477,7 @@ pub(super) fn has_text(chosen: &Chosen<'_>) -> bool {
 }
 
 /// Meta as `key=value` strings, as many as fit; `None` when there is none.
-fn txt(meta: impl Iterator<Item = (impl Display, impl Display)>) -> Option<TXT> {
+pub(super) fn txt(meta: impl Iterator<Item = (impl Display, impl Display)>) -> Option<TXT> {
     let mut room = TXT_OCTETS_MAX;
     let texts: Vec<String> = meta
         .map(|(key, value)| format!("{key}={value}"))

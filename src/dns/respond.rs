@@ -125,14 +125,14 @@ fn subnet(request: &Request, context: &Context<'_>) -> Option<(Subnet, u8)> {
     Some((subnet, bits))
 }
 
-enum Found {
+pub(super) enum Found {
     Answer(Answer),
     Hosts(Live),
     /// The name is not ours.
     Elsewhere,
 }
 
-fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
+pub(super) fn look_up(request: &Request, context: &Context<'_>, order: Order) -> Found {
     // RFC 6891 section 6.1.3: versions that we do not know.
     if request.edns.is_some_and(|edns| edns.version > 0) {
         return Found::Answer(Answer::code(ResponseCode::BADVERS));
@@ -219,7 +219,7 @@ fn of_zone(zone: &Zone, name: &Name, kind: RecordType) -> Answer {
     }
 }
 
-fn reply(request: &Request, answer: &Answer, context: &Context<'_>, forwards: bool) -> Reply {
+pub(super) fn reply(request: &Request, answer: &Answer, context: &Context<'_>, forwards: bool) -> Reply {
     let limit = limit(request.edns, context.transport, context.settings.payload);
     frame(request, answer, (limit, context.settings.payload), forwards, subnet(request, context))
 }

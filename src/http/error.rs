@@ -66,7 +66,7 @@ impl From<Refused> for Error {
             | Refused::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::AclNotFound(_) => StatusCode::NOT_FOUND,
             Refused::AclInvalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refused::Bootstrapped(_) => StatusCode::FORBIDDEN,
+            Refused::Bootstrapped(_) | Refused::Denied(_) => StatusCode::FORBIDDEN,
             Refused::Ambiguous { .. } | Refused::FileOwned { .. } | Refused::Ours { .. } => {
                 StatusCode::CONFLICT
             }

@@ -5,6 +5,7 @@
 
 mod document;
 mod events;
+mod explain;
 mod export;
 mod history;
 mod http_sd;
@@ -47,6 +48,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/rollcall/log-level", with_rest(level, "OPTIONS,GET,PUT"))
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
         .route("/v1/rollcall/events", get(events::events))
+        .route("/v1/rollcall/explain", get(explain::explain))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
 }

@@ -319,8 +319,7 @@ async fn create(
     }
     let query = body.build(Uuid::new_v4())?;
     let id = query.id;
-    params.asker.write_query(&query)?;
-    state.registry.submit(Command::PutQuery { query, new: true }).await?;
+    params.asker.submit(&state, Command::PutQuery { query, new: true }).await?;
     Ok(route::json(&json!({ "ID": id })))
 }
 
@@ -336,9 +335,7 @@ async fn update(
     params.check_read(&state.config.load().datacenter)?;
     let body: Body = decode(&BODY, &body)?;
     let query = body.build(parse_id(&rest)?)?;
-    may_replace(&state, &params, query.id)?;
-    params.asker.write_query(&query)?;
-    state.registry.submit(Command::PutQuery { query, new: false }).await?;
+    params.asker.submit(&state, Command::PutQuery { query, new: false }).await?;
     Ok(Done::default().into_response())
 }
 
@@ -352,14 +349,8 @@ async fn remove(
     }
     params.check_read(&state.config.load().datacenter)?;
     let id = parse_id(&rest)?;
-    may_replace(&state, &params, id)?;
-    state.registry.submit(Command::RemoveQuery { id }).await?;
+    params.asker.submit(&state, Command::RemoveQuery { id }).await?;
     Ok(Done::default().into_response())
-}
-
-/// Whoever may write the query that is there may put another in its place, or take it away.
-fn may_replace(state: &State, params: &Params, id: Uuid) -> Result<(), Error> {
-    state.registry.load().query(id).map_or(Ok(()), |old| params.asker.write_query(&old.query))
 }
 
 /// Whether a path has no such method.

@@ -88,18 +88,20 @@ impl Snapshot {
         }
         let before = entry.status;
         let flipped = before != seen.status;
-        if !flipped && *entry.output == *seen.output && entry.to_flip == seen.to_flip {
+        let to_flip = u16::try_from(seen.to_flip.max(1)).unwrap_or(u16::MAX);
+        let paced = entry.to_flip != to_flip;
+        if !flipped && *entry.output == *seen.output && !paced {
             return false;
         }
-        let paced = entry.to_flip != seen.to_flip.max(1);
         let mut after = CheckEntry::clone(entry);
         after.status = seen.status;
         after.output = (&*seen.output).into();
-        after.to_flip = seen.to_flip.max(1);
+        after.to_flip = to_flip;
         effects.changed = true;
         let health = self.health_of(&seen.check);
         if flipped {
             after.modify_index = index;
+            after.since = CheckEntry::moment(self.at);
             self.counts.checks[before as usize] -= 1;
             self.counts.checks[after.status as usize] += 1;
         }
@@ -246,6 +248,7 @@ impl Snapshot {
             status: kept.map_or(check.initial, |old| old.status),
             output: kept.map_or_else(ArcStr::new, |old| old.output.clone()),
             to_flip: 1,
+            since: kept.map_or(CheckEntry::moment(self.at), |old| old.since),
             generation: index,
             create_index: kept.map_or(index, |old| old.create_index),
             modify_index: index,

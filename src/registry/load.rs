@@ -95,6 +95,7 @@ impl Gathering {
             check,
             output: Default::default(),
             to_flip: 1,
+            since: 0,
             generation: modify_index,
             create_index,
             modify_index,

@@ -25,6 +25,8 @@ use crate::model::{
 pub struct Snapshot {
     pub(super) index: u64,
     pub(super) serial: u32,
+    /// The clock of the machine at the last change, in milliseconds since 1970; 0 before anything changed.
+    pub(super) at: u64,
     /// The index at which this process began. No topic's index is below it: what changed between the
     /// last publish and the end of an earlier process is not known, so everybody looks again once.
     pub(super) floor: u64,
@@ -110,8 +112,11 @@ pub struct CheckEntry {
     pub check: Check,
     pub status: Status,
     pub output: ArcStr,
-    /// Results still needed before the status can change; at least 1.
-    pub to_flip: u32,
+    /// Results still needed before the status can change; at least 1. More than fit count as the most that do: an answer's TTL
+    /// is then shorter.
+    pub to_flip: u16,
+    /// When it got this status, in seconds since 1970; 0 where that was before this process began.
+    pub since: u32,
     /// Which definition this is: changes when the definition does.
     pub generation: u64,
     pub create_index: u64,
@@ -378,7 +383,7 @@ impl Snapshot {
         self.find(node, |entry| entry.checks.get(id))
     }
 
-    fn find<'a, T>(
+    pub(super) fn find<'a, T>(
         &'a self,
         node: &str,
         get: impl Fn(&'a NodeEntry) -> Option<&'a T>,
@@ -402,7 +407,15 @@ pub fn worst(checks: &[Arc<CheckEntry>]) -> Status {
     checks.iter().map(|check| check.status).max().unwrap_or(Status::Passing)
 }
 
+/// There are millions of them, and the allocator rounds up.
+const _: () = assert!(size_of::<CheckEntry>() <= 72);
+
 impl CheckEntry {
+    /// A moment as [`CheckEntry::since`] keeps it.
+    pub(super) fn moment(millis: u64) -> u32 {
+        u32::try_from(millis / 1000).unwrap_or(u32::MAX)
+    }
+
     pub fn key(&self) -> CheckKey {
         self.check.key()
     }

@@ -111,7 +111,7 @@ impl Command {
 /// What a refusal is.
 pub(super) fn outcome(refused: &Refused) -> Outcome {
     match refused {
-        Refused::Bootstrapped(_) => Outcome::Denied,
+        Refused::Denied(_) | Refused::Bootstrapped(_) => Outcome::Denied,
         Refused::Unavailable(_) | Refused::Busy { .. } => Outcome::Error,
         _ => Outcome::Refused,
     }

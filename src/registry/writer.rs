@@ -20,11 +20,13 @@ use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
+use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
 use super::{Published, Request, Shared, told};
+use crate::acl::View;
 use crate::audit::{Audit, Cause, Entry, Outcome, Value};
 use crate::model::acl::Token;
 use crate::model::{
@@ -188,11 +190,11 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, reply, origin }: Request) {
+    fn on_request(&mut self, Request { command, view, reply, origin }: Request) {
         let Some(shared) = self.shared.upgrade() else { return };
         let cause = Cause { origin, action: command.action() };
         let about = if self.audit.is_on() { command.about() } else { None };
-        match self.plan(&shared, command) {
+        match self.plan(&shared, command, &view) {
             Err(refused) => {
                 if let Refused::Limit { key, .. } = refused {
                     shared.count_limit(key);
@@ -232,12 +234,13 @@ impl Writer {
         self.finish(plan, cause);
     }
 
-    fn plan(&mut self, shared: &Shared, command: Command) -> Result<Plan, Refused> {
+    fn plan(&mut self, shared: &Shared, command: Command, view: &View) -> Result<Plan, Refused> {
         let limits = shared.limits.load();
-        if self.ahead.meets(&command, &self.state, &limits) {
+        if self.ahead.meets(&command, view, &self.state, &limits) {
             self.look_ahead();
         }
         let state = self.ahead.state(&self.state);
+        permit(state, view, &command)?;
         Planner { state, limits: &limits, own: &self.own }.plan(command)
     }
 
@@ -296,6 +299,7 @@ impl Writer {
     }
 
     fn apply(&mut self, index: u64, definitions: &[Definition], cause: &Cause) {
+        self.state.at = views::now();
         for definition in definitions {
             if self.audit.is_on() {
                 self.tell(index, definition, cause);
@@ -338,6 +342,7 @@ impl Writer {
     }
 
     fn on_observations(&mut self, observations: Vec<Observation>, cause: &Cause) {
+        self.state.at = views::now();
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
@@ -468,9 +473,7 @@ impl Writer {
 
     /// That something was not done.
     fn tell_failed(&self, cause: Cause, about: Option<Key>, why: &Refused) {
-        if self.audit.is_on() {
-            self.audit.tell(Entry::failed(cause, about, told::outcome(why), why.to_string()));
-        }
+        self.audit.tell_failed(cause, || about, told::outcome(why), why);
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.

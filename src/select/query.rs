@@ -1,9 +1,11 @@
 //! Prepared queries, carried out. DNS, HTTP and whatever explains an answer come here, so that all say the same.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::near::Origin;
+use super::why::{self, Considered, Why};
 use super::{Known, World, chosen, seconds, stable_for};
 use crate::model::PreparedQuery;
 use crate::model::query::Wanted;
@@ -29,25 +31,55 @@ pub fn execute<'a>(world: World<'a>, query: &PreparedQuery, near: Option<&Origin
     if !world.view.reads_service(service.name.folded()) {
         return None;
     }
-    let asked = query.ttl().map(|ttl| ttl.min(TTL_MAX));
-    let ceiling = asked.unwrap_or_else(|| world.settings.ceiling(service.name.folded()));
+    let ceiling = ceiling(world, query);
     let (mut found, mut ttl) = (Vec::new(), ceiling);
     for entry in service.instances.values() {
-        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
-        if !world.view.reads_node(node.node.name.folded()) || !wants(wanted, entry, node) {
-            continue;
-        }
-        let health = match wanted.ignore_checks.is_empty() {
-            true => world.snapshot.health(entry),
-            false => world.snapshot.health_without(entry, &wanted.ignore_checks),
-        };
-        if !health.is_served() || (wanted.only_passing && health != Health::Passing) {
-            continue;
-        }
+        let Ok((node, health)) = judge(world, wanted, entry) else { continue };
         ttl = ttl.min(stable_for(entry, node));
         found.push(chosen(entry, node, health, near));
     }
     Some(Known { nearest_first: near.is_some(), ..Known::new(service, found, seconds(ttl, ceiling)) })
+}
+
+/// The decision about one instance: where it is in, its node and its health; else why it is out.
+fn judge<'a>(
+    world: World<'a>,
+    wanted: &Wanted,
+    entry: &InstanceEntry,
+) -> Result<(&'a Arc<NodeEntry>, Health), Why> {
+    let node = world.snapshot.node(entry.instance.node.folded()).ok_or(Why::Nowhere)?;
+    if !world.view.reads_node(node.node.name.folded()) {
+        return Err(Why::Hidden);
+    }
+    if !wants(wanted, entry, node) {
+        return Err(Why::Unwanted);
+    }
+    let health = match wanted.ignore_checks.is_empty() {
+        true => world.snapshot.health(entry),
+        false => world.snapshot.health_without(entry, &wanted.ignore_checks),
+    };
+    match health {
+        Health::Warning if wanted.only_passing => Err(Why::NotPassing),
+        health if !health.is_served() => Err(health.into()),
+        health => Ok((node, health)),
+    }
+}
+
+/// All instances of the service that a query is about, and what became of each; `known` is what [`execute`] gave.
+pub fn considered<'a>(
+    world: World<'a>,
+    query: &PreparedQuery,
+    known: Option<&Known<'a>>,
+) -> Vec<Considered<'a>> {
+    let Some(known) = known else { return Vec::new() };
+    let judge = |entry: &'a Arc<InstanceEntry>| judge(world, &query.service, entry).map(|(_, health)| health);
+    why::judged(world, known.service, Some(known), judge)
+}
+
+/// The longest that an answer of a query may live: what it says itself, else what is said of its service.
+pub fn ceiling(world: World<'_>, query: &PreparedQuery) -> Duration {
+    let asked = query.ttl().map(|ttl| ttl.min(TTL_MAX));
+    asked.unwrap_or_else(|| world.settings.ceiling(&query.service.service.to_ascii_lowercase()))
 }
 
 fn wants(wanted: &Wanted, entry: &InstanceEntry, node: &NodeEntry) -> bool {

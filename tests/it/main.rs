@@ -5,6 +5,7 @@
 mod acl;
 mod acl_cli;
 mod acl_faces;
+mod acl_gate;
 mod acl_login;
 mod acl_near;
 mod acl_queries;
@@ -24,6 +25,7 @@ mod definitions;
 mod disk;
 mod dns;
 mod events;
+mod explain;
 mod faces;
 mod filter;
 mod forward;

@@ -37,13 +37,12 @@ async fn by_id(
     }
     let text = wants_text(&params, &headers);
     let snapshot = state.registry.load();
-    let found = snapshot.find_instance(caller.node.folded(), &id).ok().flatten();
+    let found = snapshot.find_seen(&params.asker.view, caller.node.folded(), &id).ok().flatten();
     let found = found.filter(|entry| entry.instance.origin != Origin::Own);
     let Some(entry) = found else {
         let unknown = json!({ "AggregatedStatus": "critical", "Service": null, "Checks": null });
         return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceId {id} not found"), &unknown));
     };
-    params.asker.read_service(entry.instance.service.folded())?;
     let health = snapshot.health(entry);
     let datacenter = &state.config.load().datacenter;
     let shown = aggregated(&snapshot, entry, health, datacenter);
@@ -64,7 +63,10 @@ async fn by_name(
     params.asker.read_service(&name)?;
     let text = wants_text(&params, &headers);
     let snapshot = state.registry.load();
-    let members = on_node(&snapshot, &caller, &name);
+    let members = match params.asker.view.reads_node(caller.node.folded()) {
+        true => on_node(&snapshot, &caller, &name),
+        false => Vec::new(),
+    };
     let Some(worst) = members.iter().map(|entry| snapshot.health(entry)).max() else {
         return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceName {name} Not Found"), &json!([])));
     };

@@ -3,7 +3,7 @@
 //! One place looks at the token, before any handler: with access control off that is one load of a pointer. [`NEEDS`] has a line for
 //! every route; a route without one is refused while access is controlled, and `tests/it/acl_routes.rs` fails. Reads are then made
 //! from a snapshot that has only what the view shows (`Snapshot::seen_by`), so that a handler cannot show more; writes
-//! ask the [`Admitted`] for what they are about.
+//! go to the registry with the view ([`Admitted::submit`]), which asks for what they are about.
 
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
@@ -14,9 +14,9 @@ use super::caller::Peer;
 use crate::acl::{Access as Wanted, Denied, Resource, View};
 use crate::http::State;
 use crate::http::error::Error;
-use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Secret};
+use crate::model::{PreparedQuery, Secret};
 use crate::registry::views::TOKEN_OCTETS_MAX;
-use crate::registry::{CheckEntry, Snapshot};
+use crate::registry::{Command, Refused};
 use crate::telemetry::origin;
 
 /// What is shown of a secret to those who may not see it, in Consul's words.
@@ -35,7 +35,7 @@ pub(in crate::http) struct Admitted {
 pub enum Need {
     /// Nothing: the token is not looked at.
     Open,
-    /// A token that is known, or none; what is read is filtered, and a handler that writes asks for what it is about.
+    /// A token that is known, or none; what is read is filtered, and of what is written the registry asks.
     Known,
     /// Of our own node.
     Agent(Wanted),
@@ -143,6 +143,7 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/backup", Acl(Write), Never),
     // It shows every change, whoever may see it.
     ("/v1/rollcall/events", Acl(Write), Never),
+    ("/v1/rollcall/explain", Known, Never),
     ("/v1/rollcall/export", Acl(Write), Never),
     ("/v1/rollcall/http_sd", Known, Never),
     ("/v1/rollcall/import", Never, Acl(Write)),
@@ -291,116 +292,22 @@ impl Admitted {
         self.token.is_some()
     }
 
-    pub(in crate::http) fn write_service(&self, name: &str) -> Result<(), Error> {
-        Ok(self.view.require(Resource::Service, name, Write)?)
-    }
-
-    pub(in crate::http) fn write_node(&self, name: &str) -> Result<(), Error> {
-        Ok(self.view.require(Resource::Node, name, Write)?)
+    /// Carries out a command, where the asker may do what it comes to: the registry judges that. The token is looked up again: it may
+    /// have been taken away while the request's body came.
+    pub(in crate::http) async fn submit(&self, state: &State, command: Command) -> Result<(), Error> {
+        let view = if self.view.is_open() { View::default() } else { self.again(state)? };
+        let outcome = state.registry.submit_as(view, command).await;
+        if matches!(outcome, Err(Refused::Denied(_))) {
+            state.metrics.http.refused("acl");
+        }
+        Ok(outcome?)
     }
 
     pub(in crate::http) fn read_service(&self, name: &str) -> Result<(), Error> {
         Ok(self.view.require(Resource::Service, name, Read)?)
     }
 
-    /// To change an instance, by its node and id, is to write its service; what is not there needs nothing.
-    pub(in crate::http) fn write_instance(
-        &self,
-        snapshot: &Snapshot,
-        node: &str,
-        id: &str,
-    ) -> Result<(), Error> {
-        if self.view.is_open() {
-            return Ok(());
-        }
-        match snapshot.find_instance(node, id) {
-            Ok(Some(entry)) => self.write_service(entry.instance.service.as_str()),
-            _ => Ok(()),
-        }
-    }
-
-    /// To register an instance is to write its service, and that of the one in whose place it comes.
-    pub(in crate::http) fn register(&self, snapshot: &Snapshot, instance: &Instance) -> Result<(), Error> {
-        self.write_service(instance.service.folded())?;
-        self.write_known(snapshot, instance.node.folded(), instance.id.as_str())
-    }
-
-    fn write_known(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
-        match snapshot.instance(node, id) {
-            Some(entry) => self.write_service(entry.instance.service.folded()),
-            None => Ok(()),
-        }
-    }
-
-    /// The catalog's own rules: a node that comes or changes, each service, and what each check is of.
-    pub(in crate::http) fn catalog_register(
-        &self,
-        snapshot: &Snapshot,
-        node: &Node,
-        skip_node: bool,
-        instance: Option<&Instance>,
-        checks: &[Check],
-    ) -> Result<(), Error> {
-        if self.view.is_open() {
-            return Ok(());
-        }
-        let name = node.name.folded();
-        let same = snapshot.node(name).is_some_and(|entry| skip_node || *entry.node == *node);
-        if !same {
-            self.write_node(name)?;
-        }
-        if let Some(instance) = instance {
-            self.register(snapshot, instance)?;
-        }
-        for check in checks {
-            self.replace_check(snapshot, name, &check.id)?;
-            match &check.instance {
-                None => self.write_node(name)?,
-                Some(id) if instance.is_some_and(|instance| instance.id == *id) => {}
-                Some(id) => self.write_known(snapshot, name, id.as_str())?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whoever may write the node may take away what it has; else what it is of decides.
-    pub(in crate::http) fn catalog_deregister(
-        &self,
-        snapshot: &Snapshot,
-        node: &NodeName,
-        instance: Option<&InstanceId>,
-        check: Option<&CheckId>,
-    ) -> Result<(), Error> {
-        let node = node.folded();
-        let of_node = self.write_node(node);
-        if of_node.is_ok() {
-            return Ok(());
-        }
-        let of = match (instance, check) {
-            (Some(id), _) => snapshot.instance(node, id.as_str()),
-            (None, Some(id)) => {
-                let checks = snapshot.node(node).map(|entry| &entry.checks);
-                let check = checks.and_then(|checks| checks.get(id));
-                let of = check.and_then(|entry| entry.check.instance.as_ref());
-                of.and_then(|id| snapshot.instance(node, id.as_str()))
-            }
-            (None, None) => None,
-        };
-        match of {
-            Some(entry) => self.write_service(entry.instance.service.folded()),
-            None => of_node,
-        }
-    }
-
-    /// Prepared queries are guarded by their names; one without is known to those who have its id.
-    pub(in crate::http) fn write_query(&self, query: &PreparedQuery) -> Result<(), Error> {
-        match query.name.is_empty() && query.template.is_none() {
-            true => Ok(()),
-            false => Ok(self.view.require(Resource::Query, &query.name, Write)?),
-        }
-    }
-
-    /// One without a name is listed to those alone who may write the ACL.
+    /// Prepared queries are guarded by their names. One without a name is listed to those alone who may write the ACL.
     pub(in crate::http) fn read_query(&self, query: &PreparedQuery) -> Result<(), Error> {
         match query.name.is_empty() && query.template.is_none() {
             true => Ok(self.view.require(Resource::Acl, "", Write)?),
@@ -416,9 +323,9 @@ impl Admitted {
         }
     }
 
-    /// Whether a service is shown in a list; marks that something is not.
-    pub(in crate::http) fn shows(&self, service: &str, hidden: &mut bool) -> bool {
-        let shown = self.view.reads_service(service);
+    /// Whether an instance is shown in a list, by its service and node; marks that something is not.
+    pub(in crate::http) fn shows(&self, service: &str, node: &str, hidden: &mut bool) -> bool {
+        let shown = self.view.reads_service(service) && self.view.reads_node(node);
         *hidden |= !shown;
         shown
     }
@@ -436,42 +343,6 @@ impl Admitted {
             response.headers_mut().insert("x-consul-results-filtered-by-acls", told);
         }
         response
-    }
-
-    /// To change a check is to write what it is of: its service, else its node.
-    pub(in crate::http) fn write_check(
-        &self,
-        snapshot: &Snapshot,
-        node: &str,
-        id: &str,
-    ) -> Result<(), Error> {
-        if self.view.is_open() {
-            return Ok(());
-        }
-        match snapshot.find_check(node, id) {
-            Ok(Some(entry)) => self.write_what_has(snapshot, entry),
-            _ => Ok(()),
-        }
-    }
-
-    /// The same of a check on this node alone, in whose place another comes.
-    pub(in crate::http) fn replace_check(
-        &self,
-        snapshot: &Snapshot,
-        node: &str,
-        id: &CheckId,
-    ) -> Result<(), Error> {
-        let known = snapshot.node(node).and_then(|entry| entry.checks.get(id));
-        known.map_or(Ok(()), |entry| self.write_what_has(snapshot, entry))
-    }
-
-    fn write_what_has(&self, snapshot: &Snapshot, entry: &CheckEntry) -> Result<(), Error> {
-        let of = entry.check.instance.as_ref();
-        let of = of.and_then(|id| snapshot.instance(entry.check.node.folded(), id.as_str()));
-        match of {
-            Some(entry) => self.write_service(entry.instance.service.folded()),
-            None => self.write_node(entry.check.node.folded()),
-        }
     }
 }
 

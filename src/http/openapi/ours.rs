@@ -105,6 +105,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[&[answer(200, "OpenAPI 3.1.", Form::Json("Document"))]],
     ),
     Operation {
+        query: &[EXPLAIN],
+        ..get(
+            "/v1/rollcall/explain",
+            "What DNS answers to a name, and why.",
+            &[&[answer(200, "The answer, and what was considered for it.", Form::Json("DnsExplanation"))]],
+        )
+    },
+    Operation {
         query: &[EVENTS],
         ..get(
             "/v1/rollcall/events",
@@ -117,6 +125,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
+const EXPLAIN: &[Param] = &[
+    Param { name: "name", of: Of::Text, about: "The name that is asked for, or a service's alone." },
+    Param { name: "type", of: Of::Text, about: "The record type; A without it." },
+    Param { name: "from", of: Of::Text, about: "The address of whoever asks DNS; the caller's without it." },
+];
 const EVENTS: &[Param] = &[
     Param { name: "index", of: Of::Number, about: "What came behind this index, too." },
     Param { name: "service", of: Of::Texts, about: "What concerns these services; all without it." },
