@@ -37,6 +37,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::audit::Audit;
 use crate::filter;
 use crate::model::{NodeName, Targets};
 use crate::registry::Registry;
@@ -101,6 +102,7 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    pub audit: Audit,
     /// Keys of auth methods that stand elsewhere.
     pub jwks: Jwks,
     /// Connections of all listeners.

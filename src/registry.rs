@@ -24,6 +24,7 @@ mod resume;
 mod seen;
 mod shown;
 pub mod snapshot;
+mod told;
 #[cfg(test)]
 mod under_way;
 pub mod versions;
@@ -43,10 +44,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::{Config as AclConfig, View};
+use crate::audit::{Audit, Cause};
 use crate::gently::gently;
 use crate::model::{Change, CheckKey, Node, Observation};
 use crate::store::{Log, Store, StoreError};
-use crate::telemetry::{Metrics, origin};
+use crate::telemetry::Metrics;
+use crate::telemetry::origin::{self, Origin};
 use shown::Begun;
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
@@ -61,6 +64,8 @@ pub struct Config {
     /// The node that callers on this machine act for.
     pub own: Node,
     pub limits: Limits,
+    /// Which is told of all that changes.
+    pub audit: Audit,
 }
 
 /// A handle on the registry; cheap to clone.
@@ -84,6 +89,7 @@ struct Shared {
     observations: mpsc::Sender<Found>,
     closing: CancellationToken,
     metrics: Arc<Metrics>,
+    audit: Audit,
     kept: OnceLock<Kept>,
 }
 
@@ -97,6 +103,8 @@ struct Request {
     /// What whoever asks may do.
     view: View,
     reply: oneshot::Sender<Result<(), Refused>>,
+    /// Whose request it is.
+    origin: Option<Arc<Origin>>,
     begun: Begun,
 }
 
@@ -149,6 +157,7 @@ impl Registry {
             observations,
             closing: CancellationToken::new(),
             metrics,
+            audit: config.audit,
             kept: OnceLock::new(),
         });
         let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
@@ -181,13 +190,20 @@ impl Registry {
 
     /// Carries out a command of somebody, where they may do what it comes to when its turn is.
     pub async fn submit_as(&self, view: View, command: Command) -> Result<(), Refused> {
-        if !view.is_open() {
-            permission::permit(&self.load(), &view, &command)?;
+        let origin = origin::current();
+        if !view.is_open()
+            && let Err(denied) = permission::permit(&self.load(), &view, &command)
+        {
+            let refused = Refused::from(denied);
+            let cause = Cause { origin, action: command.action() };
+            self.shared.audit.tell_failed(cause, || command.about(), told::outcome(&refused), &refused);
+            return Err(refused);
         }
         let (reply, outcome) = oneshot::channel();
-        let begun = Begun::of_request(origin::arrived());
+        let begun = Begun::of_request(origin.as_ref().map(|origin| origin.arrived));
+        let request = Request { command, view, reply, origin, begun };
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
-        match self.shared.commands.try_send(Request { command, view, reply, begun }) {
+        match self.shared.commands.try_send(request) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),
             Err(mpsc::error::TrySendError::Closed(_)) => ended(),
             Err(mpsc::error::TrySendError::Full(_)) => {

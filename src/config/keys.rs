@@ -10,7 +10,6 @@ use super::{Config, Data};
 use crate::dns::forward;
 use crate::model::{Address, NodeName};
 use crate::store::KeySource;
-use crate::telemetry::logs;
 use crate::tls::Version;
 
 /// One key.
@@ -29,7 +28,7 @@ pub struct Key {
 
 /// Sets every default.
 pub(super) fn set_defaults(config: &mut Config) {
-    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+    for key in all().filter(|key| !key.default.is_empty()) {
         let set = DeValue::parse(key.default)
             .map_err(|e| e.to_string())
             .and_then(|value| (key.set)(config, value.get_ref()));
@@ -39,12 +38,12 @@ pub(super) fn set_defaults(config: &mut Config) {
 
 /// The key of this name, if there is one.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.table == table && key.name == name)
+    all().find(|key| key.table == table && key.name == name)
 }
 
 /// The tables of single values.
 pub(super) fn is_table(name: &str) -> bool {
-    KEYS.iter().any(|key| key.table == name)
+    all().any(|key| key.table == name)
 }
 
 fn table<'a>(value: &'a Value<'_>) -> Result<&'a DeTable<'a>, String> {
@@ -75,11 +74,18 @@ macro_rules! key {
     };
 }
 
+mod telemetry;
+
 const RELOADS: bool = true;
 const AT_START: bool = false;
 
 /// All keys, in the order of the reference.
-pub const KEYS: &[Key] = &[
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(telemetry::KEYS)
+}
+
+/// Those that stand in no file of their own.
+const KEYS: &[Key] = &[
     key!(
         "",
         "node_name",
@@ -270,7 +276,7 @@ pub const KEYS: &[Key] = &[
         "write_wait",
         "\"30s\"",
         RELOADS,
-        "How long a client may take nothing of what it is sent; then it is cut off.",
+        "How long a client may take nothing of what it is sent; then it is cut off. Over TCP it must take some 128 KiB in this time, which the system holds for it.",
         |c, v| { c.http.write_wait = value::time(v)? }
     ),
     key!(
@@ -493,23 +499,6 @@ pub const KEYS: &[Key] = &[
         |c, v| { c.store_key = KeySource::File(value::text(v)?.into()) }
     ),
     key!(
-        "telemetry",
-        "log_level",
-        "\"info\"",
-        RELOADS,
-        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`. \
-         `rollcall::http::request_log=debug` writes a line for each HTTP request, `rollcall::dns::query_log=trace` for each query.",
-        |c, v| { c.log.level = logs::level(value::text(v)?)? }
-    ),
-    key!(
-        "telemetry",
-        "log_format",
-        "\"auto\"",
-        AT_START,
-        "`human`, `json`, or `auto`: human on a terminal, else JSON.",
-        |c, v| { c.log.format = logs::Format::parse(value::text(v)?)? }
-    ),
-    key!(
         "acl",
         "enabled",
         "false",
@@ -667,6 +656,14 @@ pub const KEYS: &[Key] = &[
         RELOADS,
         "Changes that are kept for clients of the stream that come back; who was away for longer is told to read anew.",
         |c, v| c.http.events_max = value::count(v)?
+    ),
+    key!(
+        "limits",
+        "audit_lines_max",
+        "8192",
+        AT_START,
+        "Lines of the audit log that wait for the disk; those beyond are lost and counted.",
+        |c, v| c.audit.lines_max = value::count(v)?
     ),
     key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
         .http

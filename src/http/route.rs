@@ -154,9 +154,10 @@ pub(super) fn json(value: &impl Serialize) -> Response {
 
 /// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
-    let origin = origin::of(&request);
+    let origin = origin::of(&state, &request);
     within(origin.clone(), async {
         let mut response = finished(&state, request, next).await;
+        origin::audit(&state, &origin, &response);
         origin::tell(&origin, response.headers_mut());
         response
     })

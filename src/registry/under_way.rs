@@ -90,7 +90,7 @@ async fn start_writer(limits: Limits) -> (Registry, Arc<Held>, tokio::task::Join
         flips: Mutex::default(),
         handle: Mutex::default(),
     });
-    let config = Config { own: own(), limits };
+    let config = Config { own: own(), limits, audit: Default::default() };
     let (registry, writer) =
         Registry::start(held.clone(), queue, config, Arc::new(Metrics::default())).unwrap();
     let own = held.next().await;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -26,8 +26,9 @@ use super::resume::Unplaced;
 use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
-use super::{Found, Published, Request, Shared};
+use super::{Found, Published, Request, Shared, told};
 use crate::acl::View;
+use crate::audit::{Audit, Cause, Entry, Outcome, Value};
 use crate::model::acl::Token;
 use crate::model::{
     Acl, AclKey, AclKind, Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record,
@@ -56,6 +57,7 @@ struct UnderWay {
     definitions: Arc<[Definition]>,
     plan: Plan,
     reply: Option<Reply>,
+    cause: Cause,
     begun: Begun,
     /// The deadline that asked for it, to be set again if it fails.
     reaping: Option<Due>,
@@ -78,6 +80,7 @@ pub(super) struct Writer {
     begun: Begun,
     /// Whether this round makes events.
     recording: bool,
+    audit: Audit,
     closing: CancellationToken,
 }
 
@@ -118,6 +121,7 @@ impl Writer {
             round: Round::default(),
             begun: Begun::now("server"),
             recording: false,
+            audit: shared.audit.clone(),
             closing: shared.closing.clone(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
@@ -132,7 +136,7 @@ impl Writer {
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
-        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None);
+        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None, of_ours("start"));
         writer.publish(shared);
         writer
     }
@@ -192,38 +196,41 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, view, reply, begun }: Request) {
+    fn on_request(&mut self, Request { command, view, reply, origin, begun }: Request) {
         let Some(shared) = self.shared.upgrade() else { return };
         self.begun = begun;
+        let cause = Cause { origin, action: command.action() };
+        let about = if self.audit.is_on() { command.about() } else { None };
         match self.plan(&shared, command, &view) {
             Err(refused) => {
                 if let Refused::Limit { key, .. } = refused {
                     shared.count_limit(key);
                 }
+                self.tell_failed(cause, about, &refused);
                 self.round.replies.push((reply, Err(refused)));
             }
             Ok(plan) if plan.volatile => {
-                self.on_file(plan);
+                self.on_file(plan, &cause);
                 self.round.replies.push((reply, Ok(())));
             }
             Ok(plan) if plan.definitions.is_empty() => {
-                self.finish(plan);
+                self.finish(plan, &cause);
                 self.round.replies.push((reply, Ok(())));
             }
-            Ok(plan) => self.propose(plan, Some(reply), None),
+            Ok(plan) => self.propose(plan, Some(reply), None, cause),
         }
     }
 
     /// The configuration file's definitions: applied, and not stored. To the first ones comes what an earlier process
     /// left.
-    fn on_file(&mut self, mut plan: Plan) {
+    fn on_file(&mut self, mut plan: Plan, cause: &Cause) {
         let left = self.unplaced.take().unwrap_or_default();
         let (words, seen) = left.place(&plan.definitions);
         plan.definitions.extend(words);
         if !plan.definitions.is_empty() {
             let index = self.next_index();
             self.ahead.apply(index, &plan.definitions);
-            self.apply(index, &plan.definitions);
+            self.apply(index, &plan.definitions, cause);
             for seen in seen {
                 self.state.observe(index, &seen, &mut self.round.effects);
                 if let Some(entry) = self.state.check(&seen.check).cloned() {
@@ -231,7 +238,7 @@ impl Writer {
                 }
             }
         }
-        self.finish(plan);
+        self.finish(plan, cause);
     }
 
     fn plan(&mut self, shared: &Shared, command: Command, view: &View) -> Result<Plan, Refused> {
@@ -245,14 +252,14 @@ impl Writer {
     }
 
     /// What is proposed goes to the store at the end of the round, together.
-    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>) {
+    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>, cause: Cause) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
         self.tickets += 1;
         let ticket = self.tickets;
         self.ahead.add(&self.state, ticket, &definitions);
         let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
         let begun = self.begun;
-        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, begun, reaping });
+        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, cause, begun, reaping });
         self.round.proposals.push(proposal);
     }
 
@@ -265,12 +272,13 @@ impl Writer {
             LogEntry::Committed { ticket, index, definitions } => {
                 let index = index.max(self.next_index());
                 let done = ticket.and_then(|ticket| self.under_way.remove(&ticket));
+                let cause = done.as_ref().map_or_else(|| of_ours("store"), |done| done.cause.clone());
                 self.begun = done.as_ref().map_or_else(|| Begun::now("server"), |done| done.begun);
-                self.apply(index, &definitions);
+                self.apply(index, &definitions, &cause);
                 let Some(ticket) = ticket else { return self.ahead.forget() };
                 let Some(done) = done else { return };
                 self.ahead.remove(ticket, &done.definitions);
-                self.finish(done.plan);
+                self.finish(done.plan, &cause);
                 self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
             }
             LogEntry::Refused { ticket, error } => {
@@ -281,6 +289,8 @@ impl Writer {
                     self.deadlines.set(due, Instant::now() + REAP_AGAIN);
                 }
                 let refused = Refused::Unavailable(error.reason);
+                let about = failed.definitions.first().map(Definition::key);
+                self.tell_failed(failed.cause, about, &refused);
                 self.round.replies.extend(failed.reply.map(|reply| (reply, Err(refused))));
             }
         }
@@ -297,12 +307,15 @@ impl Writer {
         self.state.index + 1
     }
 
-    fn apply(&mut self, index: u64, definitions: &[Definition]) {
+    fn apply(&mut self, index: u64, definitions: &[Definition], cause: &Cause) {
         self.state.at = views::now();
         let about: Vec<_> =
             definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
         let shows = std::mem::take(&mut self.round.effects.visible);
         for definition in definitions {
+            if self.audit.is_on() {
+                self.tell(index, definition, cause);
+            }
             if self.recording {
                 self.round.events.extend(self.state.event_of(index, definition));
             }
@@ -340,31 +353,35 @@ impl Writer {
     }
 
     /// The parts of a plan that are not stored.
-    fn finish(&mut self, plan: Plan) {
+    fn finish(&mut self, plan: Plan, cause: &Cause) {
         for key in &plan.renewals {
             if let Some(entry) = self.state.check(key).cloned() {
                 self.arm(&entry, true);
             }
         }
-        self.on_observations(plan.observations);
+        self.on_observations(plan.observations, cause);
         self.round.kicks.extend(plan.kicks);
     }
 
     fn on_found(&mut self, Found { observations, since }: Found) {
         self.begun = Begun { at: since, cause: "probe" };
-        self.on_observations(observations);
+        self.on_observations(observations, &of_ours("probe"));
     }
 
-    fn on_observations(&mut self, observations: Vec<Observation>) {
+    fn on_observations(&mut self, observations: Vec<Observation>, cause: &Cause) {
         self.state.at = views::now();
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
+            let audited = self.audit.is_on().then(|| self.state.check(&seen.check).map(|entry| entry.status));
             let shows = std::mem::take(&mut self.round.effects.visible);
             let flipped = self.state.observe(index, &seen, &mut self.round.effects);
             self.note(shows, About::check(&self.state, &seen.check));
             if !flipped {
                 continue;
+            }
+            if let Some(before) = audited {
+                self.tell_flip(index, &seen, before, cause);
             }
             let flip = before.and_then(|before| self.state.flip(index, &seen.check, before));
             self.round.events.extend(flip);
@@ -417,13 +434,8 @@ impl Writer {
             last => format!("TTL expired (last output before timeout follows): {last}").into(),
         };
         let generation = Some(entry.generation);
-        self.on_observations(vec![Observation {
-            check,
-            generation,
-            status: Status::Critical,
-            output,
-            to_flip: 1,
-        }]);
+        let flip = Observation { check, generation, status: Status::Critical, output, to_flip: 1 };
+        self.on_observations(vec![flip], &of_ours("expire-check"));
     }
 
     /// An instance was critical for too long: it is deregistered, through the store like any other.
@@ -443,7 +455,7 @@ impl Writer {
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);
-        self.propose(plan, None, Some(Due::Reap(key)));
+        self.propose(plan, None, Some(Due::Reap(key)), of_ours("deregister-critical"));
     }
 
     /// Sets the deadline at which a token's time is over.
@@ -462,7 +474,37 @@ impl Writer {
         }
         let key = Key::Acl(AclKey::new(AclKind::Token, &accessor));
         let plan = Plan { definitions: vec![Definition::Remove(key)], ..Plan::default() };
-        self.propose(plan, None, Some(Due::Token(accessor)));
+        self.propose(plan, None, Some(Due::Token(accessor)), of_ours("expire-token"));
+    }
+
+    /// Tells the audit log what a definition will have changed; before it is applied.
+    fn tell(&self, index: u64, definition: &Definition, cause: &Cause) {
+        let key = definition.key();
+        let before = self.state.record(&key);
+        let after = match definition {
+            Definition::Put(record) => Some(record.clone()),
+            Definition::Remove(_) => None,
+        };
+        if before != after {
+            self.tell_change(index, key, before.map(Value::Record), after.map(Value::Record), cause);
+        }
+    }
+
+    /// That a check's status changed.
+    fn tell_flip(&self, index: u64, seen: &Observation, before: Option<Status>, cause: &Cause) {
+        let key = Key::Check(seen.check.node.clone(), seen.check.id.clone());
+        self.tell_change(index, key, before.map(Value::Status), Some(Value::Status(seen.status)), cause);
+    }
+
+    fn tell_change(&self, index: u64, key: Key, before: Option<Value>, after: Option<Value>, cause: &Cause) {
+        let (at, cause) = (SystemTime::now(), cause.clone());
+        let (key, index, reason) = (Some(key), Some(index), None);
+        self.audit.tell(Entry { at, cause, key, before, after, outcome: Outcome::Allowed, reason, index });
+    }
+
+    /// That something was not done.
+    fn tell_failed(&self, cause: Cause, about: Option<Key>, why: &Refused) {
+        self.audit.tell_failed(cause, || about, told::outcome(why), why);
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
@@ -511,6 +553,11 @@ impl Writer {
             metrics.checks.of(status.as_str()).set(self.state.checks_with(status) as i64);
         }
     }
+}
+
+/// Why we do something by ourselves.
+fn of_ours(action: &'static str) -> Cause {
+    Cause { origin: None, action }
 }
 
 /// Sleeps until then; for ever when there is no deadline.

@@ -15,7 +15,7 @@ use super::said::{Said, cut};
 use super::utc;
 
 /// The version of the schema.
-pub(super) const VERSION: &str = "8.11.0";
+pub const VERSION: &str = "8.11.0";
 /// Of a message, and of the text of one field.
 const TEXT_OCTETS_MAX: usize = 8192;
 

@@ -28,6 +28,7 @@ const LIMIT: Label = Label {
     name: "limit",
     values: &[
         "acl_entries_max",
+        "audit_lines_max",
         "backups_max",
         "body_max",
         "checks_max",
@@ -123,6 +124,8 @@ const REFUSED: Label = Label {
         "other",
     ],
 };
+/// Why a line is not in the audit log.
+const LOST: Label = Label { name: "reason", values: &["file", "queue"] };
 /// Of a check, as the API spells it.
 const KIND: Label =
     Label { name: "kind", values: &["http", "tcp", "udp", "grpc", "h2ping", "script", "other"] };
@@ -140,6 +143,7 @@ pub struct Metrics {
     pub dns: DnsMetrics,
     pub http: HttpMetrics,
     pub checks: ChecksMetrics,
+    pub audit: AuditMetrics,
     pub limits: LimitsMetrics,
 }
 
@@ -213,6 +217,55 @@ impl Default for RegistryMetrics {
                 Histogram::new([0.5, 1.01, 2.02, 3.03, 5.05, 7.5, 10.1, 15.0, 30.0, 61.0, 121.0, 301.0])
             }),
         }
+    }
+}
+
+/// Of the audit log.
+pub struct AuditMetrics {
+    lines: Counter,
+    rotations: Counter,
+    losses: Fixed<Counter>,
+}
+
+impl AuditMetrics {
+    /// Counts lines that are in the file.
+    pub fn written(&self, lines: u64) {
+        self.lines.inc_by(lines);
+    }
+
+    /// Counts a file that was ended at its size.
+    pub fn rotated(&self) {
+        self.rotations.inc();
+    }
+
+    /// Counts a line that is in no file.
+    pub fn lost(&self, reason: &'static str) {
+        self.losses.of(reason).inc();
+    }
+
+    /// Counts lines that the file did not take.
+    pub fn lost_in_file(&self, lines: u64) {
+        self.losses.of("file").inc_by(lines);
+    }
+
+    fn name(&self, r: &mut Registry) {
+        r.register("lines", "Lines written to the audit log", self.lines.clone());
+        r.register(
+            "rotations",
+            "Files of the audit log that were ended at their size",
+            self.rotations.clone(),
+        );
+        r.register(
+            "lost",
+            "Lines of the audit log that were lost: at the queue or the file",
+            self.losses.clone(),
+        );
+    }
+}
+
+impl Default for AuditMetrics {
+    fn default() -> Self {
+        Self { lines: Counter::default(), rotations: Counter::default(), losses: Fixed::new(&LOST) }
     }
 }
 
@@ -539,6 +592,7 @@ impl Metrics {
         self.http.name(names.sub_registry_with_prefix("http"));
         self.checks.name(names.sub_registry_with_prefix("checks"));
         self.limits.name(names.sub_registry_with_prefix("limit"));
+        self.audit.name(names.sub_registry_with_prefix("audit"));
         names
     }
 }

@@ -15,6 +15,7 @@ mod acl_streams;
 mod agent;
 mod agent_checks;
 mod attacks;
+mod audit;
 mod bad_input;
 mod blocking;
 mod catalog;

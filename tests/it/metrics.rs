@@ -244,3 +244,15 @@ async fn answers_are_counted_with_their_sizes() {
     }
     assert_eq!(seen("tcp").await, (0.0, 0.0));
 }
+
+/// A limit that is hit is found in the configuration by the name that its count has.
+#[test]
+fn limits_are_counted_by_their_keys() {
+    let (known, page) = (reference::all(), rollcall::config::reference::markdown());
+    let (_, keys) = &known["rollcall_limit_hits_total"].labels[0];
+    assert!(keys.len() > 30);
+    for key in keys.iter().filter(|key| !["other", "filter_max"].contains(&key.as_str())) {
+        let key = key.strip_prefix("forward_").unwrap_or(key);
+        assert!(page.contains(&format!("| `{key}` |")), "{key}");
+    }
+}

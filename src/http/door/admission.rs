@@ -19,6 +19,7 @@ use crate::http::error::Error;
 use crate::model::{PreparedQuery, Secret};
 use crate::registry::views::TOKEN_OCTETS_MAX;
 use crate::registry::{Command, Refused};
+use crate::telemetry::origin;
 
 /// What is shown of a secret to those who may not see it, in Consul's words.
 pub(in crate::http) const HIDDEN: &str = "<hidden>";
@@ -248,6 +249,9 @@ fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Admitted, Er
         return Err(refused("token too long"));
     }
     let view = state.registry.view(token.as_deref()).map_err(|_| refused("unknown token"))?;
+    if let Some(accessor) = view.accessor() {
+        origin::note_who(accessor);
+    }
     Ok(Admitted { view, token: token.map(|token| Secret::new(&token)) })
 }
 
