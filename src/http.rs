@@ -134,7 +134,6 @@ fn routes(state: Arc<State>) -> Router {
         .merge(ops::routes())
         .merge(faces::routes())
         .fallback(unserved::not_found)
-        .layer(middleware::from_fn_with_state(state.clone(), door::guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
         .with_state(state)
 }
