@@ -122,7 +122,7 @@ fn registry(size: usize) -> (Runtime, Registry) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (log, queue) = tokio::sync::mpsc::unbounded_channel();
     let limits = Limits { instances_max: usize::MAX, checks_max: usize::MAX, ..Limits::default() };
-    let config = Config { own: node(usize::MAX >> 40), limits };
+    let config = Config { own: node(usize::MAX >> 40), limits, audit: Default::default() };
     let store = Arc::new(Accepting { log, size });
     let registry = {
         let _inside = runtime.enter();

@@ -133,18 +133,20 @@ impl View {
         self.0.as_ref().is_none_or(|known| known.reads[1] || self.allows(Resource::Node, name, Access::Read))
     }
 
+    /// Whether every service may be read, whatever its name.
+    pub fn reads_services(&self) -> bool {
+        self.0.as_ref().is_none_or(|known| known.reads[0])
+    }
+
     /// Errs where something may not be done.
     pub fn require(&self, resource: Resource, name: &str, access: Access) -> Result<(), Denied> {
-        if self.allows(resource, name, access) {
-            return Ok(());
-        }
+        if self.allows(resource, name, access) { Ok(()) } else { Err(self.lacks(resource, name, access)) }
+    }
+
+    /// That something may not be done.
+    pub fn lacks(&self, resource: Resource, name: &str, access: Access) -> Denied {
         let name = if resource.is_single() { "" } else { name };
-        Err(Denied {
-            accessor: self.accessor().unwrap_or(ANONYMOUS),
-            resource,
-            access,
-            name: name.to_owned(),
-        })
+        Denied { accessor: self.accessor().unwrap_or(ANONYMOUS), resource, access, name: name.to_owned() }
     }
 }
 

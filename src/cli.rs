@@ -9,7 +9,9 @@ mod backup;
 mod check_config;
 mod explain;
 mod export;
+mod history;
 mod import;
+mod log_level;
 mod place;
 mod register;
 mod restart;
@@ -50,6 +52,8 @@ enum Command {
     Watch(show::InstancesArguments),
     /// Ask what DNS answers to a name, and why
     Explain(explain::Arguments),
+    /// Show what became of a service of late, and how it stood at a moment
+    History(history::Arguments),
     /// Write all definitions of a running server to a file
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
@@ -60,6 +64,8 @@ enum Command {
     Export(export::Arguments),
     /// Take in an export, or the catalog of a running Consul
     Import(import::Arguments),
+    /// Show what a running server logs, or change it
+    LogLevel(log_level::Arguments),
     /// Print the OpenAPI document of all that the server serves over HTTP
     Openapi,
     /// Change how a stopped server's definitions are encrypted
@@ -94,11 +100,13 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Instances(arguments) => show::instances(&arguments),
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Acl(arguments) => acl::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
+        Command::LogLevel(arguments) => log_level::run(&arguments),
         Command::Openapi => say(format_args!("{:#}", crate::openapi())),
         Command::Store(arguments) => store::run(&arguments),
         Command::Version => say(format_args!("rollcall {}", env!("CARGO_PKG_VERSION"))),

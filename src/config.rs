@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName};
 use crate::telemetry::logs;
-use crate::{acl, checks, dns, filter, handover, registry, select, store, tls};
+use crate::{acl, audit, checks, dns, filter, handover, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -57,6 +57,7 @@ pub struct Config {
     /// What the store is encrypted with.
     pub store_key: store::KeySource,
     pub log: logs::Config,
+    pub audit: audit::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
     pub services: Vec<(Instance, Vec<Check>)>,
@@ -100,15 +101,17 @@ pub struct Http {
     pub unix: Vec<PathBuf>,
     pub unix_access: handover::unix::Access,
     pub allowed_hosts: Vec<String>,
+    pub ui: bool,
     pub body_max: usize,
     pub connections_max: usize,
     pub connections_per_client_max: usize,
     pub idle: Duration,
     pub body_wait: Duration,
     pub import_max: usize,
-    pub stream_wait: Duration,
+    pub write_wait: Duration,
     /// Of `[limits]`.
     pub streams_max: usize,
+    pub backups_max: usize,
     pub events_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
@@ -293,14 +296,16 @@ impl Default for Config {
                 unix: Vec::new(),
                 unix_access: Default::default(),
                 allowed_hosts: Vec::new(),
+                ui: true,
                 body_max: 0,
                 connections_max: 0,
                 connections_per_client_max: 0,
                 idle: Duration::ZERO,
                 body_wait: Duration::ZERO,
                 import_max: 0,
-                stream_wait: Duration::ZERO,
+                write_wait: Duration::ZERO,
                 streams_max: 0,
+                backups_max: 0,
                 events_max: 0,
                 monitors_max: 0,
                 monitor_lines_max: 0,
@@ -326,6 +331,7 @@ impl Default for Config {
             cache_octets: 0,
             store_key: Default::default(),
             log: logs::Config::default(),
+            audit: audit::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
             node_checks: Vec::new(),

@@ -24,6 +24,8 @@ mod route;
 mod selectors;
 mod shape;
 mod status;
+mod time;
+mod ui;
 mod unserved;
 
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::audit::Audit;
 use crate::filter;
 use crate::model::NodeName;
 use crate::registry::Registry;
@@ -80,13 +83,18 @@ pub struct Config {
     pub handshakes_per_client_max: usize,
     /// How long an import may be.
     pub import_octets_max: usize,
-    /// Streams of changes at once, changes that are kept for them, and how long one may not be read.
+    /// Streams of changes at once, and changes that are kept for them.
     pub streams_max: usize,
     pub events_max: usize,
-    pub stream_wait: Duration,
+    /// Backups at once.
+    pub backups_max: usize,
+    /// How long a client may take nothing of what it is sent.
+    pub write_wait: Duration,
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
+    /// Whether the web page is served.
+    pub ui: bool,
     pub shown: Shown,
 }
 
@@ -95,6 +103,7 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    pub audit: Audit,
     /// Keys of auth methods that stand elsewhere.
     pub jwks: Jwks,
     /// Connections of all listeners.
@@ -125,6 +134,7 @@ fn routes(state: Arc<State>) -> Router {
         .merge(openapi::routes())
         .merge(ops::routes())
         .merge(faces::routes())
+        .merge(ui::routes())
         .fallback(unserved::not_found)
         .layer(middleware::from_fn_with_state(state.clone(), door::guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
@@ -159,9 +169,11 @@ impl Config {
             import_octets_max: 1 << 20,
             streams_max: 10,
             events_max: 100,
-            stream_wait: Duration::from_secs(10),
+            backups_max: 10,
+            write_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,
+            ui: true,
             shown: Shown::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! The registry: the one thing that changes, the one task that changes it, and the views that are read.
 //!
-//! Requests reach the [writer] as [`Command`]s. It [plans](plan) them against the newest state (pure),
+//! Requests reach the [writer] as [`Command`]s. It asks whether whoever sent them [may](permission), [plans](plan) them against the newest state (pure),
 //! proposes definitions to the store, applies what the store's log brings back, and publishes an immutable
 //! [`Snapshot`] by one pointer. Observations skip the store. Readers load the pointer: no lock, no wait.
 //! After a publish the writer wakes the watchers of what changed and sends the list of changes to
@@ -12,9 +12,11 @@ mod apply;
 pub mod command;
 mod deadlines;
 pub mod events;
+pub mod history;
 pub mod limits;
 mod load;
 mod own;
+mod permission;
 mod plan;
 #[cfg(test)]
 mod properties;
@@ -22,6 +24,7 @@ mod queries;
 mod resume;
 mod seen;
 pub mod snapshot;
+mod told;
 #[cfg(test)]
 mod under_way;
 pub mod versions;
@@ -35,16 +38,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::futures::Notified;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::{Config as AclConfig, View};
+use crate::audit::{Audit, Cause};
 use crate::gently::gently;
-use crate::model::{Change, CheckKey, Node, Observation};
+use crate::model::{Change, CheckKey, Node, Observation, ServiceName};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Kind;
+use crate::telemetry::origin::{self, Origin};
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
@@ -58,6 +64,8 @@ pub struct Config {
     /// The node that callers on this machine act for.
     pub own: Node,
     pub limits: Limits,
+    /// Which is told of all that changes.
+    pub audit: Audit,
 }
 
 /// A handle on the registry; cheap to clone.
@@ -74,6 +82,7 @@ struct Shared {
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
+    history: history::History,
     wakes: broadcast::Sender<Arc<Published>>,
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
@@ -81,12 +90,17 @@ struct Shared {
     observations: mpsc::Sender<Vec<Observation>>,
     closing: CancellationToken,
     metrics: Arc<Metrics>,
+    audit: Audit,
 }
 
 /// A command and where its outcome goes.
 struct Request {
     command: Command,
+    /// What whoever asks may do.
+    view: View,
     reply: oneshot::Sender<Result<(), Refused>>,
+    /// Whose request it is.
+    origin: Option<Arc<Origin>>,
 }
 
 /// What one publish changed, for those who follow the registry.
@@ -125,6 +139,7 @@ impl Registry {
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
             views: views::Views::default(),
+            history: history::History::new(views::now()),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             recorded: AtomicBool::new(false),
@@ -132,6 +147,7 @@ impl Registry {
             observations,
             closing: CancellationToken::new(),
             metrics,
+            audit: config.audit,
         });
         let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
         let writer = writer::Writer::new(&shared, state, unplaced, config.own, queues);
@@ -155,11 +171,27 @@ impl Registry {
         self.shared.versions.get(slot)
     }
 
-    /// Carries out a command. When it returns `Ok`, what it defines is durable and published.
-    pub async fn submit(&self, command: Command) -> Result<(), Refused> {
+    /// Carries out a command of the server's own, or one of somebody whom it was given to: nobody is asked. When it returns
+    /// `Ok`, what it defines is durable and published.
+    pub fn submit(&self, command: Command) -> impl Future<Output = Result<(), Refused>> {
+        self.submit_as(View::default(), command)
+    }
+
+    /// Carries out a command of somebody, where they may do what it comes to when its turn is.
+    pub async fn submit_as(&self, view: View, command: Command) -> Result<(), Refused> {
+        let origin = origin::current();
+        if !view.is_open()
+            && let Err(denied) = permission::permit(&self.load(), &view, &command)
+        {
+            let refused = Refused::from(denied);
+            let cause = Cause { origin, action: command.action() };
+            self.shared.audit.tell_failed(cause, || command.about(), told::outcome(&refused), &refused);
+            return Err(refused);
+        }
         let (reply, outcome) = oneshot::channel();
+        let request = Request { command, view, reply, origin };
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
-        match self.shared.commands.try_send(Request { command, reply }) {
+        match self.shared.commands.try_send(request) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),
             Err(mpsc::error::TrySendError::Closed(_)) => ended(),
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -207,6 +239,11 @@ impl Registry {
         self.shared.views.view(self.load().acl(), token, views::now())
     }
 
+    /// Ready when what somebody may see or do may have changed since this was called.
+    pub fn access_changed(&self) -> Notified<'_> {
+        self.shared.views.changed()
+    }
+
     /// What a prepared query shows that holds a token: what the token's bearer may see, and nothing when nobody has it (any
     /// more). None where it holds none: whoever asks decides.
     pub fn view_of_query(&self, token: &str) -> Option<View> {
@@ -221,6 +258,11 @@ impl Registry {
     /// Every change from now on. One who lags behind reads the snapshot afresh.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
         self.shared.wakes.subscribe()
+    }
+
+    /// What became of a service of late, as far as it led to this snapshot.
+    pub fn history(&self, service: &ServiceName, snapshot: &Snapshot) -> history::Told {
+        self.shared.history.of(service, snapshot.index())
     }
 
     /// The same with [events](Published::events), which are made of every change that comes after this returns.

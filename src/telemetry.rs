@@ -1,7 +1,11 @@
 //! What the server says of itself: metrics and logs.
 
+pub mod ecs;
 pub mod logs;
 pub mod metrics;
+pub mod origin;
+mod repeats;
+mod said;
 pub mod tap;
 pub mod utc;
 

@@ -50,7 +50,7 @@ impl Room {
     }
 
     fn over(store: Arc<dyn Store>, entries: Log, config: Config) -> Self {
-        let own = registry::Config { own: node("n1"), limits: Limits::default() };
+        let own = registry::Config { own: node("n1"), limits: Limits::default(), audit: Default::default() };
         let metrics = Arc::new(Metrics::default());
         let (registry, _) = Registry::start(store, entries, own, metrics.clone()).unwrap();
         let shutdown = CancellationToken::new();

@@ -117,7 +117,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config =
         arguments.config().map_err(|errors| anyhow!("the configuration is not valid\n{}", lines(&errors)));
     let started = config.and_then(|config| {
-        let logs = logs::init(&config.log).context("starting the logs")?;
+        let logs = logs::init(&config.log, config.node_name.as_str()).context("starting the logs")?;
         warn(&config);
         raise_open_files();
         Ok((config, logs))
@@ -168,7 +168,8 @@ impl Start<'_> {
         };
         let (version, node) = (env!("CARGO_PKG_VERSION"), &config.node_name);
         printed(say(format_args!("rollcall {version}, node {node}, {kept}")));
-        let Self { arguments, program, logs, given } = self;
+        // The logs go last.
+        let Self { arguments, program, logs: _logs, given } = self;
         let (mut running, control) = tokio::select! {
             started = start(config, given, predecessor) => started?,
             () = stops.next() => return Ok(()),
@@ -179,13 +180,13 @@ impl Start<'_> {
             let asked = tokio::select! {
                 _ = hangup.recv() => {
                     // It is in the log.
-                    let _ = reload(arguments, &mut running, &logs).await;
+                    let _ = reload(arguments, &mut running).await;
                     continue;
                 }
                 request = running.asked() => match request {
                     Asked::Reload(reply) => {
                         // Who asked may have gone.
-                        let _ = reply.send(reload(arguments, &mut running, &logs).await);
+                        let _ = reply.send(reload(arguments, &mut running).await);
                         continue;
                     }
                     Asked::Leave => break,
@@ -333,11 +334,7 @@ fn announce(running: &Running) -> anyhow::Result<()> {
 }
 
 /// Reads everything again, and names keys that wait for the next start. A bad file changes nothing.
-async fn reload(
-    arguments: &Arguments,
-    running: &mut Running,
-    logs: &Logs,
-) -> Result<Vec<&'static str>, String> {
+async fn reload(arguments: &Arguments, running: &mut Running) -> Result<Vec<&'static str>, String> {
     let refused = |text: String| {
         let text = format!("not reloaded, nothing was changed: {text}");
         tracing::error!("{text}");
@@ -352,7 +349,7 @@ async fn reload(
     match running.reload(config).await {
         Err(error) => refused(format!("{error:#}")),
         Ok(waiting) => {
-            if let Err(error) = logs.set_level(&level) {
+            if let Err(error) = logs::set_level(&level) {
                 tracing::error!("the log level stays: {error}");
             }
             if !waiting.is_empty() {

@@ -22,10 +22,15 @@ pub(super) fn note(message: &[u8], transport: Transport, client: SocketAddr) {
         Err(Malformed::FormErr { question, .. }) => question,
         Err(_) => None,
     };
+    let transport = match transport {
+        Transport::Udp => "udp",
+        Transport::Tcp => "tcp",
+    };
     match question {
         Some(asked) => {
-            tracing::trace!(name = %asked.name, kind = %asked.kind, ?transport, %client, "query");
+            let (name, kind) = (&asked.name, &asked.kind);
+            tracing::trace!(dns.question.name = %name, dns.question.type = %kind, network.transport = transport, %client, "query");
         }
-        None => tracing::trace!(octets = message.len(), ?transport, %client, "no query"),
+        None => tracing::trace!(octets = message.len(), network.transport = transport, %client, "no query"),
     }
 }

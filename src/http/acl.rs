@@ -11,7 +11,6 @@ mod own;
 mod policy;
 mod role;
 mod shape;
-mod time;
 mod token;
 
 use std::sync::Arc;

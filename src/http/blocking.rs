@@ -39,7 +39,7 @@ pub(super) async fn list(
     build: impl FnOnce(&Arc<Snapshot>) -> Listing,
 ) -> Result<Response, Error> {
     let snapshot = waited(state, params, topic).await?;
-    let response = build(&snapshot).into_response(state).await;
+    let response = build(&snapshot).into_response().await;
     Ok(with_headers(response, &snapshot, topic, params))
 }
 

@@ -10,18 +10,21 @@ mod export;
 mod history;
 mod http_sd;
 mod import;
+mod log_level;
+mod recent;
+mod summary;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::State;
-use super::route::{get, put};
-use history::History;
+use super::route::{get, put, with_rest};
+use recent::Recent;
 
 /// A long answer is made in pieces of about this size.
 const PIECE_OCTETS: usize = 64 * 1024;
@@ -31,21 +34,50 @@ pub struct Faces {
     /// One import at a time: each holds what it brings in memory.
     importing: Semaphore,
     /// What changed of late, from the first who asked on.
-    history: OnceCell<Arc<History>>,
+    recent: OnceCell<Arc<Recent>>,
     streams: Arc<AtomicUsize>,
+    /// Under way.
+    pub(super) backups: Arc<AtomicUsize>,
+}
+
+/// One of so many at once; given back when dropped.
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    pub(super) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let place = Self(taken.clone());
+        (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Faces {
     fn default() -> Self {
-        Self { importing: Semaphore::new(1), history: OnceCell::new(), streams: Arc::default() }
+        Self {
+            importing: Semaphore::new(1),
+            recent: OnceCell::new(),
+            streams: Arc::default(),
+            backups: Arc::default(),
+        }
     }
 }
 
 pub(super) fn routes() -> Router<Arc<State>> {
+    let level = axum::routing::get(log_level::shown).put(log_level::set);
     Router::new()
+        .route("/v1/rollcall/log-level", with_rest(level, "OPTIONS,GET,PUT"))
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
         .route("/v1/rollcall/events", get(events::events))
         .route("/v1/rollcall/explain", get(explain::explain))
+        .route("/v1/rollcall/history/", get(history::history))
+        .route("/v1/rollcall/history/{*service}", get(history::history))
+        .route("/v1/rollcall/services", get(summary::services))
+        .route("/v1/rollcall/nodes", get(summary::nodes))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
 }

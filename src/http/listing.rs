@@ -4,8 +4,8 @@
 //! written from the snapshot in pieces, the next one when the client has taken those before it, and between pieces others
 //! get their turn. What fits one piece is an ordinary body with its length.
 
+use std::borrow::Cow;
 use std::io;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -13,8 +13,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
-
-use super::State;
 
 /// About as many octets are written before they are sent.
 const PIECE_OCTETS: usize = 64 * 1024;
@@ -24,7 +22,7 @@ pub(super) const LOOKED_AT: usize = 256;
 /// An array or an object, row by row.
 pub(super) struct Listing {
     out: Vec<u8>,
-    close: &'static str,
+    close: Cow<'static, str>,
     write: Box<dyn FnMut(&mut Rows<'_>) -> bool + Send>,
     rows: usize,
     broken: bool,
@@ -62,13 +60,13 @@ impl Listing {
     /// What `write` puts for each of the items, between `open` and `close`.
     pub(super) fn new<T>(
         open: impl Into<Vec<u8>>,
-        close: &'static str,
+        close: impl Into<Cow<'static, str>>,
         items: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
         mut write: impl FnMut(T, &mut Rows<'_>) + Send + 'static,
     ) -> Self {
         let mut items = items.into_iter();
         let write = move |rows: &mut Rows<'_>| items.next().map(|item| write(item, rows)).is_some();
-        Self { out: open.into(), close, write: Box::new(write), rows: 0, broken: false }
+        Self { out: open.into(), close: close.into(), write: Box::new(write), rows: 0, broken: false }
     }
 
     /// An array.
@@ -110,28 +108,21 @@ impl Listing {
         false
     }
 
-    /// The answer; its first piece is written before this returns. A client that does not take a piece within `[http] idle`
-    /// is left, so that nobody keeps a listing, and what it lists, by not reading it.
-    pub(super) async fn into_response(mut self, state: &State) -> Response {
+    /// The answer; its first piece is written before this returns. Who does not read is cut off by the
+    /// [connection](super::door::parked), so that nobody keeps a listing, and what it lists.
+    pub(super) async fn into_response(mut self) -> Response {
         let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if !self.piece().await {
             return ([json], self.out).into_response();
         }
         let (sender, mut pieces) = mpsc::channel(1);
-        let (metrics, patience) = (state.metrics.clone(), state.config.load().idle);
-        tokio::spawn(async move {
-            if !self.send(&sender, patience).await {
-                metrics.http.refused("slow reader");
-            }
-        });
+        tokio::spawn(async move { self.send(&sender).await });
         let body = futures_util::stream::poll_fn(move |context| {
             pieces.poll_recv(context).map(|piece| match piece {
                 Some(Some(piece)) => Some(Ok(piece)),
                 Some(None) => None,
                 // Its end has not come: the client must not take the answer for whole.
-                None => {
-                    Some(Err(io::Error::other("the client took too long, or a row could not be written")))
-                }
+                None => Some(Err(io::Error::other("a row could not be written"))),
             })
         });
         let mut response = ([json], Body::from_stream(body)).into_response();
@@ -139,23 +130,20 @@ impl Listing {
         response
     }
 
-    /// Sends the piece that is written and all that follow, then `None`. False when one was not taken in time.
-    async fn send(mut self, to: &mpsc::Sender<Option<Bytes>>, patience: Duration) -> bool {
+    /// Sends the piece that is written and all that follow, then `None`; as far as the client takes them.
+    async fn send(mut self, to: &mpsc::Sender<Option<Bytes>>) {
         let mut more = true;
         loop {
-            let piece = Some(Bytes::from(std::mem::take(&mut self.out)));
-            match tokio::time::timeout(patience, to.send(piece)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return true,
-                Err(_) => return false,
+            if to.send(Some(Bytes::from(std::mem::take(&mut self.out)))).await.is_err() {
+                return;
             }
             if self.broken {
                 tracing::error!("a row of a listing could not be written");
-                return true;
+                return;
             }
             if !more {
-                let _ = tokio::time::timeout(patience, to.send(None)).await;
-                return true;
+                let _ = to.send(None).await;
+                return;
             }
             more = self.piece().await;
         }
@@ -171,23 +159,24 @@ mod tests {
         if !listing.piece().await {
             return (false, String::from_utf8(listing.out).unwrap());
         }
-        let sending = tokio::spawn(async move { listing.send(&sender, Duration::from_secs(60)).await });
+        let sending = tokio::spawn(async move { listing.send(&sender).await });
         let mut whole = Vec::new();
         while let Some(Some(piece)) = pieces.recv().await {
             whole.extend_from_slice(&piece);
         }
-        assert!(sending.await.unwrap());
+        sending.await.unwrap();
         (true, String::from_utf8(whole).unwrap())
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_does_not_take_a_piece_is_left_and_sees_no_end() {
+    #[tokio::test]
+    async fn who_goes_is_sent_nothing_more() {
         let mut listing = Listing::array(0..100_000, |n, rows| rows.push(&n));
         assert!(listing.piece().await);
         let (sender, mut pieces) = mpsc::channel(1);
-        assert!(!listing.send(&sender, Duration::from_secs(60)).await);
-        drop(sender);
-        assert!(pieces.recv().await.flatten().is_some() && pieces.recv().await.is_none());
+        let sending = tokio::spawn(async move { listing.send(&sender).await });
+        assert!(pieces.recv().await.flatten().is_some());
+        drop(pieces);
+        sending.await.unwrap();
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::State;
 use super::error::Error;
+use super::faces::Place;
 use super::route::get;
 
 /// A backup is sent in pieces of about this size.
@@ -62,6 +63,13 @@ async fn ready(Extract(state): Extract<Arc<State>>) -> Result<&'static str, Erro
 
 /// Everything that is stored, to callers on this machine.
 async fn backup(Extract(state): Extract<Arc<State>>) -> Result<Response, Error> {
+    // Each has a thread while it is read.
+    let max = state.config.load().backups_max;
+    let Some(place) = Place::take(&state.faces.backups, max) else {
+        state.metrics.http.refused("backups");
+        let text = format!("{max} backups are under way already ([limits] backups_max)");
+        return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
+    };
     let (pieces, mut queue) = mpsc::channel::<io::Result<Bytes>>(4);
     let registry = state.registry.clone();
     tokio::task::spawn_blocking(move || {
@@ -71,6 +79,7 @@ async fn backup(Extract(state): Extract<Arc<State>>) -> Result<Response, Error> 
             // The body ends with an error, so that the client knows it is not whole.
             let _ = pieces.blocking_send(Err(e));
         }
+        drop(place);
     });
     // What is wrong at the start is an answer, not a broken body.
     let first = match queue.recv().await {

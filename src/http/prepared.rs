@@ -16,6 +16,7 @@ use super::blocking::{answer, put_headers};
 use super::decode::{Kind, Shape, decode};
 use super::door::admission::{Admitted, HIDDEN};
 use super::error::Error;
+use super::listing::Listing;
 use super::near::Near;
 use super::query::{Params, parse_bool};
 use super::route::{self, Done, Rest, Whole};
@@ -319,8 +320,7 @@ async fn create(
     }
     let query = body.build(Uuid::new_v4())?;
     let id = query.id;
-    params.asker.write_query(&query)?;
-    state.registry.submit(Command::PutQuery { query, new: true }).await?;
+    params.asker.submit(&state, Command::PutQuery { query, new: true }).await?;
     Ok(route::json(&json!({ "ID": id })))
 }
 
@@ -336,9 +336,7 @@ async fn update(
     params.check_read(&state.config.load().datacenter)?;
     let body: Body = decode(&BODY, &body)?;
     let query = body.build(parse_id(&rest)?)?;
-    may_replace(&state, &params, query.id)?;
-    params.asker.write_query(&query)?;
-    state.registry.submit(Command::PutQuery { query, new: false }).await?;
+    params.asker.submit(&state, Command::PutQuery { query, new: false }).await?;
     Ok(Done::default().into_response())
 }
 
@@ -352,14 +350,8 @@ async fn remove(
     }
     params.check_read(&state.config.load().datacenter)?;
     let id = parse_id(&rest)?;
-    may_replace(&state, &params, id)?;
-    state.registry.submit(Command::RemoveQuery { id }).await?;
+    params.asker.submit(&state, Command::RemoveQuery { id }).await?;
     Ok(Done::default().into_response())
-}
-
-/// Whoever may write the query that is there may put another in its place, or take it away.
-fn may_replace(state: &State, params: &Params, id: Uuid) -> Result<(), Error> {
-    state.registry.load().query(id).map_or(Ok(()), |old| params.asker.write_query(&old.query))
 }
 
 /// Whether a path has no such method.
@@ -388,7 +380,7 @@ async fn read(
     params: Params,
 ) -> Result<Response, Error> {
     if let Some(name) = rest.strip_suffix("/execute") {
-        return execute(&state, name, &near, &params);
+        return execute(&state, name, &near, &params).await;
     }
     if let Some(name) = rest.strip_suffix("/explain") {
         return explain(&state, name, &params);
@@ -420,11 +412,11 @@ fn explain(state: &State, id_or_name: &str, params: &Params) -> Result<Response,
     let query = execution::rendered(entry, id_or_name);
     let index = snapshot.index_of(&Topic::Query(entry.query.id));
     let mut told = json!({ "Query": shown(&query, entry, &params.asker) });
-    finish(&mut told, index, params);
+    finish(&mut told, index, false, params);
     Ok(with_headers(&told, index, params))
 }
 
-fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Result<Response, Error> {
+async fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Result<Response, Error> {
     let config = state.config.load_full();
     params.check_read(&config.datacenter)?;
     let limit = limit(params)?;
@@ -441,24 +433,34 @@ fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) -> Res
         false => (&near.text, &params.asker.view),
     };
     let origin = near.origin(&snapshot, by, wanted);
-    let known = execution::execute(near.world(&snapshot, view), &query, origin.as_ref());
+    let world = near.world(&snapshot, view);
+    let known = execution::execute(world, &query, origin.as_ref());
+    let hidden = execution::hides(world, &query);
     let mut chosen = known.map(|known| known.chosen).unwrap_or_default();
     order::shuffle(&mut chosen, rand::random());
     chosen.truncate(limit);
-    let nodes = chosen.iter().map(|c| shape::checked_service(c.node, c.entry, &config.datacenter));
-    let nodes: Vec<_> = nodes.collect();
+    let chosen: Vec<_> = chosen.iter().map(|chosen| (chosen.node.clone(), chosen.entry.clone())).collect();
     let topic = ServiceName::parse(&query.service.service).map(Topic::Service);
     let index = snapshot.index_of(&topic.unwrap_or(Topic::Services));
     let mut told = json!({
         "Service": query.service.service,
-        "Nodes": nodes,
         "DNS": { "TTL": query.ttl },
         "Datacenter": config.datacenter,
         "PeerName": "",
         "Failovers": 0,
     });
-    finish(&mut told, index, params);
-    Ok(with_headers(&told, index, params))
+    finish(&mut told, index, hidden, params);
+    // All but the instances, which may be many, is written in front of them.
+    let mut open = told.to_string();
+    open.truncate(open.len() - 1);
+    open.push_str(r#","Nodes":["#);
+    let datacenter = config.datacenter.clone();
+    let listing = Listing::new(open, "]}", chosen, move |(node, entry), rows| {
+        rows.push(&shape::checked_service(&node, &entry, &datacenter));
+    });
+    let mut response = listing.into_response().await;
+    put_headers(response.headers_mut(), index, params.consistency());
+    Ok(params.asker.filtered(response, hidden))
 }
 
 fn limit(params: &Params) -> Result<usize, Error> {
@@ -471,7 +473,7 @@ fn limit(params: &Params) -> Result<usize, Error> {
 }
 
 /// What Consul's answers to whoever executes say of themselves.
-fn finish(told: &mut Value, index: u64, params: &Params) {
+fn finish(told: &mut Value, index: u64, hidden: bool, params: &Params) {
     if let Value::Object(map) = told {
         for (key, value) in [
             ("Index", json!(index)),
@@ -480,7 +482,7 @@ fn finish(told: &mut Value, index: u64, params: &Params) {
             ("ConsistencyLevel", json!(params.consistency())),
             ("NotModified", json!(false)),
             ("Backend", json!(0)),
-            ("ResultsFilteredByACLs", json!(false)),
+            ("ResultsFilteredByACLs", json!(hidden)),
         ] {
             map.insert(key.to_owned(), value);
         }

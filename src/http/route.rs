@@ -17,9 +17,11 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::State;
+use super::door::origin;
 use super::door::request_log::Logged;
 use super::door::wrap::{self, Wishes};
 use super::error::Error;
+use crate::telemetry::origin::within;
 
 /// A path that is read: GET, HEAD and OPTIONS.
 pub(super) fn get<H, T>(handler: H) -> MethodRouter<Arc<State>>
@@ -151,6 +153,17 @@ pub(super) fn json(value: &impl Serialize) -> Response {
 
 /// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+    let origin = origin::of(&state, &request);
+    within(origin.clone(), async {
+        let mut response = finished(&state, request, next).await;
+        origin::audit(&state, &origin, &response);
+        origin::tell(&origin, response.headers_mut());
+        response
+    })
+    .await
+}
+
+async fn finished(state: &State, request: Request, next: Next) -> Response {
     let (begun, access) = (Instant::now(), Logged::begin(&request));
     let pretty = request
         .uri()

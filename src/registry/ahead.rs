@@ -10,7 +10,8 @@ use super::apply::Effects;
 use super::command::Command;
 use super::limits::Limits;
 use super::snapshot::Snapshot;
-use crate::model::{CheckId, CheckKey, Definition, InstanceId, Key, NodeName, Record};
+use crate::acl::View;
+use crate::model::{Check, CheckId, CheckKey, CheckKind, Definition, InstanceId, Key, NodeName, Record};
 
 /// What is under way, as far as planning has to know.
 #[derive(Default)]
@@ -82,7 +83,14 @@ impl Ahead {
     }
 
     /// Whether a command may come out otherwise when what is under way is there.
-    pub(super) fn meets(&self, command: &Command, published: &Snapshot, limits: &Limits) -> bool {
+    /// `view` is that of whoever asks: whether they may is a part of it.
+    pub(super) fn meets(
+        &self,
+        command: &Command,
+        view: &View,
+        published: &Snapshot,
+        limits: &Limits,
+    ) -> bool {
         if self.definitions == 0 {
             return false;
         }
@@ -97,6 +105,7 @@ impl Ahead {
                     || touched(Key::Node(caller.node.clone()))
                     || touched(Key::Instance(instance.node.clone(), instance.id.clone()))
                     || checks.iter().any(|check| touched(Key::Check(check.node.clone(), check.id.clone())))
+                    || (!view.is_open() && checks.iter().any(|check| self.decides(check, published)))
             }
             Command::UpdateTtl { caller, id, .. } => {
                 let key = CheckKey { node: caller.node.clone(), id: id.clone() };
@@ -109,6 +118,20 @@ impl Ahead {
             }
             _ => true,
         }
+    }
+
+    /// Whether what is under way touches an instance whose service decides who may put a check: the one that has the check in whose
+    /// place it comes, or the one that it is an alias of.
+    fn decides(&self, check: &Check, published: &Snapshot) -> bool {
+        let touched = |node: &NodeName, id: &InstanceId| {
+            self.touched.contains_key(&Key::Instance(node.clone(), id.clone()))
+        };
+        let aliased = match &check.kind {
+            CheckKind::Alias { node, instance: Some(id) } => touched(node, id),
+            _ => false,
+        };
+        let of = published.check(&check.key()).and_then(|entry| entry.check.instance.as_ref());
+        aliased || of.is_some_and(|id| touched(&check.node, id))
     }
 }
 

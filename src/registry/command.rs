@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arcstr::ArcStr;
 use uuid::Uuid;
 
+use crate::acl::Denied;
 use crate::model::acl::Token;
 use crate::model::{
     Acl, AclKey, Check, CheckId, Instance, InstanceId, Maintenance, Node, NodeName, PreparedQuery, Status,
@@ -19,6 +20,14 @@ pub struct Caller {
     pub node: NodeName,
     /// The caller's address: that of its node, if the node has to be made. `None` for our own node.
     pub address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// Whether the node has the name that a call from another machine gets where it names none: that of its address.
+    pub(super) fn is_its_address(&self) -> bool {
+        let other = self.address.filter(|address| !address.is_loopback());
+        other.is_some_and(|address| self.node.folded() == address.to_string())
+    }
 }
 
 /// A request to change something.
@@ -142,6 +151,9 @@ pub enum Refused {
     FileOwned { kind: &'static str, id: String },
     #[error("{kind} ID {id:?} is this server's own, and no request changes it")]
     Ours { kind: &'static str, id: String },
+    /// Whoever asks may not. Text as Consul's.
+    #[error("{0}")]
+    Denied(Denied),
     /// A catalog request with `SkipNodeUpdate` for a node that is not there.
     #[error("node {0:?} does not exist; register it with its address first")]
     UnknownNode(String),
@@ -170,4 +182,10 @@ pub enum Refused {
     /// The store cannot take definitions now.
     #[error("cannot store the change: {0}")]
     Unavailable(Arc<str>),
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
 }

@@ -13,9 +13,12 @@ use super::apply::Effects;
 use super::command::{Caller, Command};
 use super::limits::Limits;
 use super::load;
+use super::permission::permit;
 use super::plan::Planner;
 use super::snapshot::{Counts, Owner, Snapshot};
 use super::watch::Topic;
+use crate::acl::rules::parse;
+use crate::acl::{Authorizer, INITIAL, View};
 use crate::model::*;
 use crate::store::{Loaded, Stored, StoredStatus};
 
@@ -23,6 +26,11 @@ const NODES: [&str; 3] = ["own", "a", "B"];
 const SERVICES: [&str; 3] = ["web", "WEB", "db"];
 const IDS: [&str; 3] = ["i1", "i2", "i3"];
 const CHECKS: [&str; 3] = ["c1", "c2", "c3"];
+/// The TTL, in seconds, of what is an alias of the first instance on the second node instead.
+const ALIAS: u64 = 3;
+/// Of somebody who may do some of it.
+const RULES: &str = r#"service "web" { policy = "write" } service "db" { policy = "read" }
+    node "own" { policy = "write" } node "a" { policy = "read" }"#;
 
 fn name(index: usize) -> NodeName {
     NodeName::parse(NODES[index]).unwrap()
@@ -65,7 +73,10 @@ fn check(node: usize, id: usize, of: Option<usize>, ttl: u64, initial: Status) -
     let terms = Terms {
         name: "a check".into(),
         notes: String::new(),
-        kind: CheckKind::Ttl { ttl: Duration::from_secs(ttl) },
+        kind: match ttl {
+            ALIAS => CheckKind::Alias { node: name(1), instance: InstanceId::parse(IDS[0]).ok() },
+            _ => CheckKind::Ttl { ttl: Duration::from_secs(ttl) },
+        },
         interval: Duration::ZERO,
         timeout: Duration::ZERO,
         success_before_passing: 0,
@@ -91,14 +102,15 @@ fn status() -> impl Strategy<Value = Status> {
 fn command() -> impl Strategy<Value = Command> {
     let (n, i, s, c) = (0..3usize, 0..3usize, 0..3usize, 0..3usize);
     let host = prop::option::of(1..4u8);
-    let register = (n.clone(), i.clone(), s, host, 1..4u16, prop::bool::ANY, prop::option::of(c.clone()));
+    let put = prop::option::of((c.clone(), prop::sample::select(vec![10, 10, 10, ALIAS])));
+    let register = (n.clone(), i.clone(), s, host, 1..4u16, prop::bool::ANY, put);
     let register = (register, status()).prop_map(|((n, i, s, host, port, replace_checks, c), initial)| {
-        let checks = c.map(|c| check(n, c, Some(i), 10, initial)).into_iter().collect();
+        let checks = c.map(|(c, ttl)| check(n, c, Some(i), ttl, initial)).into_iter().collect();
         let instance = instance(n, i, s, host, port);
         Command::RegisterInstance { caller: caller(n), instance, checks, replace_checks }
     });
     let of = prop::option::of(i.clone());
-    let check_in = (n.clone(), c.clone(), of, 1..3u64, status());
+    let check_in = (n.clone(), c.clone(), of, 1..=ALIAS, status());
     let register_check = check_in.prop_map(|(n, c, of, ttl, initial)| Command::RegisterCheck {
         caller: caller(n),
         check: check(n, c, of, ttl, initial),
@@ -209,8 +221,18 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![6 => command().prop_map(|command| Step::Command(Box::new(command))), 3 => Just(Step::Commit), 1 => Just(Step::Refuse)]
 }
 
+fn somebody() -> View {
+    View::new(Authorizer::new(&parse(RULES).unwrap(), false), INITIAL, None)
+}
+
 /// What a command comes to, without generations: those are not known before a commit.
-fn planned(state: &Snapshot, limits: &Limits, command: Command) -> Result<(Vec<Definition>, String), String> {
+fn planned(
+    state: &Snapshot,
+    limits: &Limits,
+    view: &View,
+    command: Command,
+) -> Result<(Vec<Definition>, String), String> {
+    permit(state, view, &command).map_err(|denied| denied.to_string())?;
     let plan =
         Planner { state, limits, own: &name(0) }.plan(command).map_err(|refused| refused.to_string())?;
     let seen: Vec<_> = plan.observations.iter().map(|seen| (&seen.check, seen.status)).collect();
@@ -402,17 +424,20 @@ proptest! {
         }
     }
 
-    /// A command that meets nothing under way comes out the same as if all of that were applied first.
+    /// A command that meets nothing under way comes out the same as if all of that were applied first, also where it is asked whether
+    /// it may.
     #[test]
     fn what_is_planned_without_looking_ahead_is_what_is_planned_ahead(
-        steps in prop::collection::vec(step(), 1..60),
+        steps in prop::collection::vec((step(), prop::bool::ANY), 1..60),
         instances_max in 2..9usize,
         checks_max in 2..9usize,
     ) {
+        let views = [View::default(), somebody()];
         let limits = Limits { instances_max, checks_max, ..Limits::default() };
         let (mut published, _) = load::load(Loaded::default(), &node(0, 200));
         let (mut ahead, mut under_way, mut tickets) = (Ahead::default(), BTreeMap::new(), 0);
-        for step in steps {
+        for (step, asked) in steps {
+            let view = &views[usize::from(asked)];
             let command = match step {
                 Step::Command(command) => *command,
                 Step::Commit | Step::Refuse => {
@@ -433,12 +458,12 @@ proptest! {
             for definition in under_way.values().flatten() {
                 all.define(published.index, definition, &mut Effects::default());
             }
-            if ahead.meets(&command, &published, &limits) {
+            if ahead.meets(&command, view, &published, &limits) {
                 ahead.look(&published, under_way.values().map(Vec::as_slice));
             }
             let described = format!("{command:?}");
-            let found = planned(ahead.state(&published), &limits, command.clone());
-            prop_assert_eq!(&found, &planned(&all, &limits, command), "{}", described);
+            let found = planned(ahead.state(&published), &limits, view, command.clone());
+            prop_assert_eq!(&found, &planned(&all, &limits, view, command), "{}", described);
             if let Ok((definitions, _)) = found && !definitions.is_empty() {
                 tickets += 1;
                 ahead.add(&published, tickets, &definitions);

@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use super::snapshot::{InstanceEntry, NodeEntry, Part, ServiceEntry, Snapshot};
 use super::watch::Topic;
 use crate::acl::View;
-use crate::model::{NodeName, ServiceName};
+use crate::model::{Instance, NodeName, ServiceName};
 
 impl Snapshot {
     /// What a view shows of a topic.
@@ -56,6 +56,19 @@ impl Snapshot {
         }
         seen.part = Some(Part { index: self.index(), hides });
         Arc::new(seen)
+    }
+
+    /// [`find_instance`](Self::find_instance) among those that a view shows: what is hidden is not there, and makes no id that of
+    /// several.
+    pub fn find_seen(
+        &self,
+        view: &View,
+        node: &str,
+        id: &str,
+    ) -> Result<Option<&Arc<InstanceEntry>>, Vec<NodeName>> {
+        let shown =
+            |of: &Instance| view.reads_service(of.service.folded()) && view.reads_node(of.node.folded());
+        self.find(node, |entry| entry.instances.get(id).filter(|entry| shown(&entry.instance)))
     }
 
     /// Leaves one service; its instances need both themselves and their nodes to be readable.

@@ -383,7 +383,7 @@ impl Snapshot {
         self.find(node, |entry| entry.checks.get(id))
     }
 
-    fn find<'a, T>(
+    pub(super) fn find<'a, T>(
         &'a self,
         node: &str,
         get: impl Fn(&'a NodeEntry) -> Option<&'a T>,

@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 
 use super::command::{Caller, Command, Refused};
 use super::{Config, Limits, Registry, Topic};
+use crate::acl::rules::parse;
+use crate::acl::{Access, Authorizer, INITIAL, Resource, View};
 use crate::model::*;
 use crate::store::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -88,7 +90,7 @@ async fn start_writer(limits: Limits) -> (Registry, Arc<Held>, tokio::task::Join
         flips: Mutex::default(),
         handle: Mutex::default(),
     });
-    let config = Config { own: own(), limits };
+    let config = Config { own: own(), limits, audit: Default::default() };
     let (registry, writer) =
         Registry::start(held.clone(), queue, config, Arc::new(Metrics::default())).unwrap();
     let own = held.next().await;
@@ -183,6 +185,84 @@ async fn what_is_under_way_counts_and_is_forgotten_when_refused() {
     assert_eq!(first.await.unwrap(), Err(Refused::Unavailable("disk full".into())));
     registered(&registry, &held, register("b", MINUTE, None)).await;
     assert!(registry.snapshot().instance("n1", "a").is_none());
+}
+
+fn somebody(rules: &str) -> View {
+    View::new(Authorizer::new(&parse(rules).unwrap(), false), INITIAL, None)
+}
+
+fn registered_as(id: &str, service: &str, caller: Caller, check: Option<(&str, CheckKind)>) -> Command {
+    let Command::RegisterInstance { mut instance, mut checks, .. } = register(id, MINUTE, None) else {
+        unreachable!()
+    };
+    instance.node = caller.node.clone();
+    instance.service = ServiceName::parse(service).unwrap();
+    let Some((id, kind)) = check else {
+        return Command::RegisterInstance { caller, instance, checks: vec![], replace_checks: false };
+    };
+    checks[0].id = CheckId::parse(id).unwrap();
+    let checks = checks.into_iter().map(|check| check.with(|terms| terms.kind = kind.clone())).collect();
+    Command::RegisterInstance { caller, instance, checks, replace_checks: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_is_judged_by_what_is_under_way() {
+    let (registry, held) = start(Limits::default()).await;
+    let ttl = || CheckKind::Ttl { ttl: MINUTE };
+    let alias = CheckKind::Alias { node: own().name, instance: InstanceId::parse("b").ok() };
+    // At first `b` is an instance of `web`, with a check; on its way is another service's.
+    registered(&registry, &held, registered_as("b", "web", caller(), Some(("c", ttl())))).await;
+    let moved = submit(&registry, registered_as("b", "secret", caller(), None));
+    let proposal = held.next().await;
+    let view = somebody(r#"service "web" { policy = "write" } node "n1" { policy = "read" }"#);
+    let refused = async |command| registry.submit_as(view.clone(), command).await.unwrap_err().to_string();
+    let lacks =
+        |what: &str| format!("Permission denied: token with AccessorID '{INITIAL}' lacks permission {what}");
+    let secret = lacks("'service:write' on \"secret\"");
+    assert_eq!(refused(registered_as("b", "web", caller(), None)).await, secret);
+    assert_eq!(refused(registered_as("a", "web", caller(), Some(("c", ttl())))).await, secret);
+    let says = Command::UpdateTtl {
+        caller: caller(),
+        id: CheckId::parse("c").unwrap(),
+        status: Status::Passing,
+        output: "so".into(),
+    };
+    assert_eq!(refused(says).await, secret);
+    let id = InstanceId::parse("b").unwrap();
+    assert_eq!(refused(Command::DeregisterInstance { caller: caller(), id }).await, secret);
+    assert_eq!(
+        refused(registered_as("a", "web", caller(), Some(("d", alias)))).await,
+        lacks("'service:read' on \"b\"")
+    );
+    assert!(held.waiting.lock().is_empty() && !moved.is_finished());
+    // The disk refuses it, and `b` is what it was.
+    held.refuse(&proposal);
+    assert!(moved.await.unwrap().is_err());
+    registry.submit_as(view.clone(), registered_as("b", "web", caller(), None)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_makes_its_own_node_and_no_other() {
+    let (registry, held) = start(Limits::default()).await;
+    let view = somebody(r#"service "web" { policy = "write" }"#);
+    let from = |address: &str, node: &str| Caller {
+        node: NodeName::parse(node).unwrap(),
+        address: address.parse().ok(),
+    };
+    for (address, node) in [("10.0.0.2", "n2"), ("10.0.0.2", "10.0.0.3"), ("127.0.0.1", "127.0.0.1")] {
+        let command = registered_as("a", "web", from(address, node), None);
+        let denied = view.lacks(Resource::Node, node, Access::Write);
+        assert_eq!(registry.submit_as(view.clone(), command).await, Err(Refused::Denied(denied)), "{node}");
+    }
+    for (address, node) in [("10.0.0.2", "10.0.0.2"), ("2001:DB8::1", "2001:db8::1")] {
+        let (registry, view) = (registry.clone(), view.clone());
+        let command = registered_as("a", "web", from(address, node), None);
+        let answer = tokio::spawn(async move { registry.submit_as(view, command).await });
+        let proposal = held.next().await;
+        held.commit(proposal);
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(registry.snapshot().nodes().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,8 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::acl::{ANONYMOUS_SECRET, Config, Tables, View};
 use crate::model::Secret;
@@ -31,6 +33,8 @@ pub(super) struct Views {
     settings: ArcSwap<Settings>,
     dns: ArcSwap<View>,
     remembered: Mutex<Remembered>,
+    /// Told when the tables or the settings are others than before.
+    changed: Notify,
 }
 
 /// Milliseconds since 1970.
@@ -57,6 +61,7 @@ impl Default for Views {
             settings: ArcSwap::default(),
             dns: ArcSwap::from_pointee(View::default()),
             remembered: Mutex::default(),
+            changed: Notify::new(),
         }
     }
 }
@@ -83,6 +88,11 @@ impl Views {
             }
         };
         self.dns.store(Arc::new(view));
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     pub(super) fn enabled(&self) -> bool {

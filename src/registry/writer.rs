@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -20,11 +20,16 @@ use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
+use super::history::Past;
+use super::history::pen::Pen;
+use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
-use super::{Published, Request, Shared};
+use super::{Published, Request, Shared, told};
+use crate::acl::View;
+use crate::audit::{Audit, Cause, Entry, Outcome, Value};
 use crate::model::acl::Token;
 use crate::model::{
     Acl, AclKey, AclKind, Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record,
@@ -54,6 +59,7 @@ struct UnderWay {
     definitions: Arc<[Definition]>,
     plan: Plan,
     reply: Option<Reply>,
+    cause: Cause,
     /// The deadline that asked for it, to be set again if it fails.
     reaping: Option<Due>,
 }
@@ -73,6 +79,9 @@ pub(super) struct Writer {
     round: Round,
     /// Whether this round makes events.
     recording: bool,
+    /// Whether what becomes of each service is kept.
+    keeping: bool,
+    audit: Audit,
     closing: CancellationToken,
 }
 
@@ -82,6 +91,8 @@ struct Round {
     effects: Effects,
     changes: Vec<Change>,
     events: Vec<Event>,
+    /// What is kept of it.
+    pasts: Vec<Past>,
     kicks: Vec<CheckKey>,
     /// What goes to the store.
     proposals: Vec<Proposal>,
@@ -110,6 +121,8 @@ impl Writer {
             deadlines: Deadlines::default(),
             round: Round::default(),
             recording: false,
+            keeping: shared.limits.load().history_max > 0,
+            audit: shared.audit.clone(),
             closing: shared.closing.clone(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
@@ -124,7 +137,7 @@ impl Writer {
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
-        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None);
+        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None, of_ours("start"));
         writer.publish(shared);
         writer
     }
@@ -139,7 +152,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 Some(entries) = self.queues.log.recv() => self.on_log(entries),
-                Some(seen) = self.queues.observations.recv() => self.on_observations(seen),
+                Some(seen) = self.queues.observations.recv() => self.on_observations(seen, &of_ours("probe")),
                 () = sleep_until(next) => {}
                 () = self.closing.cancelled(), if !self.queues.commands.is_closed() => {
                     self.queues.commands.close();
@@ -173,7 +186,7 @@ impl Writer {
         }
         for _ in 0..ROUND_MAX {
             let Ok(seen) = self.queues.observations.try_recv() else { break };
-            self.on_observations(seen);
+            self.on_observations(seen, &of_ours("probe"));
         }
         for _ in 0..ROUND_MAX {
             if self.room() != Some(true) {
@@ -184,37 +197,40 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, reply }: Request) {
+    fn on_request(&mut self, Request { command, view, reply, origin }: Request) {
         let Some(shared) = self.shared.upgrade() else { return };
-        match self.plan(&shared, command) {
+        let cause = Cause { origin, action: command.action() };
+        let about = if self.audit.is_on() { command.about() } else { None };
+        match self.plan(&shared, command, &view) {
             Err(refused) => {
                 if let Refused::Limit { key, .. } = refused {
                     shared.count_limit(key);
                 }
+                self.tell_failed(cause, about, &refused);
                 self.round.replies.push((reply, Err(refused)));
             }
             Ok(plan) if plan.volatile => {
-                self.on_file(plan);
+                self.on_file(plan, &cause);
                 self.round.replies.push((reply, Ok(())));
             }
             Ok(plan) if plan.definitions.is_empty() => {
-                self.finish(plan);
+                self.finish(plan, &cause);
                 self.round.replies.push((reply, Ok(())));
             }
-            Ok(plan) => self.propose(plan, Some(reply), None),
+            Ok(plan) => self.propose(plan, Some(reply), None, cause),
         }
     }
 
     /// The configuration file's definitions: applied, and not stored. To the first ones comes what an earlier process
     /// left.
-    fn on_file(&mut self, mut plan: Plan) {
+    fn on_file(&mut self, mut plan: Plan, cause: &Cause) {
         let left = self.unplaced.take().unwrap_or_default();
         let (words, seen) = left.place(&plan.definitions);
         plan.definitions.extend(words);
         if !plan.definitions.is_empty() {
             let index = self.next_index();
             self.ahead.apply(index, &plan.definitions);
-            self.apply(index, &plan.definitions);
+            self.apply(index, &plan.definitions, cause);
             for seen in seen {
                 self.state.observe(index, &seen, &mut self.round.effects);
                 if let Some(entry) = self.state.check(&seen.check).cloned() {
@@ -222,26 +238,27 @@ impl Writer {
                 }
             }
         }
-        self.finish(plan);
+        self.finish(plan, cause);
     }
 
-    fn plan(&mut self, shared: &Shared, command: Command) -> Result<Plan, Refused> {
+    fn plan(&mut self, shared: &Shared, command: Command, view: &View) -> Result<Plan, Refused> {
         let limits = shared.limits.load();
-        if self.ahead.meets(&command, &self.state, &limits) {
+        if self.ahead.meets(&command, view, &self.state, &limits) {
             self.look_ahead();
         }
         let state = self.ahead.state(&self.state);
+        permit(state, view, &command)?;
         Planner { state, limits: &limits, own: &self.own }.plan(command)
     }
 
     /// What is proposed goes to the store at the end of the round, together.
-    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>) {
+    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>, cause: Cause) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
         self.tickets += 1;
         let ticket = self.tickets;
         self.ahead.add(&self.state, ticket, &definitions);
         let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
-        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, reaping });
+        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, cause, reaping });
         self.round.proposals.push(proposal);
     }
 
@@ -253,11 +270,13 @@ impl Writer {
         match entry {
             LogEntry::Committed { ticket, index, definitions } => {
                 let index = index.max(self.next_index());
-                self.apply(index, &definitions);
+                let done = ticket.and_then(|ticket| self.under_way.remove(&ticket));
+                let cause = done.as_ref().map_or_else(|| of_ours("store"), |done| done.cause.clone());
+                self.apply(index, &definitions, &cause);
                 let Some(ticket) = ticket else { return self.ahead.forget() };
-                let Some(done) = self.under_way.remove(&ticket) else { return };
+                let Some(done) = done else { return };
                 self.ahead.remove(ticket, &done.definitions);
-                self.finish(done.plan);
+                self.finish(done.plan, &cause);
                 self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
             }
             LogEntry::Refused { ticket, error } => {
@@ -268,6 +287,8 @@ impl Writer {
                     self.deadlines.set(due, Instant::now() + REAP_AGAIN);
                 }
                 let refused = Refused::Unavailable(error.reason);
+                let about = failed.definitions.first().map(Definition::key);
+                self.tell_failed(failed.cause, about, &refused);
                 self.round.replies.extend(failed.reply.map(|reply| (reply, Err(refused))));
             }
         }
@@ -284,11 +305,18 @@ impl Writer {
         self.state.index + 1
     }
 
-    fn apply(&mut self, index: u64, definitions: &[Definition]) {
+    fn apply(&mut self, index: u64, definitions: &[Definition], cause: &Cause) {
         self.state.at = views::now();
+        let mut pen = Pen::default();
         for definition in definitions {
-            if self.recording {
-                self.round.events.extend(self.state.event_of(index, definition));
+            if self.audit.is_on() {
+                self.tell(index, definition, cause);
+            }
+            if let Some(event) = self.noted().then(|| self.state.event_of(index, definition)).flatten() {
+                if self.keeping {
+                    pen.defines(&self.state, definition, &event);
+                }
+                self.round.events.extend(Some(event).filter(|_| self.recording));
             }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
@@ -311,30 +339,45 @@ impl Writer {
             self.round.changes.push(Change::Definition(definition.clone()));
         }
         self.state.index = index;
+        pen.close(&self.state, cause, &mut self.round.pasts);
+    }
+
+    /// Whether anybody wants to know what changes.
+    fn noted(&self) -> bool {
+        self.recording || self.keeping
     }
 
     /// The parts of a plan that are not stored.
-    fn finish(&mut self, plan: Plan) {
+    fn finish(&mut self, plan: Plan, cause: &Cause) {
         for key in &plan.renewals {
             if let Some(entry) = self.state.check(key).cloned() {
                 self.arm(&entry, true);
             }
         }
-        self.on_observations(plan.observations);
+        self.on_observations(plan.observations, cause);
         self.round.kicks.extend(plan.kicks);
     }
 
-    fn on_observations(&mut self, observations: Vec<Observation>) {
+    fn on_observations(&mut self, observations: Vec<Observation>, cause: &Cause) {
         self.state.at = views::now();
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
+            let mut pen = Pen::default();
+            if self.keeping {
+                pen.observes(&self.state, &seen);
+            }
+            let audited = self.audit.is_on().then(|| self.state.check(&seen.check).map(|entry| entry.status));
             if !self.state.observe(index, &seen, &mut self.round.effects) {
                 continue;
+            }
+            if let Some(before) = audited {
+                self.tell_flip(index, &seen, before, cause);
             }
             let flip = before.and_then(|before| self.state.flip(index, &seen.check, before));
             self.round.events.extend(flip);
             self.state.index = index;
+            pen.close(&self.state, cause, &mut self.round.pasts);
             if let Some(shared) = self.shared.upgrade() {
                 let (check, output) = (&seen.check, seen.output.lines().next().unwrap_or(""));
                 tracing::info!(%check, status = %seen.status, output, "a check's status changed");
@@ -382,13 +425,8 @@ impl Writer {
             last => format!("TTL expired (last output before timeout follows): {last}").into(),
         };
         let generation = Some(entry.generation);
-        self.on_observations(vec![Observation {
-            check,
-            generation,
-            status: Status::Critical,
-            output,
-            to_flip: 1,
-        }]);
+        let flip = Observation { check, generation, status: Status::Critical, output, to_flip: 1 };
+        self.on_observations(vec![flip], &of_ours("expire-check"));
     }
 
     /// An instance was critical for too long: it is deregistered, through the store like any other.
@@ -408,7 +446,7 @@ impl Writer {
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);
-        self.propose(plan, None, Some(Due::Reap(key)));
+        self.propose(plan, None, Some(Due::Reap(key)), of_ours("deregister-critical"));
     }
 
     /// Sets the deadline at which a token's time is over.
@@ -427,15 +465,46 @@ impl Writer {
         }
         let key = Key::Acl(AclKey::new(AclKind::Token, &accessor));
         let plan = Plan { definitions: vec![Definition::Remove(key)], ..Plan::default() };
-        self.propose(plan, None, Some(Due::Token(accessor)));
+        self.propose(plan, None, Some(Due::Token(accessor)), of_ours("expire-token"));
+    }
+
+    /// Tells the audit log what a definition will have changed; before it is applied.
+    fn tell(&self, index: u64, definition: &Definition, cause: &Cause) {
+        let key = definition.key();
+        let before = self.state.record(&key);
+        let after = match definition {
+            Definition::Put(record) => Some(record.clone()),
+            Definition::Remove(_) => None,
+        };
+        if before != after {
+            self.tell_change(index, key, before.map(Value::Record), after.map(Value::Record), cause);
+        }
+    }
+
+    /// That a check's status changed.
+    fn tell_flip(&self, index: u64, seen: &Observation, before: Option<Status>, cause: &Cause) {
+        let key = Key::Check(seen.check.node.clone(), seen.check.id.clone());
+        self.tell_change(index, key, before.map(Value::Status), Some(Value::Status(seen.status)), cause);
+    }
+
+    fn tell_change(&self, index: u64, key: Key, before: Option<Value>, after: Option<Value>, cause: &Cause) {
+        let (at, cause) = (SystemTime::now(), cause.clone());
+        let (key, index, reason) = (Some(key), Some(index), None);
+        self.audit.tell(Entry { at, cause, key, before, after, outcome: Outcome::Allowed, reason, index });
+    }
+
+    /// That something was not done.
+    fn tell_failed(&self, cause: Cause, about: Option<Key>, why: &Refused) {
+        self.audit.tell_failed(cause, || about, told::outcome(why), why);
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
     fn publish(&mut self, shared: &Shared) {
-        let round = std::mem::take(&mut self.round);
+        let mut round = std::mem::take(&mut self.round);
         if !round.proposals.is_empty() {
             shared.store.propose(round.proposals);
         }
+        self.keep(shared, std::mem::take(&mut round.pasts));
         if round.effects.changed {
             if round.effects.visible {
                 self.state.serial = self.state.index as u32;
@@ -464,6 +533,20 @@ impl Writer {
         }
     }
 
+    /// Keeps what happened, before it can be seen.
+    fn keep(&mut self, shared: &Shared, pasts: Vec<Past>) {
+        let limits = shared.limits.load();
+        if !pasts.is_empty() {
+            shared.history.put(pasts, limits.history_max, limits.history_per_service_max);
+        }
+        let keeping = limits.history_max > 0;
+        if self.keeping != keeping {
+            // What was not noted meanwhile is not known.
+            shared.history.forget(views::now());
+        }
+        self.keeping = keeping;
+    }
+
     fn show_metrics(&self, shared: &Shared) {
         let metrics = &shared.metrics.registry;
         metrics.publishes.inc();
@@ -476,6 +559,11 @@ impl Writer {
             gauge.set(self.state.checks_with(status) as i64);
         }
     }
+}
+
+/// Why we do something by ourselves.
+fn of_ours(action: &'static str) -> Cause {
+    Cause { origin: None, action }
 }
 
 /// Sleeps until then; for ever when there is no deadline.

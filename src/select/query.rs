@@ -41,6 +41,16 @@ pub fn execute<'a>(world: World<'a>, query: &PreparedQuery, near: Option<&Origin
     Some(Known { nearest_first: near.is_some(), ..Known::new(service, found, seconds(ttl, ceiling)) })
 }
 
+/// Whether something of what a query wants is left out because it may not be seen.
+pub fn hides(world: World<'_>, query: &PreparedQuery) -> bool {
+    let Some(service) = world.snapshot.service(&query.service.service.to_ascii_lowercase()) else {
+        return false;
+    };
+    !world.view.is_open()
+        && (!world.view.reads_service(service.name.folded())
+            || service.instances.values().any(|entry| !world.view.reads_node(entry.instance.node.folded())))
+}
+
 /// The decision about one instance: where it is in, its node and its health; else why it is out.
 fn judge<'a>(
     world: World<'a>,

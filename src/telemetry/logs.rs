@@ -1,12 +1,23 @@
-//! Logs: lines for a person on a terminal, JSON for programs, on standard error.
+//! Logs: lines for a person on a terminal, JSON for programs (Elastic Common Schema), on standard error.
 
+use std::fmt as text;
 use std::io::{IsTerminal, stderr};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
+use parking_lot::Mutex;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{Format as Human, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use super::repeats::Repeats;
+use super::said::Said;
 use super::tap::{Tap, Wanted};
+use super::{ecs, origin};
 
 /// How the server logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,17 +54,40 @@ impl Format {
     }
 }
 
+/// Octets of a level or of directives.
+const LEVEL_OCTETS_MAX: usize = 4096;
+
 /// Checks a level or directives; gives them back.
 pub fn level(text: &str) -> Result<String, String> {
+    if text.len() > LEVEL_OCTETS_MAX {
+        return Err(format!("a log level of {} octets; at most {LEVEL_OCTETS_MAX} are allowed", text.len()));
+    }
     let parsed = EnvFilter::builder().parse(text);
     parsed.map(|_| text.to_owned()).map_err(|e| format!("{text:?} is not a log level or directives: {e}"))
 }
 
-/// Changes the level of logs that have begun.
-pub struct Logs(reload::Handle<EnvFilter, Registry>);
+/// The logs of this process, once they have begun.
+static BEGUN: OnceLock<Begun> = OnceLock::new();
 
-/// Begins to log, for the whole process; may be called once.
-pub fn init(config: &Config) -> anyhow::Result<Logs> {
+struct Begun {
+    filter: reload::Handle<EnvFilter, Registry>,
+    level: Mutex<String>,
+    repeats: Arc<Repeats>,
+}
+
+/// Logs that have begun. When it goes, what was held back is told.
+pub struct Logs(());
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if let Some(begun) = BEGUN.get() {
+            begun.repeats.flush();
+        }
+    }
+}
+
+/// Begins to log, for the whole process; may be called once. `node` is who writes.
+pub fn init(config: &Config, node: &str) -> anyhow::Result<Logs> {
     let (filter, handle) = reload::Layer::new(filter(&config.level)?);
     let terminal = stderr().is_terminal();
     let human = match config.format {
@@ -61,24 +95,83 @@ pub fn init(config: &Config) -> anyhow::Result<Logs> {
         Format::Human => true,
         Format::Json => false,
     };
-    let lines = if human {
-        fmt::layer().with_writer(stderr).with_ansi(terminal).with_target(false).boxed()
+    let repeats = Arc::new(Repeats::default());
+    let form = if human {
+        Form::Human(fmt::format().with_target(false).with_ansi(terminal))
     } else {
-        fmt::layer().json().flatten_event(true).with_writer(stderr).boxed()
+        Form::Json(ecs::Writer { node: node.to_owned(), pid: std::process::id() })
     };
+    let lines = Lines { form, repeats: repeats.clone() };
+    let lines = fmt::layer().event_format(lines).with_ansi(terminal).with_writer(stderr);
     // Filters of their own: who watches may want more than is written.
     let lines = lines.with_filter(filter);
     tracing_subscriber::registry().with(lines).with(Tap.with_filter(Wanted)).try_init()?;
-    Ok(Logs(handle))
+    repeats.tell()?;
+    let _ = BEGUN.set(Begun { filter: handle, level: Mutex::new(config.level.clone()), repeats });
+    Ok(Logs(()))
 }
 
-impl Logs {
-    /// Logs by another level from now on.
-    pub fn set_level(&self, level: &str) -> anyhow::Result<()> {
-        Ok(self.0.reload(filter(level)?)?)
-    }
+/// Logs by another level from now on. Errs where this process has no logs of a server.
+pub fn set_level(level: &str) -> anyhow::Result<()> {
+    let begun =
+        BEGUN.get().ok_or_else(|| anyhow::anyhow!("the logs of this process are not the server's"))?;
+    begun.filter.reload(filter(level)?)?;
+    level.clone_into(&mut begun.level.lock());
+    Ok(())
+}
+
+/// The level in force.
+pub fn current_level() -> Option<String> {
+    Some(BEGUN.get()?.level.lock().clone())
 }
 
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
     Ok(EnvFilter::builder().parse(level)?)
+}
+
+/// How lines are written.
+struct Lines {
+    form: Form,
+    repeats: Arc<Repeats>,
+}
+
+enum Form {
+    Human(Human<Full>),
+    Json(ecs::Writer),
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> text::Result {
+        // Nothing is written then.
+        if !self.repeats.pass(event) {
+            return Ok(());
+        }
+        match &self.form {
+            Form::Human(human) => {
+                let mut line = String::new();
+                human.format_event(context, Writer::new(&mut line), event)?;
+                to.write_str(line.trim_end_matches('\n'))?;
+                match origin::look(|origin| origin.id.clone()) {
+                    Some(id) => writeln!(to, " http.request.id={id}"),
+                    None => writeln!(to),
+                }
+            }
+            Form::Json(ecs) => {
+                let metadata = event.metadata();
+                let (level, target) = (*metadata.level(), metadata.target());
+                let origin = origin::current();
+                let (now, said) = (SystemTime::now(), Said::of(event));
+                to.write_str(&ecs.line(now, level, target, said, origin.as_deref()))
+            }
+        }
+    }
 }

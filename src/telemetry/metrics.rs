@@ -24,6 +24,7 @@ pub struct Metrics {
     pub dns: DnsMetrics,
     pub http: HttpMetrics,
     pub checks: ChecksMetrics,
+    pub audit: AuditMetrics,
 }
 
 /// Of the registry.
@@ -40,6 +41,50 @@ pub struct RegistryMetrics {
     pub publishes: Counter,
     /// Requests refused because a limit was reached, by limit.
     pub limits: Family<Kind, Counter>,
+}
+
+/// Of the audit log.
+#[derive(Default)]
+pub struct AuditMetrics {
+    lines: Counter,
+    rotations: Counter,
+    losses: Family<Kind, Counter>,
+}
+
+impl AuditMetrics {
+    /// Counts lines that are in the file.
+    pub fn written(&self, lines: u64) {
+        self.lines.inc_by(lines);
+    }
+
+    /// Counts a file that was ended at its size.
+    pub fn rotated(&self) {
+        self.rotations.inc();
+    }
+
+    /// Counts a line that is in no file; `kind` is from a fixed set.
+    pub fn lost(&self, kind: &'static str) {
+        self.losses.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Counts lines that the file did not take.
+    pub fn lost_in_file(&self, lines: u64) {
+        self.losses.get_or_create(&Kind { kind: "file" }).inc_by(lines);
+    }
+
+    fn name(&self, r: &mut Registry) {
+        r.register("lines", "Lines written to the audit log", self.lines.clone());
+        r.register(
+            "rotations",
+            "Files of the audit log that were ended at their size",
+            self.rotations.clone(),
+        );
+        r.register(
+            "lost",
+            "Lines of the audit log that were lost: at the queue or the file",
+            self.losses.clone(),
+        );
+    }
 }
 
 /// Of the store.
@@ -295,6 +340,7 @@ impl Metrics {
         self.dns.name(names.sub_registry_with_prefix("dns"));
         self.http.name(names.sub_registry_with_prefix("http"));
         self.checks.name(names.sub_registry_with_prefix("checks"));
+        self.audit.name(names.sub_registry_with_prefix("audit"));
         names
     }
 }

@@ -5,7 +5,7 @@
 //! where it is missing. Only our own lines are shown: those of the libraries that carry a line to its watcher would each make
 //! another.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, Layer};
 
+use super::origin;
+use super::said::{Said, cut};
 use super::utc;
 
 /// Octets of one line.
@@ -135,8 +136,10 @@ impl<S: Subscriber> Layer<S> for Tap {
         if watched.is_empty() {
             return;
         }
-        let mut said = Said::default();
-        event.record(&mut said);
+        let mut said = Said::of(event);
+        if let Some(id) = origin::look(|origin| Value::from(origin.id.as_str())) {
+            said.fields.insert("http.request.id".to_owned(), id);
+        }
         let now = SystemTime::now();
         for one in watched {
             one.send(said.line(level, target, now, one.json));
@@ -173,28 +176,14 @@ impl<S> Filter<S> for Wanted {
     }
 }
 
-/// What an event says.
-#[derive(Default)]
-struct Said {
-    message: String,
-    fields: Map<String, Value>,
-}
-
 impl Said {
-    fn put(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", Value::String(text)) => self.message = text,
-            (name, value) => drop(self.fields.insert(name.to_owned(), value)),
-        }
-    }
-
     /// One line in Consul's form, with its end.
     fn line(&self, level: Level, target: &str, at: SystemTime, json: bool) -> String {
         let (at, module) = (utc::rfc3339(at), target.replace("::", "."));
         let mut line = if json {
             let mut all = Map::new();
             all.insert("@level".into(), level.as_str().to_ascii_lowercase().into());
-            all.insert("@message".into(), cut(&self.message).into());
+            all.insert("@message".into(), cut(&self.message, LINE_OCTETS_MAX).into());
             all.insert("@module".into(), module.into());
             all.insert("@timestamp".into(), at.into());
             let text = Value::Object(all.clone()).to_string();
@@ -210,39 +199,11 @@ impl Said {
                 // Writing to a String cannot fail.
                 let _ = write!(text, "{joint}{name}={value}");
             }
-            cut(&text).to_owned()
+            cut(&text, LINE_OCTETS_MAX).to_owned()
         };
         line.push('\n');
         line
     }
-}
-
-impl Visit for Said {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.into());
-    }
-}
-
-/// As much of a text as fits into a line.
-fn cut(text: &str) -> &str {
-    let end = (0..=LINE_OCTETS_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or(0)]
 }
 
 /// A text that stays on its line: control characters are spelt.

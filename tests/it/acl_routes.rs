@@ -10,16 +10,26 @@ use serde_json::json;
 
 use crate::acl::{Asks, controlled};
 
-/// All routes as they stand in the code.
-fn routes() -> Vec<String> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http"), "src/http.rs".into()];
+/// The files of the API, by their names below `src/http`, and what is in them.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let mut folders = vec![root.clone(), root.with_extension("rs")];
     let mut found = Vec::new();
     while let Some(path) = folders.pop() {
         if path.is_dir() {
             folders.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
-        let text = fs::read_to_string(path).unwrap();
+        let name = path.strip_prefix(&root).unwrap_or(&path).to_str().unwrap().to_owned();
+        found.push((name, fs::read_to_string(path).unwrap()));
+    }
+    found
+}
+
+/// All routes as they stand in the code.
+fn routes() -> Vec<String> {
+    let mut found = Vec::new();
+    for (_, text) in sources() {
         for rest in text.split(".route(").skip(1) {
             let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
             found.push(rest.split('"').next().unwrap().to_owned());
@@ -35,6 +45,28 @@ fn every_route_says_what_it_needs() {
     let silent: Vec<_> =
         routes.iter().filter(|route| NEEDS.iter().all(|(known, ..)| known != route)).collect();
     assert!(silent.is_empty(), "give them a line in NEEDS of src/http/door/admission.rs: {silent:#?}");
+}
+
+/// What goes to the registry without a view is what its route has judged already, or whoever has no token yet does.
+#[test]
+fn the_rest_is_submitted_with_the_view_of_whoever_asks() {
+    const JUDGED: [&str; 10] = [
+        "acl.rs",
+        "acl/login.rs",
+        "acl/method.rs",
+        "acl/own.rs",
+        "acl/policy.rs",
+        "acl/role.rs",
+        "acl/token.rs",
+        "agent/control.rs",
+        "door/admission.rs",
+        "faces/import/carry.rs",
+    ];
+    let mut submit: Vec<_> =
+        sources().into_iter().filter(|(_, text)| text.contains("registry.submit")).collect();
+    submit.sort();
+    let files: Vec<_> = submit.iter().map(|(file, _)| file.as_str()).collect();
+    assert_eq!(files, JUDGED, "Admitted::submit asks whether somebody may");
 }
 
 /// A path that the route takes.

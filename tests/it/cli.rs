@@ -109,8 +109,11 @@ async fn a_server_whose_output_nobody_reads_goes_on() {
     let bound: Value = serde_json::from_str(&bound).unwrap();
     // This is what it fails to print when it is ready.
     log.by_ref().find(|line| line.contains("cannot print")).unwrap();
-    let answer =
-        ask(bound["address"].as_str().unwrap().parse().unwrap(), &query("internal.", RecordType::SOA)).await;
+    let answer = ask(
+        bound["rollcall.address"].as_str().unwrap().parse().unwrap(),
+        &query("internal.", RecordType::SOA),
+    )
+    .await;
     assert_eq!(answer.answers.len(), 1);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));

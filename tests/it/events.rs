@@ -274,7 +274,7 @@ async fn who_was_away_too_long_or_over_a_restart_is_told_to_read_anew() {
 async fn a_client_that_does_not_read_is_cut_off_and_counted() {
     let server = TestServer::with(|config| {
         config.data = Data::Ephemeral;
-        config.http.stream_wait = Duration::from_millis(200);
+        config.http.write_wait = Duration::from_millis(200);
     })
     .await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -288,7 +288,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_counted() {
     server.register(json!({"Name": "web", "ID": "w1"})).await;
     reader.next().await;
     let reason = "x".repeat(1024);
-    let series = "rollcall_http_refused_total{kind=\"slow stream\"}";
+    let series = "rollcall_http_refused_total{kind=\"slow reader\"}";
     let whole = async {
         while server.metric(series).await == 0.0 {
             for enable in ["true", "false"] {

@@ -53,17 +53,20 @@ fn a_request_and_a_query_leave_a_line_each_without_a_secret() {
     assert!(!text.contains("s3cret"), "{text}");
     let request = line(&text, "/v1/catalog/services");
     for part in [
-        r#""method":"GET""#,
-        r#""query":"token=(hidden)&stale""#,
-        r#""status":200"#,
-        r#""agent":"probe/1""#,
-        r#""client":"127.0.0.1:"#,
+        r#""http.request.method":"GET""#,
+        r#""url.query":"token=(hidden)&stale""#,
+        r#""http.response.status_code":200"#,
+        r#""user_agent.original":"probe/1""#,
+        r#""client.address":"127.0.0.1""#,
     ] {
         assert!(request.contains(part), "{part} in {request}");
     }
     let query = line(&text, "Web.service.consul.");
-    assert!(query.contains(r#""kind":"SRV""#) && query.contains(r#""transport":"Udp""#), "{query}");
-    assert!(line(&text, "tcp.service.consul.").contains(r#""transport":"Tcp""#));
+    assert!(
+        query.contains(r#""dns.question.type":"SRV""#) && query.contains(r#""network.transport":"udp""#),
+        "{query}"
+    );
+    assert!(line(&text, "tcp.service.consul.").contains(r#""network.transport":"tcp""#));
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl ParseName for str {
 /// Starts, and waits for the one change that a start makes: our own node comes back from the store a moment after
 /// everything else is there.
 async fn start(config: Config) -> Running {
-    let running = rollcall::start(config).await.unwrap();
+    let running = Box::pin(rollcall::start(config)).await.unwrap();
     let registry = running.registry();
     let nobody = Topic::Service(ServiceName::parse("nobody").unwrap());
     let begun = registry.snapshot().index_of(&nobody);

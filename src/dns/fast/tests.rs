@@ -34,7 +34,7 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
     let (log, queue) = tokio::sync::mpsc::unbounded_channel();
     let store = Arc::new(Ephemeral::new(log, std::time::SystemTime::now()));
     let own: Node = serde_json::from_value(json!({ "name": "n1", "address": "10.0.0.1" })).unwrap();
-    let own = registry::Config { own, limits: config.limits.clone() };
+    let own = registry::Config { own, limits: config.limits.clone(), audit: Default::default() };
     let _inside = runtime.enter();
     let (registry, _) = Registry::start(store, queue, own, metrics.clone()).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::super::door::admission::HIDDEN;
-use super::time;
+use super::super::time;
 use crate::acl::{Entry, GLOBAL_MANAGEMENT, INITIAL, Tables};
 use crate::model::acl::{Grants, Policy, Role, Token};
 

@@ -53,7 +53,7 @@ async fn checks(
     let mut hidden = false;
     let all = all.filter(|check| match check.service_name {
         "" => params.asker.shows_node(caller.node.folded(), &mut hidden),
-        service => params.asker.shows(service, &mut hidden),
+        service => params.asker.shows(service, caller.node.folded(), &mut hidden),
     });
     let shown = all.filter(|check| listed(filter.as_ref(), check));
     let shown: BTreeMap<String, _> = shown.map(|check| (check.check_id.to_string(), check)).collect();
@@ -74,17 +74,11 @@ async fn register(
         return Err(Error::bad("Bad check status"));
     }
     let instance = (!body.service_id.is_empty()).then(|| InstanceId::parse(&body.service_id)).transpose()?;
-    let node = whose.caller.node.folded();
-    match &instance {
-        Some(id) => params.asker.write_instance(&state.registry.load(), node, id.as_str())?,
-        None => params.asker.write_node(node)?,
-    }
     let scripts = state.config.load().script_checks;
     let of = Context { node: &whose.caller.node, origin: Origin::Agent, scripts, here: whose.here };
     let mut warnings = Vec::new();
     let check = body.build(&of, instance.as_ref(), &body.name, &body.name, &mut warnings)?;
-    params.asker.replace_check(&state.registry.load(), whose.caller.node.folded(), &check.id)?;
-    state.registry.submit(Command::RegisterCheck { caller: whose.caller, check }).await?;
+    params.asker.submit(&state, Command::RegisterCheck { caller: whose.caller, check }).await?;
     Ok(Done { warnings })
 }
 
@@ -94,8 +88,7 @@ async fn deregister(
     Rest(id): Rest,
     asker: Admitted,
 ) -> Result<Done, Error> {
-    asker.write_check(&state.registry.load(), caller.node.folded(), &id)?;
-    state.registry.submit(Command::DeregisterCheck { caller, id: known_id(&id)? }).await?;
+    asker.submit(&state, Command::DeregisterCheck { caller, id: known_id(&id)? }).await?;
     Ok(Done::default())
 }
 
@@ -147,9 +140,8 @@ async fn say(
     status: Status,
     output: &str,
 ) -> Result<Done, Error> {
-    asker.write_check(&state.registry.load(), caller.node.folded(), id)?;
     let (id, output) = (known_id(id)?, kept(output).into());
-    state.registry.submit(Command::UpdateTtl { caller, id, status, output }).await?;
+    asker.submit(state, Command::UpdateTtl { caller, id, status, output }).await?;
     Ok(Done::default())
 }
 

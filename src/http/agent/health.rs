@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State as Extract;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::http::State;
 use crate::http::door::caller::Whose;
 use crate::http::error::Error;
+use crate::http::listing::Listing;
 use crate::http::query::Params;
 use crate::http::route::{Rest, get};
 use crate::http::shape;
@@ -37,13 +38,12 @@ async fn by_id(
     }
     let text = wants_text(&params, &headers);
     let snapshot = state.registry.load();
-    let found = snapshot.find_instance(caller.node.folded(), &id).ok().flatten();
+    let found = snapshot.find_seen(&params.asker.view, caller.node.folded(), &id).ok().flatten();
     let found = found.filter(|entry| entry.instance.origin != Origin::Own);
     let Some(entry) = found else {
         let unknown = json!({ "AggregatedStatus": "critical", "Service": null, "Checks": null });
         return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceId {id} not found"), &unknown));
     };
-    params.asker.read_service(entry.instance.service.folded())?;
     let health = snapshot.health(entry);
     let datacenter = &state.config.load().datacenter;
     let shown = aggregated(&snapshot, entry, health, datacenter);
@@ -63,15 +63,26 @@ async fn by_name(
     }
     params.asker.read_service(&name)?;
     let text = wants_text(&params, &headers);
-    let snapshot = state.registry.load();
-    let members = on_node(&snapshot, &caller, &name);
+    let snapshot = state.registry.snapshot();
+    let members = match params.asker.view.reads_node(caller.node.folded()) {
+        true => on_node(&snapshot, &caller, &name),
+        false => Vec::new(),
+    };
     let Some(worst) = members.iter().map(|entry| snapshot.health(entry)).max() else {
         return Ok(show(text, StatusCode::NOT_FOUND, format!("ServiceName {name} Not Found"), &json!([])));
     };
-    let datacenter = &state.config.load().datacenter;
-    let shown = members.iter().map(|entry| aggregated(&snapshot, entry, snapshot.health(entry), datacenter));
-    let shown: Vec<Value> = shown.collect();
-    Ok(show(text, code(worst), worst.as_str().to_owned(), &json!(shown)))
+    if text {
+        return Ok(show(true, code(worst), worst.as_str().to_owned(), &Value::Null));
+    }
+    let members: Vec<_> = members.into_iter().cloned().collect();
+    let (datacenter, seen) = (state.config.load().datacenter.clone(), snapshot.clone());
+    let listing = Listing::array(members, move |entry, rows| {
+        rows.push(&aggregated(&seen, &entry, seen.health(&entry), &datacenter));
+    });
+    let mut response = listing.into_response().await;
+    *response.status_mut() = code(worst);
+    response.headers_mut().insert("x-consul-reason", HeaderValue::from_static(worst.as_str()));
+    Ok(response)
 }
 
 fn on_node<'a>(snapshot: &'a Snapshot, caller: &Caller, name: &str) -> Vec<&'a Arc<InstanceEntry>> {

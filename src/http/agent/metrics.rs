@@ -10,10 +10,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 
 use crate::http::State;
+use crate::http::door::admission::Admitted;
 use crate::http::ops;
 use crate::http::query::Params;
 use crate::http::route::{self, get};
@@ -37,7 +38,8 @@ async fn metrics(Extract(state): Extract<Arc<State>>, params: Params, headers: H
 }
 
 /// One JSON object a line.
-async fn metrics_stream(Extract(state): Extract<Arc<State>>, _: Params) -> Response {
+async fn metrics_stream(Extract(state): Extract<Arc<State>>, access: Admitted, _: Params) -> Response {
+    let lapses = access.lapses(state.clone(), "/v1/agent/metrics/stream");
     let objects = stream::unfold((state, true), |(state, first)| async move {
         if !first {
             tokio::select! {
@@ -48,7 +50,8 @@ async fn metrics_stream(Extract(state): Extract<Arc<State>>, _: Params) -> Respo
         let line = format!("{}\n", now(&state));
         Some((Ok::<_, Infallible>(Bytes::from(line)), (state, false)))
     });
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(objects)).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(objects.take_until(Box::pin(lapses))))
+        .into_response()
 }
 
 fn now(state: &State) -> Value {

@@ -7,10 +7,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tracing::Level;
 
 use crate::http::State;
+use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::get;
@@ -20,7 +21,11 @@ pub(super) fn routes() -> Router<Arc<State>> {
     Router::new().route("/v1/agent/monitor", get(monitor))
 }
 
-async fn monitor(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
+async fn monitor(
+    Extract(state): Extract<Arc<State>>,
+    access: Admitted,
+    params: Params,
+) -> Result<Response, Error> {
     let level = level(params.get("loglevel").unwrap_or(""))?;
     let json = params.flag("logjson")?;
     let config = state.config.load();
@@ -39,6 +44,7 @@ async fn monitor(Extract(state): Extract<Arc<State>>, params: Params) -> Result<
         };
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), (watch, shutdown)))
     });
+    let lines = lines.take_until(Box::pin(access.lapses(state.clone(), "/v1/agent/monitor")));
     let form = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     Ok((form, Body::from_stream(lines)).into_response())
 }

@@ -11,7 +11,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::json;
 
-use crate::acl::{Access as Wanted, Resource};
+use crate::acl::View;
 use crate::http::State;
 use crate::http::blocking::with_jitter;
 use crate::http::decode::decode;
@@ -50,14 +50,9 @@ async fn register(
     let scripts = state.config.load().script_checks;
     let of = Context { node: &whose.caller.node, origin: Origin::Agent, scripts, here: whose.here };
     let (instance, checks, warnings) = body.build(&of)?;
-    let node = whose.caller.node.folded();
-    params.asker.register(&state.registry.load(), &instance)?;
-    // Each check may come in the place of somebody else's.
-    for check in &checks {
-        params.asker.replace_check(&state.registry.load(), node, &check.id)?;
-    }
     let caller = whose.caller;
-    state.registry.submit(Command::RegisterInstance { caller, instance, checks, replace_checks }).await?;
+    let command = Command::RegisterInstance { caller, instance, checks, replace_checks };
+    params.asker.submit(&state, command).await?;
     Ok(Done { warnings })
 }
 
@@ -68,8 +63,7 @@ async fn deregister(
     asker: Admitted,
 ) -> Result<Done, Error> {
     let id = known_id(&id)?;
-    asker.write_instance(&state.registry.load(), caller.node.folded(), id.as_str())?;
-    state.registry.submit(Command::DeregisterInstance { caller, id }).await?;
+    asker.submit(&state, Command::DeregisterInstance { caller, id }).await?;
     Ok(Done::default())
 }
 
@@ -93,9 +87,7 @@ async fn maintain_service(
     }
     let reason = maintenance_reason(&params, "service")?;
     let id = known_id(&id)?;
-    params.asker.write_instance(&state.registry.load(), caller.node.folded(), id.as_str())?;
-    let instance = Some(id);
-    state.registry.submit(Command::Maintain { caller, instance, reason }).await?;
+    params.asker.submit(&state, Command::Maintain { caller, instance: Some(id), reason }).await?;
     Ok(Done::default())
 }
 
@@ -105,8 +97,7 @@ async fn maintain_node(
     params: Params,
 ) -> Result<Done, Error> {
     let reason = maintenance_reason(&params, "node")?;
-    params.asker.write_node(caller.node.folded())?;
-    state.registry.submit(Command::Maintain { caller, instance: None, reason }).await?;
+    params.asker.submit(&state, Command::Maintain { caller, instance: None, reason }).await?;
     Ok(Done::default())
 }
 
@@ -147,16 +138,18 @@ async fn services(
     let node = snapshot.node(caller.node.folded());
     let mut hidden = false;
     let all = node.into_iter().flat_map(|node| node.instances.values());
-    let all = all.filter(|entry| params.asker.shows(entry.instance.service.folded(), &mut hidden));
-    let all: Vec<_> = all.cloned().collect();
+    let all = all.filter(|entry| !matches!(entry.instance.origin, Origin::Catalog | Origin::Own));
+    let shown = |entry: &&Arc<InstanceEntry>| {
+        params.asker.shows(entry.instance.service.folded(), caller.node.folded(), &mut hidden)
+    };
+    let all: Vec<_> = all.filter(shown).cloned().collect();
     let listing = Listing::new("{", "}", all, move |entry, rows| {
-        let own = !matches!(entry.instance.origin, Origin::Catalog | Origin::Own);
         let shown = shape::agent_service(&entry, &datacenter);
-        if own && listed(filter.as_ref(), &shown) {
+        if listed(filter.as_ref(), &shown) {
             rows.pair(entry.instance.id.as_str(), &shown);
         }
     });
-    Ok(params.asker.filtered(listing.into_response(&state).await, hidden))
+    Ok(params.asker.filtered(listing.into_response().await, hidden))
 }
 
 /// One instance; with `?hash=` waits until it looks different.
@@ -172,12 +165,7 @@ async fn service(
     let until = tokio::time::Instant::now() + with_jitter(wait, rand::random());
     loop {
         let snapshot = state.registry.snapshot();
-        let entry = find(&snapshot, &caller, &id)?;
-        params.asker.again(&state)?.require(
-            Resource::Service,
-            entry.instance.service.folded(),
-            Wanted::Read,
-        )?;
+        let entry = find(&snapshot, &params.asker.again(&state)?, &caller, &id)?;
         let shown = shape::agent_service(entry, &datacenter);
         let hash = content_hash(&shown);
         let left = until.saturating_duration_since(tokio::time::Instant::now());
@@ -197,8 +185,14 @@ async fn service(
     }
 }
 
-fn find<'a>(snapshot: &'a Snapshot, caller: &Caller, id: &str) -> Result<&'a Arc<InstanceEntry>, Error> {
-    let found = snapshot.find_instance(caller.node.folded(), id);
+/// An instance that may not be seen is one that is not there.
+fn find<'a>(
+    snapshot: &'a Snapshot,
+    view: &View,
+    caller: &Caller,
+    id: &str,
+) -> Result<&'a Arc<InstanceEntry>, Error> {
+    let found = snapshot.find_seen(view, caller.node.folded(), id);
     let found = found
         .map_err(|_| Error::bad(format!("service ID {id:?} is on several nodes; name one with ?node=")))?;
     let found = found.filter(|entry| entry.instance.origin != Origin::Own);

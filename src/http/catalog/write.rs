@@ -126,10 +126,9 @@ async fn register(
         .into_iter()
         .map(|check| check.build(&of, instance.as_ref(), &state))
         .collect::<Result<_, _>>()?;
-    params.asker.catalog_register(&state.registry.load(), &node, skip_node, instance.as_ref(), &checks)?;
     let seen = |(check, output): (Check, Arc<str>)| Seen { status: check.initial, check, output };
     let checks = checks.into_iter().zip(outputs).map(seen).collect();
-    state.registry.submit(Command::CatalogRegister { node, skip_node, instance, checks }).await?;
+    params.asker.submit(&state, Command::CatalogRegister { node, skip_node, instance, checks }).await?;
     Ok(route::json(&true))
 }
 
@@ -327,7 +326,6 @@ async fn deregister(
     let given = |text: &str| !text.is_empty();
     let instance = given(&body.service_id).then(|| InstanceId::parse(&body.service_id)).transpose()?;
     let check = given(&body.check_id).then(|| CheckId::parse(&body.check_id)).transpose()?;
-    params.asker.catalog_deregister(&state.registry.load(), &node, instance.as_ref(), check.as_ref())?;
-    state.registry.submit(Command::CatalogDeregister { node, instance, check }).await?;
+    params.asker.submit(&state, Command::CatalogDeregister { node, instance, check }).await?;
     Ok(route::json(&true))
 }

@@ -3,7 +3,9 @@
 //! One place looks at the token, before any handler: with access control off that is one load of a pointer. [`NEEDS`] has a line for
 //! every route; a route without one is refused while access is controlled, and `tests/it/acl_routes.rs` fails. Reads are then made
 //! from a snapshot that has only what the view shows (`Snapshot::seen_by`), so that a handler cannot show more; writes
-//! ask the [`Admitted`] for what they are about.
+//! go to the registry with the view ([`Admitted::submit`]), which asks for what they are about.
+
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
@@ -14,9 +16,10 @@ use super::caller::Peer;
 use crate::acl::{Access as Wanted, Denied, Resource, View};
 use crate::http::State;
 use crate::http::error::Error;
-use crate::model::{Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Secret};
+use crate::model::{PreparedQuery, Secret};
 use crate::registry::views::TOKEN_OCTETS_MAX;
-use crate::registry::{CheckEntry, Snapshot};
+use crate::registry::{Command, Refused};
+use crate::telemetry::origin;
 
 /// What is shown of a secret to those who may not see it, in Consul's words.
 pub(in crate::http) const HIDDEN: &str = "<hidden>";
@@ -34,7 +37,7 @@ pub(in crate::http) struct Admitted {
 pub enum Need {
     /// Nothing: the token is not looked at.
     Open,
-    /// A token that is known, or none; what is read is filtered, and a handler that writes asks for what it is about.
+    /// A token that is known, or none; what is read is filtered, and of what is written the registry asks.
     Known,
     /// Of our own node.
     Agent(Wanted),
@@ -52,6 +55,10 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/health", Open, Never),
     ("/metrics", Agent(Read), Never),
     ("/ready", Open, Never),
+    // What is on the page is no secret; what it shows, it asks for.
+    ("/ui", Open, Never),
+    ("/ui/", Open, Never),
+    ("/ui/{*file}", Open, Never),
     ("/v1/acl/auth-method", Never, Acl(Write)),
     ("/v1/acl/auth-method/", Acl(Read), Acl(Write)),
     ("/v1/acl/auth-method/{*name}", Acl(Read), Acl(Write)),
@@ -144,9 +151,14 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/events", Acl(Write), Never),
     ("/v1/rollcall/explain", Known, Never),
     ("/v1/rollcall/export", Acl(Write), Never),
+    ("/v1/rollcall/history/", Known, Never),
+    ("/v1/rollcall/history/{*service}", Known, Never),
     ("/v1/rollcall/http_sd", Known, Never),
     ("/v1/rollcall/import", Never, Acl(Write)),
+    ("/v1/rollcall/log-level", Agent(Read), Agent(Write)),
+    ("/v1/rollcall/nodes", Known, Never),
     ("/v1/rollcall/openapi.json", Open, Never),
+    ("/v1/rollcall/services", Known, Never),
     ("/v1/status/leader", Open, Never),
     ("/v1/status/peers", Open, Never),
 ];
@@ -160,6 +172,7 @@ const HERE: &[(&str, &str)] = &[
     ("/v1/rollcall/backup", "a backup"),
     ("/v1/rollcall/export", "the whole registry"),
     ("/v1/rollcall/import", "an import"),
+    ("/v1/rollcall/log-level", "the log level"),
 ];
 
 /// Resolves the token and refuses what the route does not give to it. Does nothing while access is not controlled.
@@ -194,23 +207,25 @@ pub(in crate::http) fn admit(state: &State, request: &mut Request) -> Result<(),
         Some(Open | Never) => Admitted { view: View::nothing(), token: None },
         _ => resolve(state, request.uri(), request.headers())?,
     };
-    let own = state.config.load().node.clone();
-    let denied = |denied: Denied| {
+    let Some(need) = need else {
+        let text = format!("Permission denied: {} does not say what it needs", matched.as_str());
+        return Err(Error::new(StatusCode::FORBIDDEN, text));
+    };
+    require(state, need, &access.view).map_err(|denied| {
         state.metrics.http.refused("acl");
         Error::from(denied)
-    };
-    match need {
-        Some(Open | Known | Never) => {}
-        Some(Agent(wanted)) => access.view.require(Resource::Agent, own.folded(), wanted).map_err(denied)?,
-        Some(Operator(wanted)) => access.view.require(Resource::Operator, "", wanted).map_err(denied)?,
-        Some(Acl(wanted)) => access.view.require(Resource::Acl, "", wanted).map_err(denied)?,
-        None => {
-            let text = format!("Permission denied: {} does not say what it needs", matched.as_str());
-            return Err(Error::new(StatusCode::FORBIDDEN, text));
-        }
-    }
+    })?;
     request.extensions_mut().insert(access);
     Ok(())
+}
+
+fn require(state: &State, need: Need, view: &View) -> Result<(), Denied> {
+    match need {
+        Open | Known | Never => Ok(()),
+        Agent(wanted) => view.require(Resource::Agent, state.config.load().node.folded(), wanted),
+        Operator(wanted) => view.require(Resource::Operator, "", wanted),
+        Acl(wanted) => view.require(Resource::Acl, "", wanted),
+    }
 }
 
 /// Refuses callers from other machines what is for the operator of this one.
@@ -242,6 +257,9 @@ fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Admitted, Er
         return Err(refused("token too long"));
     }
     let view = state.registry.view(token.as_deref()).map_err(|_| refused("unknown token"))?;
+    if let Some(accessor) = view.accessor() {
+        origin::note_who(accessor);
+    }
     Ok(Admitted { view, token: token.map(|token| Secret::new(&token)) })
 }
 
@@ -276,6 +294,23 @@ impl Admitted {
         view.map_err(|_| Error::new(StatusCode::FORBIDDEN, "ACL not found"))
     }
 
+    /// Ready when whoever began to read a stream may not read that route any more: their token was taken away, its time is over, or
+    /// its rules are others.
+    pub(in crate::http) async fn lapses(self, state: Arc<State>, route: &'static str) {
+        loop {
+            let changed = state.registry.access_changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let need = need(route, &Method::GET).unwrap_or(Never);
+            let may = self.again(&state).is_ok_and(|view| require(&state, need, &view).is_ok());
+            if !may {
+                state.metrics.http.refused("acl");
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// The same, to answer with after a wait.
     pub(in crate::http) fn renewed(&self, state: &State) -> Result<Self, Error> {
         Ok(Self { view: self.again(state)?, token: self.token.clone() })
@@ -286,116 +321,22 @@ impl Admitted {
         self.token.is_some()
     }
 
-    pub(in crate::http) fn write_service(&self, name: &str) -> Result<(), Error> {
-        Ok(self.view.require(Resource::Service, name, Write)?)
-    }
-
-    pub(in crate::http) fn write_node(&self, name: &str) -> Result<(), Error> {
-        Ok(self.view.require(Resource::Node, name, Write)?)
+    /// Carries out a command, where the asker may do what it comes to: the registry judges that. The token is looked up again: it may
+    /// have been taken away while the request's body came.
+    pub(in crate::http) async fn submit(&self, state: &State, command: Command) -> Result<(), Error> {
+        let view = if self.view.is_open() { View::default() } else { self.again(state)? };
+        let outcome = state.registry.submit_as(view, command).await;
+        if matches!(outcome, Err(Refused::Denied(_))) {
+            state.metrics.http.refused("acl");
+        }
+        Ok(outcome?)
     }
 
     pub(in crate::http) fn read_service(&self, name: &str) -> Result<(), Error> {
         Ok(self.view.require(Resource::Service, name, Read)?)
     }
 
-    /// To change an instance, by its node and id, is to write its service; what is not there needs nothing.
-    pub(in crate::http) fn write_instance(
-        &self,
-        snapshot: &Snapshot,
-        node: &str,
-        id: &str,
-    ) -> Result<(), Error> {
-        if self.view.is_open() {
-            return Ok(());
-        }
-        match snapshot.find_instance(node, id) {
-            Ok(Some(entry)) => self.write_service(entry.instance.service.as_str()),
-            _ => Ok(()),
-        }
-    }
-
-    /// To register an instance is to write its service, and that of the one in whose place it comes.
-    pub(in crate::http) fn register(&self, snapshot: &Snapshot, instance: &Instance) -> Result<(), Error> {
-        self.write_service(instance.service.folded())?;
-        self.write_known(snapshot, instance.node.folded(), instance.id.as_str())
-    }
-
-    fn write_known(&self, snapshot: &Snapshot, node: &str, id: &str) -> Result<(), Error> {
-        match snapshot.instance(node, id) {
-            Some(entry) => self.write_service(entry.instance.service.folded()),
-            None => Ok(()),
-        }
-    }
-
-    /// The catalog's own rules: a node that comes or changes, each service, and what each check is of.
-    pub(in crate::http) fn catalog_register(
-        &self,
-        snapshot: &Snapshot,
-        node: &Node,
-        skip_node: bool,
-        instance: Option<&Instance>,
-        checks: &[Check],
-    ) -> Result<(), Error> {
-        if self.view.is_open() {
-            return Ok(());
-        }
-        let name = node.name.folded();
-        let same = snapshot.node(name).is_some_and(|entry| skip_node || *entry.node == *node);
-        if !same {
-            self.write_node(name)?;
-        }
-        if let Some(instance) = instance {
-            self.register(snapshot, instance)?;
-        }
-        for check in checks {
-            self.replace_check(snapshot, name, &check.id)?;
-            match &check.instance {
-                None => self.write_node(name)?,
-                Some(id) if instance.is_some_and(|instance| instance.id == *id) => {}
-                Some(id) => self.write_known(snapshot, name, id.as_str())?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whoever may write the node may take away what it has; else what it is of decides.
-    pub(in crate::http) fn catalog_deregister(
-        &self,
-        snapshot: &Snapshot,
-        node: &NodeName,
-        instance: Option<&InstanceId>,
-        check: Option<&CheckId>,
-    ) -> Result<(), Error> {
-        let node = node.folded();
-        let of_node = self.write_node(node);
-        if of_node.is_ok() {
-            return Ok(());
-        }
-        let of = match (instance, check) {
-            (Some(id), _) => snapshot.instance(node, id.as_str()),
-            (None, Some(id)) => {
-                let checks = snapshot.node(node).map(|entry| &entry.checks);
-                let check = checks.and_then(|checks| checks.get(id));
-                let of = check.and_then(|entry| entry.check.instance.as_ref());
-                of.and_then(|id| snapshot.instance(node, id.as_str()))
-            }
-            (None, None) => None,
-        };
-        match of {
-            Some(entry) => self.write_service(entry.instance.service.folded()),
-            None => of_node,
-        }
-    }
-
-    /// Prepared queries are guarded by their names; one without is known to those who have its id.
-    pub(in crate::http) fn write_query(&self, query: &PreparedQuery) -> Result<(), Error> {
-        match query.name.is_empty() && query.template.is_none() {
-            true => Ok(()),
-            false => Ok(self.view.require(Resource::Query, &query.name, Write)?),
-        }
-    }
-
-    /// One without a name is listed to those alone who may write the ACL.
+    /// Prepared queries are guarded by their names. One without a name is listed to those alone who may write the ACL.
     pub(in crate::http) fn read_query(&self, query: &PreparedQuery) -> Result<(), Error> {
         match query.name.is_empty() && query.template.is_none() {
             true => Ok(self.view.require(Resource::Acl, "", Write)?),
@@ -411,9 +352,9 @@ impl Admitted {
         }
     }
 
-    /// Whether a service is shown in a list; marks that something is not.
-    pub(in crate::http) fn shows(&self, service: &str, hidden: &mut bool) -> bool {
-        let shown = self.view.reads_service(service);
+    /// Whether an instance is shown in a list, by its service and node; marks that something is not.
+    pub(in crate::http) fn shows(&self, service: &str, node: &str, hidden: &mut bool) -> bool {
+        let shown = self.view.reads_service(service) && self.view.reads_node(node);
         *hidden |= !shown;
         shown
     }
@@ -431,42 +372,6 @@ impl Admitted {
             response.headers_mut().insert("x-consul-results-filtered-by-acls", told);
         }
         response
-    }
-
-    /// To change a check is to write what it is of: its service, else its node.
-    pub(in crate::http) fn write_check(
-        &self,
-        snapshot: &Snapshot,
-        node: &str,
-        id: &str,
-    ) -> Result<(), Error> {
-        if self.view.is_open() {
-            return Ok(());
-        }
-        match snapshot.find_check(node, id) {
-            Ok(Some(entry)) => self.write_what_has(snapshot, entry),
-            _ => Ok(()),
-        }
-    }
-
-    /// The same of a check on this node alone, in whose place another comes.
-    pub(in crate::http) fn replace_check(
-        &self,
-        snapshot: &Snapshot,
-        node: &str,
-        id: &CheckId,
-    ) -> Result<(), Error> {
-        let known = snapshot.node(node).and_then(|entry| entry.checks.get(id));
-        known.map_or(Ok(()), |entry| self.write_what_has(snapshot, entry))
-    }
-
-    fn write_what_has(&self, snapshot: &Snapshot, entry: &CheckEntry) -> Result<(), Error> {
-        let of = entry.check.instance.as_ref();
-        let of = of.and_then(|id| snapshot.instance(entry.check.node.folded(), id.as_str()));
-        match of {
-            Some(entry) => self.write_service(entry.instance.service.folded()),
-            None => self.write_node(entry.check.node.folded()),
-        }
     }
 }
 
@@ -509,7 +414,9 @@ mod tests {
             assert!(from_here(route, &method, None).is_err(), "whoever it is");
             assert_eq!(from_here(route, &method, Some(from("127.0.0.1:9"))), Ok(()));
             assert_eq!(from_here(route, &method, Some(from("10.0.0.1:9"))), Ok(()));
-            assert_eq!(from_here(route, &other, Some(from("10.0.0.2:9"))), Ok(()), "405 is told to all");
+            let told = from_here(route, &other, Some(from("10.0.0.2:9")));
+            let there = need(route, &other) != Some(Never);
+            assert_eq!(told.is_err(), there, "405 is told to all: {route}");
         }
         assert_eq!(from_here("/v1/agent/services", &Method::GET, Some(from("10.0.0.2:9"))), Ok(()));
     }

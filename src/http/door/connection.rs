@@ -19,11 +19,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
 use super::listener::{self, Listener, Said, Socket};
+use super::origin::Certificate;
 use super::parked;
 use crate::http::{Config, State};
 use crate::tls::{Refused, Session};
@@ -101,10 +101,6 @@ impl Drop for Place {
         }
     }
 }
-
-/// Ends a request's connection where it stands, for who sends to a client that does not read.
-#[derive(Debug, Clone)]
-pub(in crate::http) struct Cut(pub(in crate::http) CancellationToken);
 
 fn bounds(config: &Config) -> Bounds {
     Bounds {
@@ -231,11 +227,12 @@ async fn converse(
     state: &State,
 ) {
     let shutdown = state.shutdown.clone();
-    let cut = Cut(CancellationToken::new());
-    let cutting = cut.clone();
+    let certificate = session.as_ref().and_then(Session::subject).map(|subject| Certificate(subject.into()));
     let ask = move |mut request: Request<Incoming>| -> BoxFuture<'static, Response> {
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(cut.clone());
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         let (mut routes, shutdown) = (routes.clone(), shutdown.clone());
         Box::pin(async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;
@@ -248,7 +245,7 @@ async fn converse(
     };
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(config.idle).max_headers(100);
-    let connection = parked::Connection::new(stream, builder, Arc::new(ask));
+    let connection = parked::Connection::new(stream, config.write_wait, builder, Arc::new(ask));
     tokio::pin!(connection);
     let expelled = expelled(session);
     let last = async {
@@ -257,7 +254,6 @@ async fn converse(
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = cutting.0.cancelled() => return,
         why = expelled => {
             listener::turned_away(&why, peer, state);
             return;
@@ -270,6 +266,8 @@ async fn converse(
     if let Err(error) = ended {
         if error.is_timeout() {
             state.metrics.http.refused("idle");
+        } else if parked::was_not_read(&error) {
+            state.metrics.http.refused("slow reader");
         }
         tracing::debug!(client = %peer.remote, "HTTP connection ended: {error}");
     }

@@ -4,15 +4,20 @@
 //! reads that sleep would pay for nothing else. So a read that has begun to wait takes its connection out of hyper: what is kept is
 //! the stream, and the answer under way. When the answer is there, the stream goes back, with a request in front that
 //! hyper can read as the one that is answered.
+//!
+//! The stream is where a client is noticed that does not read: one that takes nothing of what is written for `[http] write_wait` is
+//! cut off, whatever it was that it asked for.
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::http::{Method, Request, Version, header};
 use axum::response::Response;
@@ -24,6 +29,21 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// Octets of further requests that a client may send while it waits: nearly none does.
+const AHEAD_OCTETS_MAX: usize = 16 * 1024;
+
+/// Why a connection was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("the client read nothing of its answer for {0:?} ([http] write_wait)")]
+struct NotRead(Duration);
+
+/// Whether a connection ended because its client did not read.
+pub(in crate::http) fn was_not_read(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<NotRead>())
+}
 
 /// What hyper reads instead of the request that it has read already. Its method and version are those that may wait.
 const AGAIN: &[u8] = b"GET / HTTP/1.1\r\nhost: again\r\n\r\n";
@@ -66,10 +86,10 @@ enum State<S: AsyncRead + AsyncWrite + Unpin> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
-    pub(in crate::http) fn new(stream: S, builder: http1::Builder, ask: Ask) -> Self {
+    pub(in crate::http) fn new(stream: S, write_wait: Duration, builder: http1::Builder, ask: Ask) -> Self {
         let door = Door { ask, shared: Arc::default() };
         let unsent = Arc::new(AtomicBool::new(false));
-        let back = Back { first: BytesMut::new(), stream, unsent: unsent.clone() };
+        let back = Back { first: BytesMut::new(), stream, unsent: unsent.clone(), write_wait, stuck: None };
         let state = State::Talking(Box::new(builder.serve_connection(TokioIo::new(back), door.clone())));
         Self { builder, door, unsent, state }
     }
@@ -186,23 +206,38 @@ struct Back<S> {
     stream: S,
     /// Whether something was written that may not have been sent.
     unsent: Arc<AtomicBool>,
+    /// How long a client may take nothing.
+    write_wait: Duration,
+    /// Since something could not be written.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + Unpin> Back<S> {
-    /// Ready when the client has gone. Octets that come instead are kept; from then on there is no telling.
+    /// Ready when the client has gone, or sends more than a client has to while it waits. Octets that come are kept.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.first.is_empty() {
-            return Poll::Pending;
-        }
-        let mut one = [0];
-        let mut read = ReadBuf::new(&mut one);
-        match ready!(Pin::new(&mut self.stream).poll_read(context, &mut read)) {
-            Ok(()) if !read.filled().is_empty() => {
-                self.first.extend_from_slice(read.filled());
-                Poll::Pending
+        let mut some = [0; 512];
+        while self.first.len() < AHEAD_OCTETS_MAX {
+            let mut read = ReadBuf::new(&mut some);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut read)) {
+                Ok(()) if !read.filled().is_empty() => self.first.extend_from_slice(read.filled()),
+                _ => break,
             }
-            _ => Poll::Ready(()),
         }
+        Poll::Ready(())
+    }
+}
+
+impl<S> Back<S> {
+    /// What a write came to, if it does not take too long.
+    fn in_time<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let wait = self.write_wait;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+        ready!(stuck.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, NotRead(wait))))
     }
 }
 
@@ -232,7 +267,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Back<S> {
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.unsent.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_write(context, octets)
+        let written = Pin::new(&mut self.stream).poll_write(context, octets);
+        self.in_time(written, context)
     }
 
     fn poll_write_vectored(
@@ -241,7 +277,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Back<S> {
         octets: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.unsent.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_write_vectored(context, octets)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, octets);
+        self.in_time(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -251,6 +288,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Back<S> {
     /// hyper flushes when it has written all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        let flushed = self.in_time(flushed, context);
         if matches!(flushed, Poll::Ready(Ok(()))) {
             self.unsent.store(false, Ordering::Relaxed);
         }
@@ -258,7 +296,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Back<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let ended = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.in_time(ended, context)
     }
 }
 
@@ -295,7 +334,7 @@ mod tests {
             })
         };
         let ended = tokio::spawn(async move {
-            let mut connection = Connection::new(server, http1::Builder::new(), Arc::new(ask));
+            let mut connection = Connection::new(server, WRITE_WAIT, http1::Builder::new(), Arc::new(ask));
             let mut waited = false;
             std::future::poll_fn(|context| {
                 let polled = Pin::new(&mut connection).poll(context);
@@ -355,6 +394,58 @@ mod tests {
         served.bell.notify_one();
         answer(&mut served.client, "/wait").await;
         answer(&mut served.client, "/last").await;
+    }
+
+    /// Longer than any of these tests.
+    const WRITE_WAIT: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn a_client_that_goes_ends_its_wait_whatever_it_sent_before() {
+        let mut served = serve();
+        served.client.write_all(&[get("/wait"), b"GET /l".to_vec()].concat()).await.unwrap();
+        served.waiting.recv().await.unwrap();
+        served.client.write_all(b"a").await.unwrap();
+        drop(served.client);
+        assert!(served.ended.await.unwrap(), "it was out of hyper, and has ended");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_much_while_it_waits_is_left() {
+        let mut served = serve();
+        served.client.write_all(&get("/wait")).await.unwrap();
+        served.waiting.recv().await.unwrap();
+        served.client.write_all(&vec![b'x'; AHEAD_OCTETS_MAX]).await.unwrap();
+        assert!(served.ended.await.unwrap(), "it was out of hyper, and has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_an_answer_is_cut_off_and_one_that_takes_a_little_is_not() {
+        const WAIT: Duration = Duration::from_secs(30);
+        const OCTETS: usize = 1 << 20;
+        for reads in [false, true] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let ask = |_: Request<Incoming>| -> Answer {
+                Box::pin(async { axum::body::Body::from(vec![b'x'; OCTETS]).into_response() })
+            };
+            let served = tokio::spawn(Connection::new(server, WAIT, http1::Builder::new(), Arc::new(ask)));
+            client.write_all(&get("/")).await.unwrap();
+            let mut got = 0;
+            let mut some = vec![0; OCTETS / 64];
+            // It takes as long as many of the waits.
+            while reads && got < OCTETS {
+                tokio::time::sleep(WAIT / 2).await;
+                got += client.read(&mut some).await.unwrap();
+            }
+            let begun = tokio::time::Instant::now();
+            if reads {
+                drop(client);
+                assert!(!served.await.unwrap().is_err_and(|error| was_not_read(&error)));
+            } else {
+                let error = served.await.unwrap().unwrap_err();
+                assert!(was_not_read(&error), "{error:?}");
+                assert_eq!(begun.elapsed().as_secs(), WAIT.as_secs());
+            }
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Instant;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{Method, header};
 use percent_encoding::percent_decode_str;
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use super::caller::Peer;
@@ -24,8 +25,8 @@ pub(in crate::http) struct Logged {
     agent: String,
     client: Option<SocketAddr>,
     begun: Instant,
-    /// 0 when there was no answer.
-    status: u16,
+    /// Absent when there was no answer.
+    status: Option<u16>,
 }
 
 impl Logged {
@@ -43,28 +44,32 @@ impl Logged {
             agent: short(agent.unwrap_or_default()),
             client: request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.remote),
             begun: Instant::now(),
-            status: 0,
+            status: None,
         })
     }
 
     pub(in crate::http) fn answered(mut self, status: u16) {
-        self.status = status;
+        self.status = Some(status);
     }
 }
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        let client = self.client.map(|client| client.to_string());
-        let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::debug!(
+        let address = self.client.map(|client| client.ip().to_canonical().to_string());
+        let port = self.client.map(|client| client.port());
+        let nanoseconds = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // Field names of the Elastic Common Schema; what has no value is left out.
+        tracing::event!(
             target: "rollcall::http::request_log",
-            method = %self.method,
-            path = self.path,
-            query = self.query,
-            status = self.status,
-            agent = self.agent,
-            client,
-            milliseconds,
+            Level::DEBUG,
+            http.request.method = %self.method,
+            url.path = self.path,
+            url.query = self.query,
+            http.response.status_code = self.status,
+            user_agent.original = self.agent,
+            client.address = address,
+            client.port = port,
+            event.duration = nanoseconds,
             "request"
         );
     }
@@ -81,7 +86,7 @@ fn without_secrets(query: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(SHOWN_OCTETS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),

@@ -3,23 +3,25 @@
 //! Events are typed (`service`, `check`, `node`, `maintenance`), their data is JSON with the index of the change. The last event of an
 //! index bears it as `id`, so that a client that comes back with `Last-Event-ID`, as browsers do by themselves, gets what it
 //! missed and nothing twice. `begin` says from where a stream goes on, `reset` that something before it is not known any more:
-//! read the registry anew, what comes after is in the stream. A client that does not read is cut off and counted.
+//! read the registry anew, what comes after is in the stream. The stream ends when the token that it was opened with may not read it any more; a client that reads more
+//! slowly than things change is told so (`reset`), and counted.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::history::{Behind, History};
+use super::Place;
+use super::recent::{Behind, Recent};
 use crate::http::State;
-use crate::http::door::connection::Cut;
+use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::registry::events::{Event, What};
@@ -35,7 +37,7 @@ const RETRY_MILLIS: u32 = 1000;
 /// concerns them, and nodes that they are on.
 pub(super) async fn events(
     Extract(state): Extract<Arc<State>>,
-    Extension(cut): Extension<Cut>,
+    access: Admitted,
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
@@ -55,51 +57,33 @@ pub(super) async fn events(
         let text = format!("{max} streams of changes are open already ([limits] streams_max)");
         return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
     };
-    let history = History::of(&state).await;
+    let recent = Recent::of(&state).await;
     let (pieces, mut queue) = mpsc::channel(WAITING_MAX);
-    let stream =
-        Stream { last: last.unwrap_or_else(|| history.end()), state, history, services, pieces, cut };
+    let lapses = access.lapses(state.clone(), "/v1/rollcall/events");
+    let stream = Stream { last: last.unwrap_or_else(|| recent.end()), state, recent, services, pieces };
     tokio::spawn(async move {
         stream.run(last.is_some()).await;
         drop(place);
     });
-    let pieces = futures_util::stream::poll_fn(move |context| queue.poll_recv(context));
+    let pieces = stream::poll_fn(move |context| queue.poll_recv(context)).take_until(Box::pin(lapses));
     let form = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
         // nginx, asked not to collect.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    let body = futures_util::StreamExt::map(pieces, Ok::<_, std::convert::Infallible>);
-    Ok((form, Body::from_stream(body)).into_response())
-}
-
-/// One of the streams at once; given back when dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
-        let place = Self(taken.clone());
-        (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    Ok((form, Body::from_stream(pieces.map(Ok::<_, Infallible>))).into_response())
 }
 
 /// One client's.
 struct Stream {
     state: Arc<State>,
-    history: Arc<History>,
+    recent: Arc<Recent>,
     /// In lower case; all where there is none.
     services: Vec<String>,
     /// All up to this index was sent.
     last: u64,
     pieces: mpsc::Sender<Bytes>,
-    cut: Cut,
 }
 
 impl Stream {
@@ -110,7 +94,7 @@ impl Stream {
             self.last = 0;
         }
         let mut piece = format!("retry: {RETRY_MILLIS}\n\n");
-        match self.history.behind(self.last) {
+        match self.recent.behind(self.last) {
             Behind::Lost(index) => self.reset(index, &mut piece),
             Behind::Events(_) => piece += &message("begin", &json!({ "Index": self.last }), Some(self.last)),
         }
@@ -118,11 +102,11 @@ impl Stream {
             return;
         }
         loop {
-            let history = self.history.clone();
-            let grown = history.grown.notified();
+            let recent = self.recent.clone();
+            let grown = recent.grown.notified();
             tokio::pin!(grown);
             grown.as_mut().enable();
-            let piece = match history.behind(self.last) {
+            let piece = match recent.behind(self.last) {
                 // It reads, but more slowly than things change.
                 Behind::Lost(index) => {
                     let mut piece = String::new();
@@ -184,16 +168,10 @@ impl Stream {
 
     /// Whether the client has taken it, or the piece before it.
     async fn send(&self, piece: String) -> bool {
-        let wait = self.state.config.load().stream_wait;
-        let sent = tokio::select! {
-            sent = tokio::time::timeout(wait, self.pieces.send(piece.into())) => sent,
-            () = self.state.shutdown.cancelled() => return false,
-        };
-        if sent.is_err() {
-            self.state.metrics.http.refused("slow stream");
-            self.cut.0.cancel();
+        tokio::select! {
+            sent = self.pieces.send(piece.into()) => sent.is_ok(),
+            () = self.state.shutdown.cancelled() => false,
         }
-        matches!(sent, Ok(Ok(())))
     }
 }
 
@@ -207,7 +185,21 @@ fn message(kind: &str, data: &Value, id: Option<u64>) -> String {
 fn shown(event: &Event) -> (&'static str, Value) {
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
-    let (kind, change) = match &event.what {
+    let (kind, change) = words(&event.what);
+    put("Index", json!(event.index));
+    put("Change", json!(change));
+    put("Node", json!(event.node));
+    if let Some((service, id)) = &event.of {
+        put("Service", json!(service));
+        put("ID", json!(id));
+    }
+    details(&event.what, &mut put);
+    (kind, Value::Object(map))
+}
+
+/// A change's kind, and what it is, in a word each.
+pub(super) fn words(what: &What) -> (&'static str, &'static str) {
+    match what {
         What::Node { new } => ("node", if *new { "registered" } else { "changed" }),
         What::NodeRemoved => ("node", "removed"),
         What::Registered { new } => ("service", if *new { "registered" } else { "changed" }),
@@ -216,15 +208,12 @@ fn shown(event: &Event) -> (&'static str, Value) {
         What::CheckRemoved { .. } => ("check", "removed"),
         What::Status { .. } => ("check", "status"),
         What::Maintenance(reason) => ("maintenance", if reason.is_some() { "begun" } else { "ended" }),
-    };
-    put("Index", json!(event.index));
-    put("Change", json!(change));
-    put("Node", json!(event.node));
-    if let Some((service, id)) = &event.of {
-        put("Service", json!(service));
-        put("ID", json!(id));
     }
-    match &event.what {
+}
+
+/// What else there is to say of a change.
+pub(super) fn details(what: &What, put: &mut impl FnMut(&str, Value)) {
+    match what {
         What::Check { check, before, after } => {
             put("CheckID", json!(check));
             put("Before", json!(before));
@@ -246,5 +235,4 @@ fn shown(event: &Event) -> (&'static str, Value) {
         What::Maintenance(Some(reason)) => put("Reason", json!(reason)),
         _ => {}
     }
-    (kind, Value::Object(map))
 }

@@ -25,6 +25,7 @@ use crate::http::State;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route;
+use crate::telemetry::origin::carried;
 use gather::Gathered;
 
 /// Pieces of a body that wait for the reader.
@@ -53,7 +54,7 @@ pub(super) async fn import(
         ));
     }
     // An import that was begun is carried out, though its client goes away.
-    let carried = tokio::spawn(carry::carry(state.clone(), gathered, dry_run, prune));
+    let carried = tokio::spawn(carried(carry::carry(state.clone(), gathered, dry_run, prune)));
     let report = carried.await.map_err(|e| Error::server(format!("the import broke off: {e}")))?;
     let status = report.status();
     Ok((status, route::json(&report)).into_response())

@@ -28,20 +28,20 @@ class Requests:
 
     def http(self):
         """The requests of HTTP that were answered or given up, but for the test's own, in their order."""
-        return [one for one in self._lines("rollcall::http::request_log") if one["agent"] != TESTS_AGENT]
+        return [one for one in self._lines("rollcall::http::request_log") if one["user_agent.original"] != TESTS_AGENT]
 
     def dns(self, client):
         """(type, name) of the queries that came from this host."""
-        named = [one for one in self._lines("rollcall::dns::query_log") if "name" in one]
-        return [(one["kind"], unquote(one["name"]).lower()) for one in named
-                if one["client"].rsplit(":", 1)[0].strip("[]") in client.addresses]
+        named = [one for one in self._lines("rollcall::dns::query_log") if "dns.question.name" in one]
+        return [(one["dns.question.type"], unquote(one["dns.question.name"]).lower()) for one in named
+                if one["client.address"] in client.addresses]
 
     def _lines(self, target):
         for process in self.server.processes:
             for _, text in list(process.lines):
                 if text.startswith("{") and target in text:
                     line = json.loads(text)
-                    if line.get("target") == target:
+                    if line.get("log.logger") == target:
                         yield line
 
     def wait(self, holds, what, patience=10.0):
@@ -65,7 +65,7 @@ class Requests:
 
     def calls(self, dns_from=None):
         """A line for each kind of call, sorted: what is different each time (versions, ids, values) is left out."""
-        lines = {f"{_plain_agent(one['agent'])} {one['method']} {_plain_path(one['path'])}{_keys(one['query'])}"
+        lines = {f"{_plain_agent(one['user_agent.original'])} {one['http.request.method']} {_plain_path(one['url.path'])}{_keys(one['url.query'])}"
                  for one in self.http()}
         if dns_from is not None:
             lines |= {f"DNS {kind} {name}" for kind, name in self.dns(dns_from)}
@@ -76,7 +76,7 @@ class Requests:
         `addresses`: where its requests come from (None: not looked at); `dns_from`: the host that its DNS queries come
         from; `settled`: whether to wait until its connections have ended."""
         if agent is not None:
-            made = [(one["agent"], str(one["client"]).rsplit(":", 1)[0].strip("[]")) for one in self.http()]
+            made = [(one["user_agent.original"], one.get("client.address")) for one in self.http()]
             others = {one for one in made if not one[0].startswith(agent) or addresses and one[1] not in addresses}
             report.check(made and not others, f"the server's log has {len(made)} requests of {client}",
                          f"and others: {others}")

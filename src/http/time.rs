@@ -3,7 +3,7 @@
 const DAY: i64 = 86_400_000;
 
 /// `2026-01-02T15:04:05.678Z`.
-pub(super) fn format(millis: u64) -> String {
+pub(in crate::http) fn format(millis: u64) -> String {
     let millis = i64::try_from(millis).unwrap_or(i64::MAX).min(253_402_300_799_999);
     let (days, rest) = (millis / DAY, millis % DAY);
     let (year, month, day) = date(days);
@@ -13,7 +13,7 @@ pub(super) fn format(millis: u64) -> String {
 }
 
 /// Reads an RFC 3339 time, with whatever offset; none when it is not one, or before 1970.
-pub(super) fn parse(text: &str) -> Option<u64> {
+pub(in crate::http) fn parse(text: &str) -> Option<u64> {
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
