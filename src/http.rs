@@ -24,7 +24,7 @@ mod route;
 mod selectors;
 mod shape;
 mod status;
-mod time;
+mod text;
 mod ui;
 mod unserved;
 
@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 use crate::audit::Audit;
 use crate::filter;
-use crate::model::NodeName;
+use crate::model::{NodeName, Targets};
 use crate::registry::Registry;
 use crate::select;
 use crate::telemetry::Metrics;
@@ -68,6 +68,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Whether script checks may be registered.
     pub script_checks: bool,
+    /// Where keys of auth methods may be fetched.
+    pub targets: Targets,
     pub body_octets_max: usize,
     pub connections_max: usize,
     pub connections_per_client_max: usize,
@@ -157,6 +159,7 @@ impl Config {
             },
             allowed_hosts: Vec::new(),
             script_checks: false,
+            targets: Targets::default(),
             body_octets_max: 1 << 20,
             connections_max: 10,
             connections_per_client_max: 10,

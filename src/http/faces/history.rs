@@ -15,7 +15,7 @@ use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{self, Rest};
-use crate::http::time;
+use crate::telemetry::utc;
 use crate::model::{ServiceName, duration};
 use crate::registry::events::What;
 use crate::registry::history::{Past, Source, Told, Was};
@@ -49,7 +49,7 @@ pub(super) async fn history(
     let mut value = json!({
         "Service": service,
         "Index": snapshot.index(),
-        "Since": time::format(told.begin),
+        "Since": utc::rfc3339_of(told.begin),
         "Changes": changes,
     });
     if let Some(moment) = moment {
@@ -65,14 +65,14 @@ fn moment_of(text: &str, now: u64) -> Result<u64, String> {
         let ago = duration::parse(text).ok()?;
         now.checked_sub(u64::try_from(ago.as_millis()).ok()?)
     };
-    let moment = time::parse(text).or_else(seconds).or_else(ago);
+    let moment = utc::parse(text).or_else(seconds).or_else(ago);
     let moment = moment.ok_or_else(|| {
         format!(
             "Invalid time {text:?} in ?at: 2006-01-02T15:04:05Z, seconds since 1970, or how long ago (10m)"
         )
     })?;
     if moment > now {
-        return Err(format!("{text:?} in ?at is still to come; it is {}", time::format(now)));
+        return Err(format!("{text:?} in ?at is still to come; it is {}", utc::rfc3339_of(now)));
     }
     Ok(moment)
 }
@@ -86,9 +86,9 @@ fn stood(
     asker: &Admitted,
     hidden: &mut bool,
 ) -> Value {
-    let mut value = json!({ "Time": time::format(moment), "Known": moment >= told.begin });
+    let mut value = json!({ "Time": utc::rfc3339_of(moment), "Known": moment >= told.begin });
     if moment < told.begin {
-        value["Reason"] = format!("what was before {} is not kept", time::format(told.begin)).into();
+        value["Reason"] = format!("what was before {} is not kept", utc::rfc3339_of(told.begin)).into();
         return value;
     }
     let all = snapshot.stood_at(service, &told.past, moment);
@@ -115,7 +115,7 @@ fn change(past: &Past) -> Value {
     let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
     let (kind, word) = events::words(&past.what);
     put("Index", json!(past.index));
-    put("Time", json!(time::format(past.at)));
+    put("Time", json!(utc::rfc3339_of(past.at)));
     put("Kind", json!(kind));
     put("Change", json!(word));
     put("OfNode", json!(past.of_node));
