@@ -56,6 +56,11 @@ impl Origin {
         self.told.load(Ordering::Relaxed)
     }
 
+    /// The accessor of its token, where that is known.
+    pub fn who(&self) -> Option<Uuid> {
+        self.who.get().copied()
+    }
+
     /// Its fields by the names of the Elastic Common Schema.
     pub fn fields(&self, put: &mut impl FnMut(&str, Value)) {
         put("http.request.id", self.id.as_str().into());
