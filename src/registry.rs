@@ -12,6 +12,7 @@ mod apply;
 pub mod command;
 mod deadlines;
 pub mod events;
+pub mod history;
 pub mod limits;
 mod load;
 mod own;
@@ -46,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::acl::{Config as AclConfig, View};
 use crate::audit::{Audit, Cause};
 use crate::gently::gently;
-use crate::model::{Change, CheckKey, Node, Observation};
+use crate::model::{Change, CheckKey, Node, Observation, ServiceName};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::origin::{self, Origin};
@@ -82,6 +83,7 @@ struct Shared {
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
+    history: history::History,
     wakes: broadcast::Sender<Arc<Published>>,
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
@@ -150,6 +152,7 @@ impl Registry {
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
             views: views::Views::default(),
+            history: history::History::new(views::now()),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             recorded: AtomicBool::new(false),
@@ -276,6 +279,11 @@ impl Registry {
     /// Every change from now on. One who lags behind reads the snapshot afresh.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
         self.shared.wakes.subscribe()
+    }
+
+    /// What became of a service of late, as far as it led to this snapshot.
+    pub fn history(&self, service: &ServiceName, snapshot: &Snapshot) -> history::Told {
+        self.shared.history.of(service, snapshot.index())
     }
 
     /// The same with [events](Published::events), which are made of every change that comes after this returns.

@@ -96,6 +96,7 @@ impl Config {
             write_wait: self.http.write_wait,
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
+            ui: self.http.ui,
             shown: self.shown(),
         }
     }

@@ -46,6 +46,12 @@ pub(super) fn count(value: &Value<'_>) -> Result<usize, String> {
     usize::try_from(number).map_err(|_| not(value, "a number that this machine can count to"))
 }
 
+/// The same, or 0 for none.
+pub(super) fn count_or_none(value: &Value<'_>) -> Result<usize, String> {
+    let number = number(value, 0, u64::from(u32::MAX))?;
+    usize::try_from(number).map_err(|_| not(value, "a number that this machine can count to"))
+}
+
 /// Octets: a number, or a text with a unit (`"64MiB"`).
 pub(super) fn octets(value: &Value<'_>) -> Result<usize, String> {
     let wanted = || not(value, "a size such as \"64MiB\", \"512KiB\" or a number of octets");

@@ -20,6 +20,8 @@ use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
+use super::history::Past;
+use super::history::pen::Pen;
 use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
@@ -80,6 +82,8 @@ pub(super) struct Writer {
     begun: Begun,
     /// Whether this round makes events.
     recording: bool,
+    /// Whether what becomes of each service is kept.
+    keeping: bool,
     audit: Audit,
     closing: CancellationToken,
 }
@@ -90,6 +94,8 @@ struct Round {
     effects: Effects,
     changes: Vec<Change>,
     events: Vec<Event>,
+    /// What is kept of it.
+    pasts: Vec<Past>,
     kicks: Vec<CheckKey>,
     /// What goes to the store.
     proposals: Vec<Proposal>,
@@ -121,6 +127,7 @@ impl Writer {
             round: Round::default(),
             begun: Begun::now("server"),
             recording: false,
+            keeping: shared.limits.load().history_max > 0,
             audit: shared.audit.clone(),
             closing: shared.closing.clone(),
         };
@@ -312,12 +319,16 @@ impl Writer {
         let about: Vec<_> =
             definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
         let shows = std::mem::take(&mut self.round.effects.visible);
+        let mut pen = Pen::default();
         for definition in definitions {
             if self.audit.is_on() {
                 self.tell(index, definition, cause);
             }
-            if self.recording {
-                self.round.events.extend(self.state.event_of(index, definition));
+            if let Some(event) = self.noted().then(|| self.state.event_of(index, definition)).flatten() {
+                if self.keeping {
+                    pen.defines(&self.state, definition, &event);
+                }
+                self.round.events.extend(Some(event).filter(|_| self.recording));
             }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
@@ -341,6 +352,7 @@ impl Writer {
         }
         self.state.index = index;
         self.note(shows, about);
+        pen.close(&self.state, cause, &mut self.round.pasts);
     }
 
     /// Notes a change, where answers can show it. `before` is whether they can show what this round did before it.
@@ -350,6 +362,11 @@ impl Writer {
             self.round.shown.push(Shown::new(self.begun, about.into_iter()));
         }
         *visible |= before;
+    }
+
+    /// Whether anybody wants to know what changes.
+    fn noted(&self) -> bool {
+        self.recording || self.keeping
     }
 
     /// The parts of a plan that are not stored.
@@ -373,6 +390,10 @@ impl Writer {
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
+            let mut pen = Pen::default();
+            if self.keeping {
+                pen.observes(&self.state, &seen);
+            }
             let audited = self.audit.is_on().then(|| self.state.check(&seen.check).map(|entry| entry.status));
             let shows = std::mem::take(&mut self.round.effects.visible);
             let flipped = self.state.observe(index, &seen, &mut self.round.effects);
@@ -386,6 +407,7 @@ impl Writer {
             let flip = before.and_then(|before| self.state.flip(index, &seen.check, before));
             self.round.events.extend(flip);
             self.state.index = index;
+            pen.close(&self.state, cause, &mut self.round.pasts);
             if let Some(shared) = self.shared.upgrade() {
                 let (check, output) = (&seen.check, seen.output.lines().next().unwrap_or(""));
                 tracing::info!(%check, status = %seen.status, output, "a check's status changed");
@@ -509,10 +531,11 @@ impl Writer {
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
     fn publish(&mut self, shared: &Shared) {
-        let round = std::mem::take(&mut self.round);
+        let mut round = std::mem::take(&mut self.round);
         if !round.proposals.is_empty() {
             shared.store.propose(round.proposals);
         }
+        self.keep(shared, std::mem::take(&mut round.pasts));
         if round.effects.changed {
             if round.effects.visible {
                 self.state.serial = self.state.index as u32;
@@ -540,6 +563,20 @@ impl Writer {
             // The client may have gone.
             let _ = reply.send(outcome);
         }
+    }
+
+    /// Keeps what happened, before it can be seen.
+    fn keep(&mut self, shared: &Shared, pasts: Vec<Past>) {
+        let limits = shared.limits.load();
+        if !pasts.is_empty() {
+            shared.history.put(pasts, limits.history_max, limits.history_per_service_max);
+        }
+        let keeping = limits.history_max > 0;
+        if self.keeping != keeping {
+            // What was not noted meanwhile is not known.
+            shared.history.forget(views::now());
+        }
+        self.keeping = keeping;
     }
 
     fn show_metrics(&self, shared: &Shared) {

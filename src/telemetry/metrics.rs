@@ -98,6 +98,7 @@ pub(crate) const FAMILY: Label = Label {
         "/v1/status",
         "/v1/rollcall",
         "/metrics",
+        "/ui",
         "other",
     ],
 };

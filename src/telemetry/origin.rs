@@ -60,6 +60,11 @@ impl Origin {
         self.told.load(Ordering::Relaxed)
     }
 
+    /// The accessor of its token, where that is known.
+    pub fn who(&self) -> Option<Uuid> {
+        self.who.get().copied()
+    }
+
     /// Its fields by the names of the Elastic Common Schema.
     pub fn fields(&self, put: &mut impl FnMut(&str, Value)) {
         put("http.request.id", self.id.as_str().into());
@@ -115,8 +120,13 @@ impl fmt::Display for RequestId {
 }
 
 /// Does some work for a request.
-pub async fn within<T>(origin: Arc<Origin>, work: impl Future<Output = T>) -> T {
-    CURRENT.scope(origin, work).await
+pub fn within<F: Future>(origin: Arc<Origin>, work: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(origin, work)
+}
+
+/// The same of work that waits for nothing.
+pub fn at_once<T>(origin: Arc<Origin>, work: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(origin, work)
 }
 
 /// The request that this task works for.

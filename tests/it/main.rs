@@ -32,6 +32,7 @@ mod faces;
 mod filter;
 mod forward;
 mod guards;
+mod history;
 mod http;
 mod https;
 mod import;

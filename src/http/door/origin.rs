@@ -21,9 +21,9 @@ pub(in crate::http) fn of(state: &State, request: &Request) -> Arc<Origin> {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = given.and_then(RequestId::parse).unwrap_or_else(|| RequestId::new(rand::random()));
     let mut origin = Origin::new(id);
+    origin.client = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.remote);
     if state.audit.is_on() {
         let method = request.method();
-        origin.client = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.remote);
         origin.certificate = request.extensions().get::<Certificate>().map(|known| known.0.clone());
         origin.asked = changes(method)
             .then(|| Asked { method: method.as_str().into(), path: short(request.uri().path()).into() });
