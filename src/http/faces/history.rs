@@ -15,11 +15,11 @@ use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{self, Rest};
-use crate::telemetry::utc;
 use crate::model::{ServiceName, duration};
 use crate::registry::events::What;
 use crate::registry::history::{Past, Source, Told, Was};
 use crate::registry::{Snapshot, views};
+use crate::telemetry::utc;
 
 pub(super) async fn history(
     Extract(state): Extract<Arc<State>>,
