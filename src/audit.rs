@@ -2,7 +2,7 @@
 //!
 //! A line for each record that changed, and for each request that would have changed one and was refused. The registry's writer
 //! tells of what passed it, in the order in which it was applied; the door of HTTP tells of what never got there. A thread makes
-//! lines of it ([`line`]) and writes them ([`file`]): nobody waits for the disk. When it is full or too slow, lines are lost, counted and
+//! lines of it ([`mod@line`]) and writes them ([`mod@file`]): nobody waits for the disk. When it is full or too slow, lines are lost, counted and
 //! told of once; the server goes on, since an audit log that can stop it would be one more way to stop it. Nothing is made and nobody
 //! is asked where no file is configured.
 

@@ -1,4 +1,4 @@
-//! The web page: `GET /ui/`. Plain files in [`ui/`](ui), which stand in the program; no build makes them, and they load nothing from
+//! The web page: `GET /ui/`. Plain files in `ui/`, which stand in the program; no build makes them, and they load nothing from
 //! elsewhere. All that they show and do goes through the API, with the token that somebody gives them.
 //!
 //! The policy that goes with each of them (Content Security Policy, level 3) allows scripts, styles and requests of this server alone, and
