@@ -49,6 +49,7 @@ use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Kind;
 use crate::telemetry::origin::{self, Origin};
+use crate::telemetry::trace::{Kind as SpanKind, Span};
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
 pub use limits::Limits;
@@ -98,6 +99,8 @@ struct Request {
     reply: oneshot::Sender<Result<(), Refused>>,
     /// Whose request it is.
     origin: Option<Arc<Origin>>,
+    /// From when it was sent to when it is answered.
+    span: Span,
 }
 
 /// What one publish changed, for those who follow the registry.
@@ -185,7 +188,8 @@ impl Registry {
             return Err(refused);
         }
         let (reply, outcome) = oneshot::channel();
-        let request = Request { command, view, reply, origin };
+        let span = origin.as_ref().map(|origin| origin.span.child("registry.write", SpanKind::Internal));
+        let request = Request { command, view, reply, origin, span: span.unwrap_or_default() };
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
         match self.shared.commands.try_send(request) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),

@@ -6,6 +6,7 @@ use super::names::Names;
 use super::targets::Targets;
 use crate::model::Status;
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Tracer;
 
 /// The result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,4 +36,5 @@ pub(super) struct Tools {
     pub(super) names: Arc<Names>,
     pub(super) targets: Targets,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) traces: Tracer,
 }

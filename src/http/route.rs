@@ -153,11 +153,13 @@ pub(super) fn json(value: &impl Serialize) -> Response {
 
 /// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
 pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
-    let origin = origin::of(&state, &request);
+    let mut span = origin::span(&state, &request);
+    let origin = origin::of(&state, &request, &span);
     within(origin.clone(), async {
         let mut response = finished(&state, request, next).await;
         origin::audit(&state, &origin, &response);
         origin::tell(&origin, response.headers_mut());
+        origin::end(&mut span, &origin, &response);
         response
     })
     .await

@@ -25,6 +25,7 @@ pub struct Metrics {
     pub http: HttpMetrics,
     pub checks: ChecksMetrics,
     pub audit: AuditMetrics,
+    pub traces: TracesMetrics,
 }
 
 /// Of the registry.
@@ -41,6 +42,26 @@ pub struct RegistryMetrics {
     pub publishes: Counter,
     /// Requests refused because a limit was reached, by limit.
     pub limits: Family<Kind, Counter>,
+}
+
+/// Of traces.
+#[derive(Default)]
+pub struct TracesMetrics {
+    spans: Family<Kind, Counter>,
+}
+
+impl TracesMetrics {
+    /// Counts spans by what became of them; `kind` is from a fixed set.
+    pub fn counted(&self, kind: &'static str, spans: u64) {
+        if spans > 0 {
+            self.spans.get_or_create(&Kind { kind }).inc_by(spans);
+        }
+    }
+
+    fn name(&self, r: &mut Registry) {
+        let help = "Spans by what became of them: exported, rejected, not exported, queue full";
+        r.register("spans", help, self.spans.clone());
+    }
 }
 
 /// Of the audit log.
@@ -341,6 +362,7 @@ impl Metrics {
         self.http.name(names.sub_registry_with_prefix("http"));
         self.checks.name(names.sub_registry_with_prefix("checks"));
         self.audit.name(names.sub_registry_with_prefix("audit"));
+        self.traces.name(names.sub_registry_with_prefix("traces"));
         names
     }
 }

@@ -12,6 +12,8 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::trace::Parent;
+
 /// Octets of a request's id that comes from a client.
 const ID_OCTETS_MAX: usize = 128;
 
@@ -29,6 +31,8 @@ pub struct Origin {
     pub certificate: Option<Arc<str>>,
     /// Of one that may change something, where anybody wants to know.
     pub asked: Option<Asked>,
+    /// What spans of its work are parts of.
+    pub span: Parent,
     /// The accessor of its token.
     who: OnceLock<Uuid>,
     told: AtomicBool,
@@ -44,7 +48,7 @@ pub struct Asked {
 impl Origin {
     pub fn new(id: RequestId) -> Self {
         let (who, told) = (OnceLock::new(), AtomicBool::new(false));
-        Self { id, client: None, certificate: None, asked: None, who, told }
+        Self { id, client: None, certificate: None, asked: None, span: Parent::default(), who, told }
     }
 
     /// Notes that the audit log was told of what this request came to.
@@ -59,6 +63,9 @@ impl Origin {
     /// Its fields by the names of the Elastic Common Schema.
     pub fn fields(&self, put: &mut impl FnMut(&str, Value)) {
         put("http.request.id", self.id.as_str().into());
+        if let Some(context) = self.span.context() {
+            put("trace.id", context.trace_id().into());
+        }
         if let Some(who) = self.who.get() {
             put("user.id", who.to_string().into());
         }
