@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName, private};
 use crate::telemetry::logs;
-use crate::{acl, audit, checks, dns, filter, handover, registry, select, store, tls};
+use crate::{acl, audit, checks, dns, filter, handover, otlp, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -60,6 +60,7 @@ pub struct Config {
     pub store_key: store::KeySource,
     pub log: logs::Config,
     pub audit: audit::Config,
+    pub otlp: otlp::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
     pub services: Vec<(Instance, Vec<Check>)>,
@@ -342,6 +343,7 @@ impl Default for Config {
             store_key: Default::default(),
             log: logs::Config::default(),
             audit: audit::Config::default(),
+            otlp: otlp::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
             node_checks: Vec::new(),

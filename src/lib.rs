@@ -15,6 +15,7 @@ pub mod gently;
 pub mod handover;
 pub mod http;
 pub mod model;
+pub mod otlp;
 pub mod registry;
 pub mod select;
 pub mod store;
@@ -50,6 +51,7 @@ use model::ServiceName;
 use registry::{Command, Registry, Topic};
 use store::Store;
 use telemetry::Metrics;
+use telemetry::trace::Tracer;
 
 pub use http::{Asked, openapi};
 
@@ -94,6 +96,7 @@ struct Core {
     /// The certificate, where HTTPS is listened for.
     tls: Option<Arc<tls::Server>>,
     audit: Audit,
+    traces: Tracer,
 }
 
 /// Tasks that end by one token.
@@ -312,6 +315,7 @@ impl Prepared {
         let Opened { store, log, node_id, metrics } = opened;
         let node_id = config.node_id.unwrap_or(node_id);
         let audit = Audit::start(&config.audit, config.node_name.as_str(), &metrics)?;
+        let (traces, exporter) = otlp::start(&config.otlp, config.node_name.as_str(), &metrics)?;
         let (own, limits) = (config.own_node(node_id), config.limits.clone());
         let own = registry::Config { own, limits, audit: audit.clone() };
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
@@ -323,15 +327,24 @@ impl Prepared {
 
         let doors = Tasks::new();
         let (asking, asked) = mpsc::channel(ASKED_WAITING_MAX);
-        let checks =
-            checks::run(registry.clone(), config.checks.clone(), metrics.clone(), doors.shutdown.clone())?;
+        let checks = checks::run(
+            registry.clone(),
+            config.checks.clone(),
+            metrics.clone(),
+            traces.clone(),
+            doors.shutdown.clone(),
+        )?;
         let answering = Tasks::new();
+        if let Some(exporter) = exporter {
+            answering.all.spawn(exporter.run(answering.shutdown.clone()));
+        }
         let dns_state = Arc::new(dns::State {
             registry: registry.clone(),
             settings: ArcSwap::from_pointee(config.dns_settings()),
             zones: ArcSwap::from(zones),
             forwarder,
             metrics: metrics.clone(),
+            traces: traces.clone(),
             shutdown: answering.shutdown.clone(),
         });
         registry.tell_kept(dns_state.kept());
@@ -341,6 +354,7 @@ impl Prepared {
             config: ArcSwap::from_pointee(config.http_config(node_id)),
             metrics,
             audit: audit.clone(),
+            traces: traces.clone(),
             jwks: http::Jwks::default(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
@@ -352,8 +366,19 @@ impl Prepared {
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));
         let tls = listeners.tls.clone();
-        let core =
-            Core { config, node_id, registry, store, dns_state, answering, writer, sockets, tls, audit };
+        let core = Core {
+            config,
+            node_id,
+            registry,
+            store,
+            dns_state,
+            answering,
+            writer,
+            sockets,
+            tls,
+            audit,
+            traces,
+        };
         let checks = Box::pin(checks);
         Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
     }
@@ -438,6 +463,7 @@ impl Running {
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }
+        core.traces.set_ratio(config.otlp.ratio);
         core.config = config;
         Ok(waiting)
     }

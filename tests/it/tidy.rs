@@ -22,7 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "config",
         &[
             "acl", "audit", "model", "registry", "select", "dns", "http", "checks", "store", "filter",
-            "handover", "tls",
+            "handover", "otlp", "tls",
         ],
     ),
     ("handover", &[]),
