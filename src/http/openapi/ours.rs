@@ -15,10 +15,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/health", "Whether the process answers.", &[&[answer(200, "It does.", Form::Text)]]),
     get(
         "/ready",
-        "Whether definitions can be stored.",
+        "Whether definitions can be stored, and the server is to go on.",
         &[&[
-            answer(200, "They can.", Form::Text),
-            failure(503, "They cannot.", &["DNS and reads are served, but "]),
+            answer(200, "They can, and it is.", Form::Text),
+            failure(
+                503,
+                "They cannot, or it was told to stop.",
+                &["DNS and reads are served, but ", "everything is served, but "],
+            ),
         ]],
     ),
     get(
