@@ -348,21 +348,6 @@ impl Prepared {
             shutdown: answering.shutdown.clone(),
         });
         registry.tell_kept(dns_state.kept());
-        let explaining = dns_state.clone();
-        let http_state = Arc::new(http::State {
-            registry: registry.clone(),
-            config: ArcSwap::from_pointee(config.http_config(node_id)),
-            metrics,
-            audit: audit.clone(),
-            traces: traces.clone(),
-            jwks: http::Jwks::default(),
-            open: http::Open::default(),
-            shutdown: doors.shutdown.clone(),
-            leaving: OnceLock::new(),
-            faces: http::Faces::default(),
-            explainer: Box::new(move |inquiry, asker| explaining.explain(inquiry, asker)),
-            asked: asking,
-        });
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));
         let tls = listeners.tls.clone();
@@ -379,8 +364,30 @@ impl Prepared {
             audit,
             traces,
         };
+        let http_state = core.http_state(&doors, asking);
         let checks = Box::pin(checks);
         Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
+    }
+}
+
+impl Core {
+    /// What the HTTP API works on.
+    fn http_state(&self, doors: &Tasks, asked: mpsc::Sender<Asked>) -> Arc<http::State> {
+        let explaining = self.dns_state.clone();
+        Arc::new(http::State {
+            registry: self.registry.clone(),
+            config: ArcSwap::from_pointee(self.config.http_config(self.node_id)),
+            metrics: self.dns_state.metrics.clone(),
+            audit: self.audit.clone(),
+            traces: self.traces.clone(),
+            jwks: http::Jwks::default(),
+            open: http::Open::default(),
+            shutdown: doors.shutdown.clone(),
+            leaving: OnceLock::new(),
+            faces: http::Faces::default(),
+            explainer: Box::new(move |inquiry, asker| explaining.explain(inquiry, asker)),
+            asked,
+        })
     }
 }
 

@@ -26,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("handover", &[]),
+    ("otlp", &["model", "tls"]),
     ("cli", &["config", "model", "store", "handover", "tls"]),
 ];
 /// Crates that one room, or one file of another, keeps to itself.
