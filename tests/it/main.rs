@@ -55,6 +55,7 @@ mod request_log;
 mod restart;
 mod rfc;
 mod sealed;
+mod security;
 mod server;
 mod store;
 mod targets;
