@@ -10,12 +10,14 @@ fn root() -> &'static Path {
 
 /// A threat, what stands against it, and the cell of its tests.
 fn rows(page: &str) -> Vec<[String; 3]> {
-    let section = page.split("## Threats, defences and their tests").nth(1).expect("the page has the section");
+    let section =
+        page.split("## Threats, defences and their tests").nth(1).expect("the page has the section");
     section
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| threat |"))
         .map(|line| {
-            let cells: Vec<_> = line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+            let cells: Vec<_> =
+                line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
             cells.try_into().unwrap_or_else(|cells| panic!("three cells: {cells:?}"))
         })
         .collect()
@@ -60,7 +62,8 @@ fn mistakes(cell: &str, ci: &str) -> Vec<String> {
                 wrong.push(format!("{named}: no test"));
                 continue;
             };
-            let there = fs::read_to_string(file_of(file)).is_ok_and(|source| tests_of(&source).contains(test));
+            let there =
+                fs::read_to_string(file_of(file)).is_ok_and(|source| tests_of(&source).contains(test));
             if !there {
                 wrong.push(format!("{named} does not exist"));
             }
@@ -104,9 +107,13 @@ fn every_threat_has_tests_and_they_exist() {
 #[test]
 fn a_test_that_is_gone_is_noticed() {
     let ci = "suite tools 900 bash\nclient tls\n";
-    assert!(mistakes("`security::a_test_that_is_gone_is_noticed`, [tls](../tests/clients/tls)", ci).is_empty());
+    assert!(
+        mistakes("`security::a_test_that_is_gone_is_noticed`, [tls](../tests/clients/tls)", ci).is_empty()
+    );
     assert!(mistakes("`src/dns/request.rs::responses_and_stumps_are_never_answered`", ci).is_empty());
-    for gone in ["`security::nobody`", "`nowhere::test`", "`security::rows`", "[ssh](x)", "", "`security`", "soon"] {
+    for gone in
+        ["`security::nobody`", "`nowhere::test`", "`security::rows`", "[ssh](x)", "", "`security`", "soon"]
+    {
         assert_eq!(mistakes(gone, ci).len(), 1, "{gone:?}");
     }
 }
