@@ -41,6 +41,8 @@ pub struct Config {
     /// In lower case.
     pub datacenter: String,
     pub data: Data,
+    /// Between the word to stop and the end.
+    pub lame_duck: Duration,
     pub dns: Dns,
     pub http: Http,
     pub https: Https,
@@ -285,6 +287,7 @@ impl Default for Config {
             node_address: None,
             node_meta: BTreeMap::new(),
             datacenter: String::new(),
+            lame_duck: Duration::ZERO,
             data: Data::Dir(rooms::state_dir()),
             dns: Dns {
                 listen: Vec::new(),

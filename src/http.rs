@@ -28,7 +28,7 @@ mod text;
 mod ui;
 mod unserved;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -112,6 +112,8 @@ pub struct State {
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    /// When it will be; once the server was told to stop, it is served on until then.
+    pub leaving: OnceLock<tokio::time::Instant>,
     pub faces: Faces,
     /// Tells what DNS answers, and why.
     pub explainer: select::Explainer,

@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -344,6 +344,7 @@ impl Prepared {
             jwks: http::Jwks::default(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
+            leaving: OnceLock::new(),
             faces: http::Faces::default(),
             explainer: Box::new(move |inquiry, asker| explaining.explain(inquiry, asker)),
             asked: asking,
@@ -462,6 +463,14 @@ impl Running {
     /// Other handles on all that is listened on.
     pub fn sockets(&self) -> io::Result<Sockets> {
         self.core.sockets.try_clone()
+    }
+
+    /// Says at `/ready` that it will stop, and for how long it is to go on until then; nothing else changes.
+    pub fn leave(&self) -> Duration {
+        let lame_duck = self.core.config.lame_duck;
+        // It may have been told before.
+        let _ = self.http_state.leaving.set(Instant::now() + lame_duck);
+        lame_duck
     }
 
     /// Takes no more changes: requests under way are answered, probes taken back, and what was acknowledged is on disk and

@@ -131,6 +131,14 @@ const KEYS: &[Key] = &[
         |c, v| { c.data = Data::Dir(value::text(v)?.into()) }
     ),
     key!(
+        "",
+        "lame_duck",
+        "\"0s\"",
+        RELOADS,
+        "How long everything is still served after SIGTERM, SIGINT or `agent/leave` while `/ready` says 503, so that load balancers and resolvers turn to another server first. A second signal ends it at once; `rollcall restart` does not wait.",
+        |c, v| { c.lame_duck = value::wait(v)? }
+    ),
+    key!(
         "dns",
         "listen",
         "[\"127.0.0.1:8600\"]",

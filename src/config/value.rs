@@ -76,6 +76,13 @@ pub(super) fn time(value: &Value<'_>) -> Result<Duration, String> {
     if duration.is_zero() { Err(not(value, "a duration above zero")) } else { Ok(duration) }
 }
 
+/// Go's form, zero included, at most an hour: what an operator waits for.
+pub(super) fn wait(value: &Value<'_>) -> Result<Duration, String> {
+    let wanted = || not(value, "a duration of at most an hour such as \"0s\" or \"10s\"");
+    let duration = duration::parse(value.as_str().ok_or_else(wanted)?).map_err(|e| e.to_string())?;
+    if duration > Duration::from_secs(3600) { Err(wanted()) } else { Ok(duration) }
+}
+
 /// Whole seconds, zero included.
 pub(super) fn ttl(value: &Value<'_>) -> Result<Duration, String> {
     let wanted = || not(value, "a TTL in whole seconds such as \"5s\" (at most 24h)");

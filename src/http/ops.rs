@@ -52,8 +52,13 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
-/// State is loaded (nothing listens before) and definitions can be stored.
+/// State is loaded (nothing listens before), definitions can be stored, and the server was not told to stop.
 async fn ready(Extract(state): Extract<Arc<State>>) -> Result<&'static str, Error> {
+    if let Some(end) = state.leaving.get() {
+        let left = end.saturating_duration_since(tokio::time::Instant::now()).as_secs_f64();
+        let text = format!("everything is served, but this server stops in {left:.1} s ([lame_duck])\n");
+        return Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    }
     let writable = state.registry.writable();
     writable.map(|()| "ready\n").map_err(|e| {
         let text = format!("DNS and reads are served, but definitions cannot be stored: {e}\n");

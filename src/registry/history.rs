@@ -130,16 +130,19 @@ impl History {
         Self(Mutex::new(Kept { begin: now, ..Kept::default() }))
     }
 
-    /// Keeps what happened, within the bounds.
-    pub(super) fn put(&self, pasts: Vec<Past>, max: usize, of_service_max: usize) {
+    /// Keeps what happened, within the bounds; how many older changes had to go for it.
+    pub(super) fn put(&self, pasts: Vec<Past>, max: usize, of_service_max: usize) -> usize {
         let mut kept = self.0.lock();
+        let mut put = kept.count;
         for past in pasts {
             let past = Arc::new(past);
             for service in past.services() {
+                put += 1;
                 kept.push(service, &past, of_service_max);
             }
         }
         kept.shrink(max);
+        put - kept.count
     }
 
     /// Forgets everything: nothing was noted meanwhile.

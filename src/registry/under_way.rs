@@ -106,20 +106,8 @@ fn register(id: &str, ttl: Duration, deregister_after: Option<Duration>) -> Comm
     let node = own().name;
     let instance: Instance =
         serde_json::from_value(serde_json::json!({ "node": "n1", "id": id, "service": "web" })).unwrap();
-    let terms = Terms {
-        name: "ttl".into(),
-        notes: String::new(),
-        kind: CheckKind::Ttl { ttl },
-        interval: Duration::ZERO,
-        timeout: Duration::ZERO,
-        success_before_passing: 0,
-        failures_before_warning: 0,
-        failures_before_critical: 0,
-        deregister_after,
-        output_max: 4096,
-        initial: Status::Critical,
-        origin: Origin::Agent,
-    };
+    let kind = CheckKind::Ttl { ttl };
+    let terms = Terms { deregister_after, ..Terms::unprobed(kind, Status::Critical, Origin::Agent) };
     let check = Check {
         node,
         id: CheckId::parse(&format!("service:{id}")).unwrap(),

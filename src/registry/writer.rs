@@ -569,7 +569,8 @@ impl Writer {
     fn keep(&mut self, shared: &Shared, pasts: Vec<Past>) {
         let limits = shared.limits.load();
         if !pasts.is_empty() {
-            shared.history.put(pasts, limits.history_max, limits.history_per_service_max);
+            let gone = shared.history.put(pasts, limits.history_max, limits.history_per_service_max);
+            shared.metrics.registry.history_dropped.inc_by(gone as u64);
         }
         let keeping = limits.history_max > 0;
         if self.keeping != keeping {

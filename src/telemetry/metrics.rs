@@ -187,6 +187,8 @@ pub struct RegistryMetrics {
     /// Status changes by new status.
     pub flips: Fixed<Counter>,
     pub publishes: Counter,
+    /// Changes that history forgot for newer ones.
+    pub history_dropped: Counter,
     shown: Fixed<Histogram>,
     kept: Fixed<Histogram>,
 }
@@ -213,6 +215,7 @@ impl Default for RegistryMetrics {
             checks: Fixed::new(&STATUS),
             flips: Fixed::new(&STATUS),
             publishes: Counter::default(),
+            history_dropped: Counter::default(),
             shown: Fixed::with(&CAUSE, || Histogram::new(exponential_buckets(0.0001, 4.0, 10))),
             kept: Fixed::with(&CAUSE, || {
                 Histogram::new([0.5, 1.01, 2.02, 3.03, 5.05, 7.5, 10.1, 15.0, 30.0, 61.0, 121.0, 301.0])
@@ -607,6 +610,8 @@ impl RegistryMetrics {
         r.register("checks", "Checks by status", self.checks.clone());
         r.register("flips", "Changes of a check's status, by the new one", self.flips.clone());
         r.register("publishes", "Snapshots published", self.publishes.clone());
+        let help = "Changes that history forgot for newer ones";
+        r.register("history_dropped", help, self.history_dropped.clone());
         let help = "Time from the arrival of a request, or the end of the probe that decides, to the first published \
                     snapshot that shows the change, for changes that answers can show, by cause";
         r.register_with_unit("change_to_answer", help, Unit::Seconds, self.shown.clone());

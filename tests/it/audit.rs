@@ -248,3 +248,36 @@ async fn a_full_disk_costs_lines_that_are_counted_and_nobody_waits() {
     let told = request(server.daemon.http[0], "GET", "/v1/catalog/service/web", &[], "").await.json();
     assert_eq!(told.as_array().unwrap().len(), 20);
 }
+
+/// What an import changes, and what time alone does to a token.
+#[tokio::test]
+async fn an_import_has_a_line_for_each_thing_and_a_tokens_end_has_one() {
+    let acl =
+        format!("[acl]\nenabled = true\ndefault_policy = \"deny\"\ninitial_management = {MANAGEMENT:?}\n");
+    let server = Audited::start("", &acl);
+    let web = json!({ "Name": "web", "ID": "w", "Port": 1 });
+    assert_eq!(server.ask("PUT", "/v1/agent/service/register", MANAGEMENT, web).await, 200);
+    let headers = [("x-consul-token", MANAGEMENT)];
+    let export = request(server.daemon.http[0], "GET", "/v1/rollcall/export", &headers, "").await;
+    assert_eq!(server.ask("PUT", "/v1/agent/service/deregister/w", MANAGEMENT, "").await, 200);
+    assert_eq!(server.ask("PUT", "/v1/rollcall/import", MANAGEMENT, export.text()).await, 200);
+    // The same again finds nothing to do.
+    assert_eq!(server.ask("PUT", "/v1/rollcall/import?again", MANAGEMENT, export.text()).await, 200);
+    let short = json!({ "AccessorID": "acce5500-0000-4000-8000-000000000002", "ExpirationTTL": "1s" });
+    assert_eq!(server.ask("PUT", "/v1/acl/token", MANAGEMENT, short).await, 200);
+    server.until("of a token's end", |line| line["event.action"] == "expire-token").await;
+    let lines = server.end();
+
+    let imported = of(&lines, "import", "instance");
+    assert_eq!(imported.len(), 1, "{imported:#?}");
+    let line = imported[0];
+    assert_eq!((&line["rollcall.object.id"], &line["rollcall.before"]), (&json!("n1/w"), &Value::Null));
+    assert_eq!(line["rollcall.after"]["port"], json!(1));
+    assert_eq!(line["url.path"], json!("/v1/rollcall/import"));
+    assert!(line["user.id"].is_string() && line["client.address"] == "127.0.0.1", "{line:#}");
+    let ended = of(&lines, "expire-token", "token");
+    assert_eq!(ended.len(), 1, "{ended:#?}");
+    assert_eq!(ended[0]["event.type"], json!(["deletion", "allowed"]));
+    assert_eq!((&ended[0]["user.name"], &ended[0]["rollcall.after"]), (&json!("rollcall"), &Value::Null));
+    assert_eq!(ended[0]["rollcall.before"]["secret"], "(hidden)");
+}

@@ -126,6 +126,36 @@ async fn each_change_has_its_time_its_cause_and_what_it_did_to_dns() {
     assert_eq!(all[7]["Reason"], json!("new disk"));
 }
 
+/// What nobody asked for by its name: deadlines, and an import.
+#[tokio::test]
+async fn what_comes_of_time_or_of_an_import_has_its_cause() {
+    let server = TestServer::start().await;
+    let check = json!({ "CheckID": "c", "TTL": "100ms", "Status": "passing", "DeregisterCriticalServiceAfter": "100ms" });
+    server.register(json!({ "Name": "web", "Port": 80, "Check": check })).await;
+    let export = server.get("/v1/rollcall/export").await;
+    server.until("web", |nodes| nodes.as_array().unwrap().is_empty()).await;
+    server.done("/v1/rollcall/import", export.json()).await;
+    let told = server.past("web").await;
+    let seen: Vec<_> = changes(&told)
+        .into_iter()
+        .rev()
+        .map(|change| {
+            let text = |key: &str| change[key].as_str().unwrap();
+            (text("Kind"), text("Change"), text("Cause"), text("Actor"))
+        })
+        .collect();
+    assert_eq!(
+        seen[..4],
+        [
+            ("service", "registered", "registration", "127.0.0.1"),
+            ("check", "status", "TTL expiry", "rollcall"),
+            ("service", "deregistered", "critical for too long", "rollcall"),
+            ("service", "registered", "import", "127.0.0.1"),
+        ],
+        "{told:#}"
+    );
+}
+
 #[tokio::test]
 async fn how_it_stood_at_a_moment_is_worked_out_backwards() {
     let server = TestServer::start().await;
@@ -183,6 +213,7 @@ async fn what_is_kept_is_bounded_and_it_is_said_since_when() {
     }
     let told = server.past(&at(&after_first)).await;
     assert_eq!((changes(&told).len(), &told["At"]["Known"]), (3, &json!(false)), "{told:#}");
+    assert_eq!(server.metric("rollcall_registry_history_dropped_total").await, 6.0, "of nine");
     assert!(told["Since"].as_str() > after_first.as_str());
     for n in 0..6 {
         server.register(json!({ "Name": format!("other{n}"), "Port": 1 })).await;

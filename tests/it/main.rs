@@ -39,6 +39,7 @@ mod import;
 mod import_https;
 mod import_large;
 mod journal;
+mod lame_duck;
 mod limits;
 mod logs;
 mod metrics;

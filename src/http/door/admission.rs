@@ -301,8 +301,11 @@ impl Admitted {
             let changed = state.registry.access_changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let need = need(route, &Method::GET).unwrap_or(Never);
-            let may = self.again(&state).is_ok_and(|view| require(&state, need, &view).is_ok());
+            // A route that no line lets in is none that anyone may go on reading.
+            let need = need(route, &Method::GET);
+            let may = need.is_some_and(|need| {
+                self.again(&state).is_ok_and(|view| require(&state, need, &view).is_ok())
+            });
             if !may {
                 state.metrics.http.refused("acl");
                 return;

@@ -1,6 +1,6 @@
 //! Operations that are not Consul's.
 
-use super::{Answer, BODY, DONE, Form, Of, Operation, Param, READ, answer, failure};
+use super::{Answer, BODY, DONE, Form, INDEX, Of, Operation, Param, READ, WAIT, answer, failure};
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
     Operation { method: "get", path, about, query: &[], body: None, answers }
@@ -15,10 +15,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/health", "Whether the process answers.", &[&[answer(200, "It does.", Form::Text)]]),
     get(
         "/ready",
-        "Whether definitions can be stored.",
+        "Whether definitions can be stored, and the server is to go on.",
         &[&[
-            answer(200, "They can.", Form::Text),
-            failure(503, "They cannot.", &["DNS and reads are served, but "]),
+            answer(200, "They can, and it is.", Form::Text),
+            failure(
+                503,
+                "They cannot, or it was told to stop.",
+                &["DNS and reads are served, but ", "everything is served, but "],
+            ),
         ]],
     ),
     get(
@@ -154,16 +158,9 @@ const UI: &[&[Answer]] = &[&[
 ]];
 const SUMMARY: &[&[Answer]] =
     &[&[answer(200, "A row for each.", Form::Indexed(&Form::List("Summary")))], READ];
-const SERVICES: &[Param] = &[
-    Param { name: "service", of: Of::Texts, about: "These services alone." },
-    Param { name: "index", of: Of::Number, about: "Wait until the answer's index is above this one." },
-    Param { name: "wait", of: Of::Duration, about: "How long to wait at most." },
-];
-const NODES: &[Param] = &[
-    Param { name: "node", of: Of::Texts, about: "These nodes alone." },
-    Param { name: "index", of: Of::Number, about: "Wait until the answer's index is above this one." },
-    Param { name: "wait", of: Of::Duration, about: "How long to wait at most." },
-];
+const SERVICES: &[Param] =
+    &[Param { name: "service", of: Of::Texts, about: "These services alone." }, INDEX, WAIT];
+const NODES: &[Param] = &[Param { name: "node", of: Of::Texts, about: "These nodes alone." }, INDEX, WAIT];
 const HISTORY: &[Param] = &[Param {
     name: "at",
     of: Of::Text,
