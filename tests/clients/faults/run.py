@@ -37,6 +37,8 @@ WEB, BEAT, PLAIN, NOBODY = (f"{name}.service.consul." for name in ("web", "beat"
 STEADY = {"Interval": "1s", "Timeout": "3s", "FailuresBeforeCritical": 2}
 # These do not: shorter than a retransmission, and the first failure counts.
 HASTY = {"Interval": "1s", "Timeout": "150ms"}
+# What is dead is out of DNS after so many probes of each instance: three, and those of the others while one waits for an answer.
+LOST = 9
 # After a fault all is well again within so many probes of each instance.
 PROBES = 6
 
@@ -130,9 +132,13 @@ class Scene:
         return int(dict(zip(names, values))["RetransSegs"])
 
     def lose(self, gone, rest):
-        """These are about to be lost, or were just now: they may be in answers until DNS is seen without them, and not after."""
+        """These are about to be lost, or were just now: they may be in answers until DNS is seen without them, and not after. That has
+        to be within so many probes of each."""
+        before = self.probes()
         self.must(rest)
         took = self.shown(rest)
+        made = (self.probes() - before) / len(self.all)
+        assert made <= LOST, f"after {made:.1f} probes of each DNS still had {[one.address for one in gone]}"
         self.must(rest, gone)
         return took
 
