@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 
-from harness.hosts import Host, ip
+from harness.hosts import ip
 
 _ALL = 3  # ETH_P_ALL
 _SOL_PACKET, _VNET_HDR, _IGNORE_OUTGOING = 263, 15, 23
@@ -22,15 +22,13 @@ class Wire(threading.Thread):
 
     def __init__(self, network, host):
         super().__init__(daemon=True)
-        number = network._made.index(host.namespace)
-        switch = network._switch
-        here, there = f"x{number}a", f"x{number}b"
-        ip("-n", switch, "link", "set", f"v{number}", "nomaster")
-        ip("-n", switch, "link", "add", here, "up", "type", "veth", "peer", "name", there)
-        ip("-n", switch, "link", "set", there, "master", "br0", "up")
-        with Host(switch, ["-"]).inside():
-            self.ends = [self._end(f"v{number}"), self._end(here)]
-        self.random = random.Random(number)
+        switch, port = network.unplugged(host)
+        here, there = f"{port}a", f"{port}b"
+        ip("-n", switch.namespace, "link", "add", here, "up", "type", "veth", "peer", "name", there)
+        ip("-n", switch.namespace, "link", "set", there, "master", "br0", "up")
+        with switch.inside():
+            self.ends = [self._end(port), self._end(here)]
+        self.random = random.Random(port)
         self.over = False
         self.heal()
         self.passed = self.dropped = self.delayed = 0
