@@ -54,6 +54,7 @@ const LIMIT: Label = Label {
         "queries_max",
         "query_regexp_octets_max",
         "queue_max",
+        "requests_per_client_max",
         "streams_max",
         "tag_octets_max",
         "tagged_addresses_max",
