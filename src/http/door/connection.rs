@@ -25,8 +25,8 @@ use tokio_util::task::TaskTracker;
 use super::caller::{Over, Peer};
 use super::listener::{self, Listener, Said, Socket};
 use super::origin::Certificate;
-use super::pace::Paces;
 use super::parked;
+use super::rate::Rates;
 use crate::http::{Config, State};
 use crate::tls::{Refused, Session};
 
@@ -47,7 +47,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct Open {
     pub(in crate::http) connections: Arc<Places>,
     pub(in crate::http) handshakes: Arc<Places>,
-    pub(in crate::http) paces: Paces,
+    pub(in crate::http) rates: Rates,
     pub(in crate::http) said: Said,
     /// Of revoked certificates, which other refusals must not keep out of the log.
     pub(in crate::http) said_revoked: Said,

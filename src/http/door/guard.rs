@@ -25,7 +25,7 @@ pub(in crate::http) fn let_in(state: &State, request: &mut Request) -> Result<()
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
     let over = peer.map_or(Over::Tcp, |ConnectInfo(peer)| peer.over);
     if let Some(ConnectInfo(peer)) = peer {
-        pace(state, &config, peer, request.uri().path())?;
+        not_too_fast(state, &config, peer, request.uri().path())?;
     }
     check(&config, over, request.method(), request.uri().host(), request.headers())
         .inspect_err(|_| state.metrics.http.refused("guard"))?;
@@ -33,16 +33,16 @@ pub(in crate::http) fn let_in(state: &State, request: &mut Request) -> Result<()
 }
 
 /// Who watches over us is never turned away.
-const UNPACED: [&str; 2] = ["/health", "/ready"];
+const UNLIMITED: [&str; 2] = ["/health", "/ready"];
 
 /// Not more requests from one client than it may make.
-fn pace(state: &State, config: &Config, peer: &Peer, path: &str) -> Result<(), Error> {
+fn not_too_fast(state: &State, config: &Config, peer: &Peer, path: &str) -> Result<(), Error> {
     let rate = config.requests_per_client_max;
     // A Unix socket's file says who may use it.
-    if rate == 0 || peer.over == Over::Unix || UNPACED.contains(&path) {
+    if rate == 0 || peer.over == Over::Unix || UNLIMITED.contains(&path) {
         return Ok(());
     }
-    state.open.paces.take(peer.address(), rate, Instant::now()).map_err(|after| {
+    state.open.rates.take(peer.address(), rate, Instant::now()).map_err(|after| {
         let key = "requests_per_client_max";
         state.metrics.limits.hit(key);
         let text =

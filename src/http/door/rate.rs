@@ -18,7 +18,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The buckets of all clients.
 #[derive(Default)]
-pub(in crate::http) struct Paces(Mutex<Buckets>);
+pub(in crate::http) struct Rates(Mutex<Buckets>);
 
 #[derive(Default)]
 struct Buckets {
@@ -26,7 +26,7 @@ struct Buckets {
     swept: Option<Instant>,
 }
 
-impl Paces {
+impl Rates {
     /// Takes one request of a client out of its bucket, or says after how long there will be one. `rate` is above 0.
     pub(in crate::http) fn take(&self, client: IpAddr, rate: usize, now: Instant) -> Result<(), Duration> {
         let each = Duration::from_secs(1) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
@@ -75,39 +75,39 @@ mod tests {
 
     #[test]
     fn a_burst_passes_then_the_rate_and_each_client_has_its_own() {
-        let (paces, begin) = (Paces::default(), Instant::now());
+        let (rates, begin) = (Rates::default(), Instant::now());
         let at = |ms: u64| begin + Duration::from_millis(ms);
-        let passed = (0..100).filter(|_| paces.take(ip("192.0.2.1"), 10, at(0)).is_ok()).count();
+        let passed = (0..100).filter(|_| rates.take(ip("192.0.2.1"), 10, at(0)).is_ok()).count();
         assert_eq!(passed, 20, "two seconds' worth");
-        assert_eq!(paces.take(ip("192.0.2.1"), 10, at(0)), Err(Duration::from_millis(100)));
-        assert_eq!(paces.take(ip("192.0.2.2"), 10, at(0)), Ok(()));
-        let passed = (0..10_000).filter(|ms| paces.take(ip("192.0.2.1"), 10, at(*ms)).is_ok()).count();
+        assert_eq!(rates.take(ip("192.0.2.1"), 10, at(0)), Err(Duration::from_millis(100)));
+        assert_eq!(rates.take(ip("192.0.2.2"), 10, at(0)), Ok(()));
+        let passed = (0..10_000).filter(|ms| rates.take(ip("192.0.2.1"), 10, at(*ms)).is_ok()).count();
         assert!((99..=100).contains(&passed), "{passed} in ten seconds");
     }
 
     #[test]
     fn a_network_of_one_holder_is_one_client() {
-        let (paces, now) = (Paces::default(), Instant::now());
+        let (rates, now) = (Rates::default(), Instant::now());
         for host in 1..=2 {
-            assert_eq!(paces.take(ip(&format!("2001:db8::{host}")), 1, now), Ok(()));
+            assert_eq!(rates.take(ip(&format!("2001:db8::{host}")), 1, now), Ok(()));
         }
-        assert!(paces.take(ip("2001:db8::ffff"), 1, now).is_err());
-        assert!(paces.take(ip("2001:db8:0:1::1"), 1, now).is_ok());
+        assert!(rates.take(ip("2001:db8::ffff"), 1, now).is_err());
+        assert!(rates.take(ip("2001:db8:0:1::1"), 1, now).is_ok());
         for _ in 0..2 {
-            assert!(paces.take(ip("::ffff:192.0.2.1"), 1, now).is_ok());
+            assert!(rates.take(ip("::ffff:192.0.2.1"), 1, now).is_ok());
         }
-        assert!(paces.take(ip("192.0.2.1"), 1, now).is_err());
+        assert!(rates.take(ip("192.0.2.1"), 1, now).is_err());
     }
 
     #[test]
     fn many_clients_are_forgotten_when_their_buckets_are_full_again() {
-        let (paces, now) = (Paces::default(), Instant::now());
+        let (rates, now) = (Rates::default(), Instant::now());
         let client = |n: u32| IpAddr::V4(n.into());
         for n in 0..CLIENTS_MAX as u32 + 10 {
-            assert_eq!(paces.take(client(n), 1, now), Ok(()));
+            assert_eq!(rates.take(client(n), 1, now), Ok(()));
         }
-        assert_eq!(paces.0.lock().full_at.len(), CLIENTS_MAX, "no more are kept");
-        assert_eq!(paces.take(client(7_000_000), 1, now + Duration::from_secs(2)), Ok(()));
-        assert_eq!(paces.0.lock().full_at.len(), 1);
+        assert_eq!(rates.0.lock().full_at.len(), CLIENTS_MAX, "no more are kept");
+        assert_eq!(rates.take(client(7_000_000), 1, now + Duration::from_secs(2)), Ok(()));
+        assert_eq!(rates.0.lock().full_at.len(), 1);
     }
 }
