@@ -49,6 +49,8 @@ pub struct Config {
     pub forward: Option<dns::forward::Config>,
     pub locality: Locality,
     pub limits: registry::Limits,
+    /// Of `[guard]`.
+    pub guard: registry::guard::Settings,
     pub acl: acl::Config,
     /// Of `?filter=` expressions.
     pub filter: filter::Limits,
@@ -323,6 +325,7 @@ impl Default for Config {
             forward: None,
             locality: Locality::default(),
             limits: registry::Limits::default(),
+            guard: registry::guard::Settings::default(),
             acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,

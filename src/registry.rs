@@ -12,6 +12,7 @@ mod apply;
 pub mod command;
 mod deadlines;
 pub mod events;
+pub mod guard;
 pub mod limits;
 mod load;
 mod own;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::futures::Notified;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -73,10 +74,13 @@ struct Shared {
     published: ArcSwap<Snapshot>,
     store: Arc<dyn Store>,
     limits: ArcSwap<Limits>,
+    guard: ArcSwap<guard::Settings>,
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
     wakes: broadcast::Sender<Arc<Published>>,
+    /// Until when no TTL check expires.
+    unheard: ArcSwapOption<Instant>,
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
     commands: mpsc::Sender<Request>,
@@ -130,7 +134,9 @@ impl Registry {
             versions: versions::Versions::default(),
             views: views::Views::default(),
             limits: ArcSwap::from_pointee(config.limits),
+            guard: ArcSwap::default(),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
+            unheard: ArcSwapOption::empty(),
             recorded: AtomicBool::new(false),
             commands,
             observations,
@@ -193,6 +199,11 @@ impl Registry {
     pub async fn observe(&self, observations: Vec<Observation>) {
         // Fails only when the writer has ended, and then nobody asks any more.
         let _ = self.shared.observations.send(observations).await;
+    }
+
+    /// Until then those who renew TTL checks may not be able to reach us: what expires does so at that time.
+    pub fn hold_expiry(&self, until: Option<Instant>) {
+        self.shared.unheard.store(until.map(Arc::new));
     }
 
     /// Takes how access is controlled; it is not before.
@@ -285,6 +296,11 @@ impl Registry {
     /// Replaces the limits, at a reload. Those on queues and watchers take effect at the next start.
     pub fn set_limits(&self, limits: Limits) {
         self.shared.limits.store(Arc::new(limits));
+    }
+
+    /// Takes when too many fail at once; nothing is guarded before.
+    pub fn set_guard(&self, settings: guard::Settings) {
+        self.shared.guard.store(Arc::new(settings));
     }
 
     /// The limits in force.

@@ -29,7 +29,7 @@ pub struct Key {
 
 /// Sets every default.
 pub(super) fn set_defaults(config: &mut Config) {
-    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+    for key in all().filter(|key| !key.default.is_empty()) {
         let set = DeValue::parse(key.default)
             .map_err(|e| e.to_string())
             .and_then(|value| (key.set)(config, value.get_ref()));
@@ -39,12 +39,12 @@ pub(super) fn set_defaults(config: &mut Config) {
 
 /// The key of this name, if there is one.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.table == table && key.name == name)
+    all().find(|key| key.table == table && key.name == name)
 }
 
 /// The tables of single values.
 pub(super) fn is_table(name: &str) -> bool {
-    KEYS.iter().any(|key| key.table == name)
+    all().any(|key| key.table == name)
 }
 
 fn table<'a>(value: &'a Value<'_>) -> Result<&'a DeTable<'a>, String> {
@@ -78,8 +78,16 @@ macro_rules! key {
 const RELOADS: bool = true;
 const AT_START: bool = false;
 
+mod steady;
+
 /// All keys, in the order of the reference.
-pub const KEYS: &[Key] = &[
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    let split = KEYS.iter().position(|key| key.table == "forward").unwrap_or(KEYS.len());
+    KEYS[..split].iter().chain(steady::KEYS).chain(&KEYS[split..])
+}
+
+/// Those that are not in [`steady`].
+const KEYS: &[Key] = &[
     key!(
         "",
         "node_name",
@@ -365,54 +373,6 @@ pub const KEYS: &[Key] = &[
         RELOADS,
         "Handshakes at once from one address.",
         |c, v| { c.https.handshakes_per_client_max = value::count(v)? }
-    ),
-    key!(
-        "checks",
-        "script",
-        "false",
-        AT_START,
-        "Whether script checks may be registered and run. Whoever reaches the API can then run programs here.",
-        |c, v| { c.checks.script = value::flag(v)? }
-    ),
-    key!(
-        "checks",
-        "in_flight_max",
-        "512",
-        AT_START,
-        "Probes at once, and eight times as many that have taken longer than 100 ms; those that are due beyond wait.",
-        |c, v| c.checks.in_flight_max = value::count(v)?
-    ),
-    key!(
-        "checks",
-        "kept_max",
-        "10000",
-        AT_START,
-        "Connections kept open between probes of HTTP checks, one for each target however many checks it has. Checks of targets beyond lose only the instant notice of a crash.",
-        |c, v| { c.checks.kept_max = value::count(v)? }
-    ),
-    key!(
-        "checks",
-        "names_max",
-        "10000",
-        AT_START,
-        "Names of targets whose addresses are remembered while their TTL lasts; names beyond are looked up for each probe.",
-        |c, v| { c.checks.names_max = value::count(v)? }
-    ),
-    key!(
-        "checks",
-        "allow_targets",
-        "[]",
-        AT_START,
-        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself.",
-        |c, v| { c.checks.targets.allow = value::list(v, value::network)? }
-    ),
-    key!(
-        "checks",
-        "deny_targets",
-        "[]",
-        AT_START,
-        "Networks that probes may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
-        |c, v| { c.checks.targets.deny = value::list(v, value::network)? }
     ),
     key!(
         "forward",

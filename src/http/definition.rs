@@ -1,5 +1,7 @@
 //! What clients define, from Consul's JSON to the model.
 
+mod damping;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -121,6 +123,9 @@ pub(super) struct CheckBody {
     success_before_passing: i64,
     failures_before_warning: i64,
     failures_before_critical: i64,
+    flap_max: Option<i64>,
+    flap_leak: Option<GoDuration>,
+    flap_steady: Option<GoDuration>,
     deregister_critical_service_after: Option<GoDuration>,
     output_max_size: i64,
 }
@@ -166,6 +171,9 @@ const CHECK_FIELDS: &[(&str, Kind)] = &[
     ("SuccessBeforePassing", Kind::Plain),
     ("FailuresBeforeWarning", Kind::Plain),
     ("FailuresBeforeCritical", Kind::Plain),
+    ("FlapMax", Kind::Plain),
+    ("FlapLeak", Kind::Plain),
+    ("FlapSteady", Kind::Plain),
     ("DeregisterCriticalServiceAfter", Kind::Plain),
     ("OutputMaxSize", Kind::Plain),
 ];
@@ -382,6 +390,7 @@ impl CheckBody {
             success_before_passing: count(self.success_before_passing, "SuccessBeforePassing")?,
             failures_before_warning,
             failures_before_critical,
+            damping: self.damping(probes)?,
             deregister_after,
             output_max: if output_max == 0 { OUTPUT_OCTETS_MAX } else { output_max.min(OUTPUT_OCTETS_MAX) },
             initial,

@@ -53,9 +53,13 @@ async fn health() -> &'static str {
 }
 
 /// State is loaded (nothing listens before) and definitions can be stored.
-async fn ready(Extract(state): Extract<Arc<State>>) -> Result<&'static str, Error> {
+async fn ready(Extract(state): Extract<Arc<State>>) -> Result<String, Error> {
     let writable = state.registry.writable();
-    writable.map(|()| "ready\n").map_err(|e| {
+    let mut text = "ready\n".to_owned();
+    if state.metrics.checks.cut_off.get() != 0 {
+        text += "statuses of health checks are held: this machine seems to be cut off from their targets\n";
+    }
+    writable.map(|()| text).map_err(|e| {
         let text = format!("DNS and reads are served, but definitions cannot be stored: {e}\n");
         Error::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })

@@ -73,6 +73,7 @@ fn health(own: &NodeName, id: CheckId) -> Check {
         success_before_passing: 0,
         failures_before_warning: 0,
         failures_before_critical: 0,
+        damping: None,
         deregister_after: None,
         output_max: CHECK_OUTPUT.len(),
         initial: Status::Passing,

@@ -82,6 +82,7 @@ fn check(node: usize, id: usize, of: Option<usize>, ttl: u64, initial: Status) -
         success_before_passing: 0,
         failures_before_warning: 0,
         failures_before_critical: 0,
+        damping: None,
         deregister_after: None,
         output_max: 4096,
         initial,

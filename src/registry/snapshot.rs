@@ -13,6 +13,7 @@ use arcstr::ArcStr;
 use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
+use super::guard::Guard;
 use super::queries::Queries;
 use super::watch::Topic;
 use crate::acl;
@@ -91,6 +92,8 @@ pub struct ServiceEntry {
     /// As the first instance spelt it.
     pub name: ServiceName,
     pub instances: Members,
+    /// Of whom DNS gives critical ones, since too many failed at once; hardly ever there.
+    pub guard: Option<Arc<Guard>>,
     /// The last change to an instance, its checks or its node.
     pub index: u64,
 }
@@ -142,7 +145,7 @@ impl NodeEntry {
 impl ServiceEntry {
     /// One without instances yet.
     pub(super) fn new(name: ServiceName) -> Self {
-        Self { name, instances: Members::default(), index: 0 }
+        Self { name, instances: Members::default(), guard: None, index: 0 }
     }
 }
 

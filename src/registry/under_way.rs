@@ -115,6 +115,7 @@ fn register(id: &str, ttl: Duration, deregister_after: Option<Duration>) -> Comm
         success_before_passing: 0,
         failures_before_warning: 0,
         failures_before_critical: 0,
+        damping: None,
         deregister_after,
         output_max: 4096,
         initial: Status::Critical,

@@ -5,6 +5,8 @@
 //! TTL renewals and deadlines are applied at once. Each round takes what waits, applies it, publishes once, wakes,
 //! and then answers those who asked: a client that has its answer finds its change in DNS.
 
+mod guarding;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -20,6 +22,7 @@ use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
+use super::guard::Guards;
 use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
@@ -72,6 +75,7 @@ pub(super) struct Writer {
     /// What is known of the file's definitions, until they come.
     unplaced: Option<Unplaced>,
     deadlines: Deadlines,
+    guards: Guards,
     round: Round,
     /// Whether this round makes events.
     recording: bool,
@@ -89,6 +93,8 @@ struct Round {
     proposals: Vec<Proposal>,
     /// Flips for the store to write behind.
     flips: Vec<Observation>,
+    /// The index moved without one.
+    moved: bool,
     replies: Vec<(Reply, Result<(), Refused>)>,
 }
 
@@ -110,6 +116,7 @@ impl Writer {
             tickets: 0,
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
+            guards: Guards::default(),
             round: Round::default(),
             recording: false,
             closing: shared.closing.clone(),
@@ -293,6 +300,9 @@ impl Writer {
             if self.recording {
                 self.round.events.extend(self.state.event_of(index, definition));
             }
+            if let Definition::Remove(Key::Instance(node, id)) = definition {
+                self.guard_removed(node, id);
+            }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
                 Definition::Put(Record::Check(check)) => {
@@ -332,6 +342,7 @@ impl Writer {
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
+            let guarded = self.guarded_standing(&seen.check);
             if !self.state.observe(index, &seen, &mut self.round.effects) {
                 continue;
             }
@@ -348,6 +359,7 @@ impl Writer {
             }
             self.round.flips.push(seen.clone());
             self.round.changes.push(Change::Observation(seen));
+            self.guard_flipped(guarded);
         }
     }
 
@@ -373,12 +385,17 @@ impl Writer {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),
                 Due::Token(accessor) => self.expire_token(accessor),
+                Due::Guard(service) => self.guard_ended(&service),
             }
         }
     }
 
     /// A TTL check was not renewed: critical until its client speaks again (the timer is not set anew).
     fn expire(&mut self, check: CheckKey) {
+        let held = self.shared.upgrade().and_then(|shared| shared.unheard.load_full());
+        if let Some(until) = held.filter(|until| Instant::now() < **until) {
+            return self.deadlines.set(Due::Expire(check), *until);
+        }
         let Some(entry) = self.state.check(&check) else { return };
         let output = match &*entry.output {
             "" => "TTL expired".into(),
@@ -451,7 +468,7 @@ impl Writer {
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);
         }
-        if !round.flips.is_empty() {
+        if !round.flips.is_empty() || round.moved {
             shared.store.observe(round.flips, self.state.index);
         }
         if !round.changes.is_empty() || !round.kicks.is_empty() {

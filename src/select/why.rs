@@ -18,6 +18,8 @@ pub enum Why {
     Passing,
     /// It is given, with the weight that it has while something warns.
     Warning,
+    /// It is given although it is critical, since too many failed at once.
+    Guarded,
     /// It is given by its host name, whose addresses others know.
     ByName,
     /// It lacks the tag that is asked for.
@@ -49,7 +51,7 @@ pub enum Why {
 impl Why {
     /// Whether it is in the answer.
     pub fn is_in(self) -> bool {
-        matches!(self, Self::Passing | Self::Warning | Self::ByName)
+        matches!(self, Self::Passing | Self::Warning | Self::Guarded | Self::ByName)
     }
 
     /// One word for programs.
@@ -57,6 +59,7 @@ impl Why {
         match self {
             Self::Passing => "passing",
             Self::Warning => "warning",
+            Self::Guarded => "guarded",
             Self::ByName => "by-name",
             Self::Untagged => "untagged",
             Self::Hidden => "hidden",
@@ -90,9 +93,11 @@ impl From<Health> for Why {
     }
 }
 
-/// The decision about one instance, as far as it is its own: where it is in, its node and its health; else why it is out.
+/// The decision about one instance, as far as it is its own: where it is in, its node and its health, which is critical where a
+/// guard keeps it; else why it is out.
 pub(super) fn judge<'a>(
     world: World<'a>,
+    service: &ServiceEntry,
     entry: &InstanceEntry,
     tag: Option<&str>,
 ) -> Result<(&'a Arc<NodeEntry>, Health), Why> {
@@ -104,7 +109,11 @@ pub(super) fn judge<'a>(
         return Err(Why::Hidden);
     }
     let health = world.snapshot.health(entry);
-    if !health.is_served() {
+    let kept = || {
+        let guard = service.guard.as_ref().filter(|_| health == Health::Critical);
+        guard.is_some_and(|guard| guard.keeps(&entry.instance.node, &entry.instance.id))
+    };
+    if !health.is_served() && !kept() {
         return Err(health.into());
     }
     let node = world.snapshot.node(entry.instance.node.folded()).ok_or(Why::Nowhere)?;
@@ -137,7 +146,7 @@ pub fn considered<'a>(world: World<'a>, asked: Asked<'_>, selection: &Selection<
     };
     let visible = |service: &&Arc<ServiceEntry>| world.view.reads_service(service.name.folded());
     let Some(service) = service.filter(visible) else { return Vec::new() };
-    judged(world, service, known, |entry| judge(world, entry, asked.tag).map(|(_, health)| health))
+    judged(world, service, known, |entry| judge(world, service, entry, asked.tag).map(|(_, health)| health))
 }
 
 /// The same by any judge.
@@ -163,6 +172,7 @@ pub(super) fn judged<'a>(
             node,
             why: match verdict {
                 Ok(_) if left => Why::Farther,
+                Ok(Health::Critical) => Why::Guarded,
                 Ok(health) => health.into(),
                 Err(why) => why,
             },

@@ -38,6 +38,11 @@ pub struct RegistryMetrics {
     /// Status changes by new status.
     pub flips: Family<Kind, Counter>,
     pub publishes: Counter,
+    /// Services of which DNS gives critical instances, since too many failed at once, and how many those are.
+    pub guarded: Gauge,
+    pub kept: Gauge,
+    /// Times that this began for a service.
+    pub guards: Counter,
     /// Requests refused because a limit was reached, by limit.
     pub limits: Family<Kind, Counter>,
 }
@@ -183,6 +188,13 @@ pub struct ChecksMetrics {
     seconds: Family<Kind, Histogram, fn() -> Histogram>,
     notices: Family<Kind, Counter>,
     limits: Family<Kind, Counter>,
+    /// Checks that are held critical because they fell too often.
+    pub flapping: Gauge,
+    damped: Counter,
+    /// 1 while statuses are held because this machine seems to be cut off.
+    pub cut_off: Gauge,
+    /// Results that do not count for that reason.
+    pub held: Counter,
 }
 
 /// A kind of check and what a probe came to.
@@ -214,6 +226,20 @@ impl ChecksMetrics {
         self.lookups.get_or_create(&Kind { kind }).inc();
     }
 
+    /// Whether a check was held critical because it flaps, and is.
+    pub fn settled(&self, was_held: bool, is_held: bool) {
+        match (was_held, is_held) {
+            (false, true) => {
+                self.damped.inc();
+                self.flapping.inc();
+            }
+            (true, false) => {
+                self.flapping.dec();
+            }
+            _ => {}
+        }
+    }
+
     /// Counts what met a limit; `kind` is from a fixed set.
     pub fn limited(&self, kind: &'static str) {
         self.limits.get_or_create(&Kind { kind }).inc();
@@ -235,6 +261,15 @@ impl ChecksMetrics {
         r.register("probes", "Probes by kind of check and outcome", self.probes.clone());
         r.register_with_unit("duration", "Time of a probe, by kind", Unit::Seconds, self.seconds.clone());
         r.register("notices", "Kept connections that broke, by what came of it", self.notices.clone());
+        let help = "Checks that are held critical because they fell too often";
+        r.register("flapping", help, self.flapping.clone());
+        let help = "Times that a check began to be held critical because it fell too often";
+        r.register("damped", help, self.damped.clone());
+        let help = "1 while statuses are held because this machine seems to be cut off from its targets";
+        r.register("cut_off", help, self.cut_off.clone());
+        let help =
+            "Probes that did not get through and do not count, because this machine seems to be cut off";
+        r.register("held", help, self.held.clone());
         r.register("limits", "Probes, connections and names that met a limit, by limit", self.limits.clone());
     }
 }
@@ -254,6 +289,10 @@ impl Default for ChecksMetrics {
             seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 4.0, 9))),
             notices: Family::default(),
             limits: Family::default(),
+            flapping: Gauge::default(),
+            damped: Counter::default(),
+            cut_off: Gauge::default(),
+            held: Counter::default(),
         }
     }
 }
@@ -308,6 +347,10 @@ impl RegistryMetrics {
         r.register("checks", "Checks by status", self.checks.clone());
         r.register("flips", "Changes of a check's status, by the new one", self.flips.clone());
         r.register("publishes", "Snapshots published", self.publishes.clone());
+        let help = "Services of which critical instances are given in DNS, since too many failed at once";
+        r.register("guarded", help, self.guarded.clone());
+        r.register("kept", "Critical instances that are given in DNS for that reason", self.kept.clone());
+        r.register("guards", "Times that a guard began to hold for a service", self.guards.clone());
         r.register("limits", "Requests refused at a limit, by limit", self.limits.clone());
     }
 }

@@ -49,6 +49,7 @@ mod restart;
 mod rfc;
 mod sealed;
 mod server;
+mod steady;
 mod store;
 mod targets;
 mod tidy;

@@ -37,6 +37,7 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
     let own = registry::Config { own, limits: config.limits.clone() };
     let _inside = runtime.enter();
     let (registry, _) = Registry::start(store, queue, own, metrics.clone()).unwrap();
+    registry.set_guard(config.guard.clone());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("zone");
     std::fs::write(&file, ZONE).unwrap();
@@ -261,6 +262,8 @@ struct Shares {
     common_fast: usize,
     fast: usize,
     general: usize,
+    /// Fast answers that say they are stale.
+    stale: usize,
 }
 
 fn compare(
@@ -295,6 +298,7 @@ fn compare(
     shares.general += usize::from(written.is_none());
     let Some(written) = written else { return Ok(()) };
     shares.fast += 1;
+    shares.stale += usize::from(answer.windows(6).any(|octets| octets == [0, 15, 0, 2, 0, 3]));
     shares.common_fast += usize::from(question.is_common());
     let general = general.ok_or_else(|| TestCaseError::fail("only the fast path answers"))?;
     prop_assert_eq!(&answer, &general.encoded.bytes);
@@ -305,6 +309,9 @@ fn compare(
 fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), TestCaseError> {
     let state = state(runtime, |config| {
         config.dns.a_limit = vec![("web".to_owned(), 2), ("x-*".to_owned(), 1)];
+        // Of one service what falls is out, of the others it is kept.
+        (config.guard.share, config.guard.instances_min) = (1, 1);
+        config.guard.service_share = vec![("web".to_owned(), 0)];
         config.dns.service_ttl = vec![("db".to_owned(), std::time::Duration::from_secs(9))];
     });
     let mut fast = Fast::new(&state);
@@ -364,7 +371,8 @@ fn both_paths_give_the_same_octets_and_each_has_its_share() {
     });
     let shares = std::cell::RefCell::new(Shares::default());
     runner.run(&steps(), |steps| run(&runtime, &steps, &mut shares.borrow_mut())).unwrap();
-    let Shares { common, common_fast, fast, general } = shares.into_inner();
+    let Shares { common, common_fast, fast, general, stale } = shares.into_inner();
+    assert!(stale > 20, "{stale} stale answers");
     assert!(
         common > 5000 && general > 500,
         "{common} common questions, {fast} fast answers, {general} general"

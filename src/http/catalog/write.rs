@@ -278,6 +278,7 @@ fn external(of: &Context<'_>, id: CheckId, instance: Option<InstanceId>) -> Chec
         success_before_passing: 0,
         failures_before_warning: 0,
         failures_before_critical: 0,
+        damping: None,
         deregister_after: None,
         output_max: 4096,
         initial: Status::Critical,
