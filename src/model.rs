@@ -13,7 +13,9 @@ pub mod instance;
 pub mod name;
 pub mod node;
 pub mod packed;
+pub mod private;
 pub mod query;
+pub mod targets;
 pub mod template;
 
 pub use acl::{Acl, AclKey, AclKind, Secret};
@@ -25,4 +27,5 @@ pub use name::{CheckId, InstanceId, NameError, NodeName, ServiceName};
 pub use node::Node;
 pub use packed::{Pairs, Texts};
 pub use query::PreparedQuery;
+pub use targets::Targets;
 pub use template::{Template, TemplateError};

@@ -30,6 +30,7 @@ use super::door::admission::Admitted;
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, get};
+use super::text;
 use crate::acl::{Access as Wanted, Resource, Tables};
 use crate::model::Acl;
 use crate::registry::{AclCommand, Command, Snapshot};
@@ -81,6 +82,7 @@ impl Now {
 
 /// Puts a record, and gives what was made of it.
 async fn put(state: &State, record: Acl, create: bool) -> Result<Now, Error> {
+    text::of_acl(&record)?;
     state.registry.submit(Command::Acl(AclCommand::Put { record, create })).await?;
     Ok(Now::of(state))
 }

@@ -28,6 +28,9 @@ pub enum Topic {
     Queries,
     /// One prepared query.
     Query(Uuid),
+    /// A service, or a node, that whoever asks may not read: as one that is not there. Nothing that changes wakes who waits for it.
+    NoService,
+    NoNode,
 }
 
 /// All bells.

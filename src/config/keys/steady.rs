@@ -41,7 +41,7 @@ pub(super) const KEYS: &[Key] = &[
         "allow_targets",
         "[]",
         AT_START,
-        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself.",
+        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself; for fetches of an auth method's keys, too, which are not narrowed otherwise.",
         |c, v| { c.checks.targets.allow = value::list(v, value::network)? }
     ),
     key!(
@@ -49,7 +49,7 @@ pub(super) const KEYS: &[Key] = &[
         "deny_targets",
         "[]",
         AT_START,
-        "Networks that probes may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
+        "Networks that probes, and fetches of an auth method's keys (`JWKSURL`), may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
         |c, v| { c.checks.targets.deny = value::list(v, value::network)? }
     ),
     key!(

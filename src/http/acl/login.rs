@@ -100,16 +100,21 @@ async fn prove(state: &State, method: &AuthMethod, bearer: &str) -> Result<Ident
     let parts = jwt::read(bearer).map_err(|fault| denied(&fault.to_string()))?;
     let keys = match &settings.jwks {
         None => settings.keys.clone(),
-        Some((url, ca)) => state.jwks.keys(url, ca, &parts).await.map_err(|reason| {
-            tracing::warn!(method = method.name, "keys of an auth method: {reason}");
-            Error::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("the keys of auth method {:?} cannot be had", method.name),
-            )
-        })?,
+        Some((url, ca)) => {
+            let config = state.config.load_full();
+            let keys = state.jwks.keys((url, ca), &parts, &config.targets).await;
+            keys.map_err(|reason| unreached(method, &reason))?
+        }
     };
     let claims = parts.verify(&keys, &settings.algorithms).map_err(|fault| denied(&fault.to_string()))?;
     settings.judge(&claims, now() / 1000).map_err(|reason| denied(&reason))
+}
+
+/// Why is for the log: the address of a server of keys is not the client's to know.
+fn unreached(method: &AuthMethod, reason: &str) -> Error {
+    tracing::warn!(method = method.name, "keys of an auth method: {reason}");
+    let text = format!("the keys of auth method {:?} cannot be had", method.name);
+    Error::new(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 /// What the rules of a method bind an identity to; `None` where that is nothing.
