@@ -58,7 +58,7 @@ impl Runner {
         }
         self.tell(now);
         if !heard.counts {
-            self.metrics.checks.held.inc();
+            self.metrics.steady.held.inc();
         }
         heard.counts
     }
@@ -71,7 +71,7 @@ impl Runner {
         }
         self.held = until.is_some();
         self.registry.hold_expiry(until);
-        self.metrics.checks.cut_off.set(i64::from(until.is_some()));
+        self.metrics.steady.cut_off.set(i64::from(until.is_some()));
         match until {
             Some(until) => tracing::warn!(
                 hosts = self.horizon.lost_hosts(),
@@ -98,7 +98,7 @@ impl Runner {
         for job in self.jobs.values_mut() {
             let was_unsettled = job.is_unsettled();
             self.news.extend(job.take_back(since, now));
-            self.metrics.checks.settled(was_unsettled, job.is_unsettled());
+            self.metrics.steady.settled(was_unsettled, job.is_unsettled());
         }
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Runner {
     pub(super) aliases: Aliases,
     /// What this round found, told to the registry at its end.
     pub(super) news: Vec<Observation>,
+    /// When the first probe ended that made news.
+    since: Option<Instant>,
     /// How many checks are repeated quickly because they fail.
     crowd: usize,
     probes: JoinSet<Probed>,
@@ -73,6 +75,7 @@ impl Runner {
             queue: Queue::default(),
             aliases: Aliases::default(),
             news: Vec::new(),
+            since: None,
             crowd: 0,
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -94,7 +97,8 @@ impl Runner {
             let now = Instant::now();
             self.start_due(now);
             if !self.news.is_empty() {
-                self.registry.observe(std::mem::take(&mut self.news)).await;
+                let since = self.since.take().unwrap_or(now);
+                self.registry.observe(std::mem::take(&mut self.news), since).await;
             }
             let next = if self.places.is_full() { self.places.next() } else { self.queue.next() };
             let rests = now < rested;
@@ -157,7 +161,7 @@ impl Runner {
             }
         }
         if count > 0 && self.queue.waiting() > 0 {
-            self.metrics.checks.limited("in flight");
+            self.metrics.limits.hit("in_flight_max");
         }
         self.metrics.checks.in_flight.set(self.places.len() as i64);
         self.metrics.checks.waiting.set(self.queue.waiting() as i64);
@@ -172,7 +176,7 @@ impl Runner {
         let now = Instant::now();
         match ended {
             Ok((_, probed)) if probed.finding.shortage => {
-                self.metrics.checks.limited("shortage");
+                self.metrics.checks.unmade("shortage");
                 tracing::warn!(check = %job.check.key(), "a probe could not be made: {}", probed.finding.output);
                 let due = job.give_up(now);
                 self.queue.set(number, due);
@@ -205,11 +209,14 @@ impl Runner {
         let Finished { news, due, drawn, crashed } =
             job.finish(&probed, now, self.crowd, rand::random::<f64>());
         self.crowd = self.crowd + usize::from(job.is_quick()) - usize::from(was_quick);
-        self.metrics.checks.settled(was_unsettled, job.is_unsettled());
+        self.metrics.steady.settled(was_unsettled, job.is_unsettled());
         match drawn {
             Some(Drawn::Crash) => self.metrics.checks.noticed("crash"),
             Some(Drawn::Alive) => self.metrics.checks.noticed("alive"),
             None => {}
+        }
+        if news.is_some() {
+            self.since = Some(self.since.map_or(probed.ended, |since| since.min(probed.ended)));
         }
         self.news.extend(news);
         self.queue.set(number, due);
@@ -291,7 +298,7 @@ impl Runner {
         self.queue.clear(number);
         if let Some(job) = self.jobs.remove(&number) {
             self.crowd -= usize::from(job.is_quick());
-            self.metrics.checks.settled(job.is_unsettled(), false);
+            self.metrics.steady.settled(job.is_unsettled(), false);
             self.metrics.checks.unkept.dec_by(i64::from(job.unkept));
             if let Some(target) = &job.target {
                 self.shelf.leave(target, number);

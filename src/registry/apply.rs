@@ -129,8 +129,7 @@ impl Snapshot {
             return false;
         }
         Arc::make_mut(entry).guard = guard;
-        // Nobody who watches the service over HTTP sees another state.
-        effects.paced.insert(Topic::Service(name.clone()));
+        effects.topics.insert(Topic::Service(name.clone()));
         (effects.visible, effects.changed) = (true, true);
         true
     }

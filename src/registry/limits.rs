@@ -23,6 +23,9 @@ pub struct Limits {
     pub queries_max: usize,
     /// Memory that one template's regular expression may take.
     pub query_regexp_octets_max: usize,
+    /// Changes that are kept for those who ask what became of a service, in all and of one; none are kept where it is 0.
+    pub history_max: usize,
+    pub history_per_service_max: usize,
     /// Blocking queries that wait at once.
     pub watchers_max: usize,
     /// Requests that wait for the writer.
@@ -48,6 +51,8 @@ impl Default for Limits {
             acl_entries_max: 100_000,
             queries_max: 8_192,
             query_regexp_octets_max: 262_144,
+            history_max: 20_000,
+            history_per_service_max: 200,
             watchers_max: 16_384,
             queue_max: 4_096,
             commits_waiting_max: 4_096,

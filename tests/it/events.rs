@@ -288,7 +288,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_counted() {
     server.register(json!({"Name": "web", "ID": "w1"})).await;
     reader.next().await;
     let reason = "x".repeat(1024);
-    let series = "rollcall_http_refused_total{kind=\"slow reader\"}";
+    let series = "rollcall_http_refused_total{reason=\"slow reader\"}";
     let whole = async {
         while server.metric(series).await == 0.0 {
             for enable in ["true", "false"] {
@@ -313,7 +313,7 @@ async fn streams_at_once_are_limited_and_end_with_the_server() {
     let reader = open(&server, "").await;
     let refused = server.get("/v1/rollcall/events").await;
     assert!(refused.status == 429 && refused.text().contains("[limits] streams_max"), "{}", refused.text());
-    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"streams\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"streams_max\"}").await, 1.0);
     drop(reader);
     let free = async {
         // Whoever went is noticed by the server in its own time.

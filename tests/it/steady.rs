@@ -187,7 +187,7 @@ async fn when_too_many_fail_at_once_dns_goes_on_for_a_while_and_says_so() {
     // What is not given is not stale.
     assert_eq!(given(&server, "web", RecordType::AAAA).await, (0, false));
     assert_eq!(server.metric("rollcall_registry_guarded").await, 2.0);
-    assert_eq!(server.metric("rollcall_registry_kept").await, 6.0);
+    assert_eq!(server.metric("rollcall_registry_guarded_instances").await, 6.0);
     let told = server.get("/v1/rollcall/explain?name=web").await.text();
     assert!(told.contains("guarded") && told.contains("too many instances failed at once"), "{told}");
     // Maintenance and deregistration are on purpose.

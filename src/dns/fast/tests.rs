@@ -34,7 +34,7 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
     let (log, queue) = tokio::sync::mpsc::unbounded_channel();
     let store = Arc::new(Ephemeral::new(log, std::time::SystemTime::now()));
     let own: Node = serde_json::from_value(json!({ "name": "n1", "address": "10.0.0.1" })).unwrap();
-    let own = registry::Config { own, limits: config.limits.clone() };
+    let own = registry::Config { own, limits: config.limits.clone(), audit: Default::default() };
     let _inside = runtime.enter();
     let (registry, _) = Registry::start(store, queue, own, metrics.clone()).unwrap();
     registry.set_guard(config.guard.clone());
@@ -338,7 +338,7 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
                     output: "so".into(),
                     to_flip: *to_flip,
                 };
-                runtime.block_on(state.registry.observe(vec![seen]));
+                runtime.block_on(state.registry.observe(vec![seen], tokio::time::Instant::now()));
                 // A command behind it: what is answered is published.
                 let nobody = crate::model::NodeName::parse("nobody").unwrap();
                 let command = Command::CatalogDeregister { node: nobody, instance: None, check: None };
@@ -361,6 +361,45 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
     Ok(())
 }
 
+/// Three instances of `db`, of which two fall: all three are given, and with EDNS the answer says that it is stale.
+#[test]
+fn what_a_guard_keeps_is_the_same_on_both_paths() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let one = |id| Registered {
+        node: id,
+        service: 1,
+        id,
+        address: 3,
+        host: id,
+        port: 1,
+        weight: 2,
+        tag: 0,
+        ttl: 9,
+    };
+    let ask = |kind, edns: bool, pick| Random {
+        name: "db.service.internal".to_owned(),
+        upper: 0,
+        kind,
+        class: 1,
+        flags: 1,
+        edns: edns.then(|| (1232, 0, false, Vec::new())),
+        pick,
+    };
+    let kinds = [1, 28, 33];
+    let questions =
+        |edns| kinds.into_iter().flat_map(move |kind| (0..8).map(move |pick| ask(kind, edns, pick)));
+    let asked = || vec![Step::Ask(questions(true).collect()), Step::Ask(questions(false).collect())];
+    let healthy: Vec<_> = (0..3).map(|id| Step::Register(one(id))).chain(asked()).collect();
+    let fallen = (0..2).map(|id| Step::Flip(id, id, Status::Critical, 1)).chain(asked());
+    let all = healthy.iter().cloned().chain(fallen).collect::<Vec<_>>();
+    let mut shares = Shares::default();
+    run(&runtime, &healthy, &mut shares).unwrap();
+    assert_eq!((shares.fast, shares.stale), (96, 0));
+    run(&runtime, &all, &mut shares).unwrap();
+    // Each is asked twice; without EDNS there is no place to say it.
+    assert_eq!((shares.fast, shares.stale), (96 + 192, 48));
+}
+
 #[test]
 fn both_paths_give_the_same_octets_and_each_has_its_share() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -371,9 +410,7 @@ fn both_paths_give_the_same_octets_and_each_has_its_share() {
     });
     let shares = std::cell::RefCell::new(Shares::default());
     runner.run(&steps(), |steps| run(&runtime, &steps, &mut shares.borrow_mut())).unwrap();
-    let Shares { common, common_fast, fast, general, stale } = shares.into_inner();
-    // Ten to thirty: few flips meet an instance that is there. It is enough that some did; their octets were compared above.
-    assert!(stale > 0, "no stale answer");
+    let Shares { common, common_fast, fast, general, .. } = shares.into_inner();
     assert!(
         common > 5000 && general > 500,
         "{common} common questions, {fast} fast answers, {general} general"

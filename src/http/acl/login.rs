@@ -25,7 +25,6 @@ use crate::acl::{Tables, jwt};
 use crate::model::acl::{AuthMethod, Bind, Grants, NodeIdentity, ServiceIdentity, Token};
 use crate::model::{Acl, AclKey, AclKind, Secret};
 use crate::registry::views::now;
-use crate::registry::{AclCommand, Command};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -149,7 +148,5 @@ async fn logout(Extract(state): Extract<Arc<State>>, asker: Admitted, _: Params)
     if !by_login {
         return Err(denied("only a token that came by a login can be logged out"));
     }
-    let key = AclKey::new(AclKind::Token, &accessor);
-    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
-    Ok(route::json(&true))
+    super::remove(&state, AclKey::new(AclKind::Token, &accessor)).await
 }

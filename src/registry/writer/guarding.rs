@@ -106,7 +106,7 @@ impl Writer {
         }
         let shared = self.shared.upgrade();
         if let (Some(shared), Some(_), None) = (&shared, is, was) {
-            shared.metrics.registry.guards.inc();
+            shared.metrics.steady.guards.inc();
         }
         match &kept {
             Some((_, until)) => self.deadlines.set(due, *until),
@@ -120,8 +120,8 @@ impl Writer {
         }
         if let Some(shared) = shared {
             let (services, kept) = self.guards.counts();
-            shared.metrics.registry.guarded.set(services as i64);
-            shared.metrics.registry.kept.set(kept as i64);
+            shared.metrics.steady.guarded.set(services as i64);
+            shared.metrics.steady.guarded_instances.set(kept as i64);
         }
     }
 }
