@@ -329,12 +329,7 @@ impl Default for Config {
                 handshakes_max: 0,
                 handshakes_per_client_max: 0,
             },
-            checks: checks::Config {
-                in_flight_max: 0,
-                kept_max: 0,
-                names_max: 0,
-                ..checks::Config::default()
-            },
+            checks: checks::Config::default(),
             forward: None,
             locality: Locality::default(),
             limits: registry::Limits::default(),
