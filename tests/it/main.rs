@@ -56,6 +56,7 @@ mod request_log;
 mod restart;
 mod rfc;
 mod sealed;
+mod security;
 mod server;
 mod steady;
 mod store;
