@@ -53,6 +53,8 @@ pub struct Config {
     pub limits: registry::Limits,
     /// Of `[guard]`.
     pub guard: registry::guard::Settings,
+    /// Of `[slow_start]`.
+    pub slow_start: registry::ramps::Settings,
     pub acl: acl::Config,
     /// Of `?filter=` expressions.
     pub filter: filter::Limits,
@@ -311,6 +313,7 @@ impl Default for Config {
             locality: Locality::default(),
             limits: registry::Limits::default(),
             guard: registry::guard::Settings::default(),
+            slow_start: registry::ramps::Settings::default(),
             acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,

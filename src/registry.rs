@@ -22,6 +22,7 @@ mod plan;
 #[cfg(test)]
 mod properties;
 mod queries;
+pub mod ramps;
 mod resume;
 mod seen;
 mod shown;
@@ -83,6 +84,7 @@ struct Shared {
     store: Arc<dyn Store>,
     limits: ArcSwap<Limits>,
     guard: ArcSwap<guard::Settings>,
+    slow_start: ArcSwap<ramps::Settings>,
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
@@ -162,6 +164,7 @@ impl Registry {
             history: history::History::new(views::now()),
             limits: ArcSwap::from_pointee(config.limits),
             guard: ArcSwap::default(),
+            slow_start: ArcSwap::default(),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             unheard: ArcSwapOption::empty(),
             recorded: AtomicBool::new(false),
@@ -350,6 +353,11 @@ impl Registry {
     /// Takes when too many fail at once; nothing is guarded before.
     pub fn set_guard(&self, settings: guard::Settings) {
         self.shared.guard.store(Arc::new(settings));
+    }
+
+    /// Takes how slowly instances start; before, at once.
+    pub fn set_slow_start(&self, settings: ramps::Settings) {
+        self.shared.slow_start.store(Arc::new(settings));
     }
 
     /// The limits in force.

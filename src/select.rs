@@ -3,12 +3,13 @@
 //! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
 //! comes out; whatever explains an answer asks here too, so that it shows what DNS did ([`why`]). In which order the
 //! instances come is [`order`]'s business.
-//! A field for the clock comes with the features that read it.
+//! What time alone changes, such as a weight that rises, is in the snapshot: nothing here reads a clock. Weights are [`weight`]'s.
 
 pub mod explanation;
 pub mod near;
 pub mod order;
 pub mod query;
+mod weight;
 pub mod why;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -146,6 +147,9 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     if !visible {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
+    }
+    if let Some(eased) = &service.eased {
+        weight::ease(&mut found, eased);
     }
     let mut known = Known { stale, ..Known::new(service, found, seconds(ttl, ceiling)) };
     if let Some(least) = world.settings.nearest(service.name.folded()) {

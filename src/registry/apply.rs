@@ -9,6 +9,7 @@ use arcstr::ArcStr;
 use smallvec::{Array, SmallVec};
 
 use super::guard::Guard;
+use super::ramps::Eased;
 use super::snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
 use super::watch::Topic;
 use crate::model::{
@@ -130,6 +131,24 @@ impl Snapshot {
         }
         Arc::make_mut(entry).guard = guard;
         effects.topics.insert(Topic::Service(name.clone()));
+        (effects.visible, effects.changed) = (true, true);
+        true
+    }
+
+    /// Sets what the instances of a service have of their weights; returns whether that was something else.
+    pub(super) fn set_eased(
+        &mut self,
+        name: &ServiceName,
+        eased: Option<Arc<Eased>>,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(entry) = self.services.get_mut(name) else { return false };
+        if entry.eased == eased {
+            return false;
+        }
+        Arc::make_mut(entry).eased = eased;
+        // Nobody who watches the service over HTTP sees another state.
+        effects.paced.insert(Topic::Service(name.clone()));
         (effects.visible, effects.changed) = (true, true);
         true
     }

@@ -5,6 +5,7 @@
 //! TTL renewals and deadlines are applied at once. Each round takes what waits, applies it, publishes once, wakes,
 //! and then answers those who asked: a client that has its answer finds its change in DNS.
 
+mod easing;
 mod guarding;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use super::history::Past;
 use super::history::pen::Pen;
 use super::permission::permit;
 use super::plan::{Plan, Planner};
+use super::ramps::Ramps;
 use super::resume::Unplaced;
 use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
@@ -89,6 +91,7 @@ pub(super) struct Writer {
     unplaced: Option<Unplaced>,
     deadlines: Deadlines,
     guards: Guards,
+    ramps: Ramps,
     round: Round,
     /// What is being changed began with this.
     begun: Begun,
@@ -141,6 +144,7 @@ impl Writer {
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
             guards: Guards::default(),
+            ramps: Ramps::default(),
             round: Round::default(),
             begun: Begun::now("server"),
             recording: false,
@@ -358,6 +362,7 @@ impl Writer {
         let about: Vec<_> =
             definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
         let shows = std::mem::take(&mut self.round.effects.visible);
+        let eased = self.eased_before(definitions);
         let mut pen = Pen::default();
         for definition in definitions {
             if self.audit.is_on() {
@@ -395,6 +400,7 @@ impl Writer {
         self.state.index = index;
         self.note(shows, about);
         pen.close(&self.state, cause, &mut self.round.pasts);
+        self.eased_after(eased);
     }
 
     /// Notes a change, where answers can show it. `before` is whether they can show what this round did before it.
@@ -489,6 +495,7 @@ impl Writer {
                 Due::Reap(key) => self.reap(key),
                 Due::Token(accessor) => self.expire_token(accessor),
                 Due::Guard(service) => self.guard_ended(&service),
+                Due::Ramp(service) => self.publish_eased(&service),
             }
         }
     }

@@ -102,6 +102,14 @@ fn addresses(reached: &Reached<'_>) -> Vec<String> {
 fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
     let instance = &considered.entry.instance;
     match considered.why {
+        Why::Passing | Why::Warning if considered.eased.is_some() => {
+            let percent = considered.eased.unwrap_or(100);
+            let stands = match considered.why {
+                Why::Warning => worst(considered),
+                _ => healthy(considered),
+            };
+            format!("{stands}; it starts slowly, and has {percent} percent of its weight yet ([slow_start])")
+        }
         Why::Passing => healthy(considered),
         Why::Warning => format!("weight {} for {}", considered.weight, worst(considered)),
         Why::Guarded => {

@@ -129,6 +129,8 @@ pub struct Considered<'a> {
     pub why: Why,
     /// What it has in SRV records, or would have.
     pub weight: u16,
+    /// Percent of its weight that it has, while it starts slowly.
+    pub eased: Option<u8>,
     pub reached: Reached<'a>,
     pub nearness: Nearness,
 }
@@ -159,26 +161,29 @@ pub(super) fn judged<'a>(
     let key = |entry: &Arc<InstanceEntry>| Arc::as_ptr(entry);
     let mut near = HashMap::new();
     if let Some(known) = known {
-        near.extend(known.chosen.iter().map(|chosen| (key(chosen.entry), (false, chosen.nearness))));
-        near.extend(known.farther.iter().map(|chosen| (key(chosen.entry), (true, chosen.nearness))));
+        near.extend(known.chosen.iter().map(|chosen| (key(chosen.entry), (false, *chosen))));
+        near.extend(known.farther.iter().map(|chosen| (key(chosen.entry), (true, *chosen))));
     }
     let tell = |entry: &'a Arc<InstanceEntry>| {
         let node = world.snapshot.node(entry.instance.node.folded());
         let verdict = judge(entry);
         let weights = entry.instance.weights;
-        let (left, nearness) = near.get(&key(entry)).copied().unwrap_or((false, Nearness::Away));
+        let (left, chosen) = near.get(&key(entry)).copied().unzip();
+        let own = if verdict == Ok(Health::Warning) { weights.warning } else { weights.passing };
+        let instance = &entry.instance;
         Considered {
             entry,
             node,
             why: match verdict {
-                Ok(_) if left => Why::Farther,
+                Ok(_) if left == Some(true) => Why::Farther,
                 Ok(Health::Critical) => Why::Guarded,
                 Ok(health) => health.into(),
                 Err(why) => why,
             },
-            weight: if verdict == Ok(Health::Warning) { weights.warning } else { weights.passing },
+            weight: chosen.map_or(own, |chosen| chosen.weight),
+            eased: service.eased.as_ref().and_then(|eased| eased.percent(&instance.node, &instance.id)),
             reached: node.map(|node| reached(entry, node)).unwrap_or_default(),
-            nearness,
+            nearness: chosen.map_or(Nearness::Away, |chosen| chosen.nearness),
         }
     };
     service.instances.values().map(tell).collect()

@@ -1,11 +1,12 @@
 //! Health that does not lie: what flaps is held, and a service of which most fail at once keeps its last good instances.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{RData, RecordType};
 use http_body_util::Full;
 use hyper::Response;
 use hyper_util::rt::TokioIo;
@@ -228,6 +229,102 @@ async fn the_server_guards_all_services_when_much_of_it_falls() {
     assert_eq!(given(&server, "c", RecordType::A).await, (2, false));
     word(&server, "fail", "c", 1).await;
     assert_eq!(given(&server, "c", RecordType::A).await, (2, true));
+}
+
+/// The weights of a service's SRV records, by target port.
+async fn weights(server: &TestServer, service: &str) -> BTreeMap<u16, u16> {
+    let answer = server.ask(&format!("{service}.service.internal."), RecordType::SRV).await;
+    let srv = answer.answers.iter().map(|record| match &record.data {
+        RData::SRV(srv) => (srv.port, srv.weight),
+        other => panic!("{other}"),
+    });
+    srv.collect()
+}
+
+/// An instance without checks; its port tells it apart.
+async fn plain(server: &TestServer, service: &str, n: u8) {
+    let body = json!({ "Name": service, "ID": format!("{service}-{n}"), "Address": format!("10.8.0.{n}"), "Port": n });
+    server.register(body).await;
+}
+
+#[tokio::test]
+async fn who_is_new_or_back_starts_slowly() {
+    let windows = |config: &mut rollcall::config::Config| {
+        let window = |name: &str, secs| (name.to_owned(), Duration::from_secs(secs));
+        config.slow_start.service_window = vec![window("slow", 3600), window("quick", 2)];
+    };
+    let server = TestServer::with(windows).await;
+    for service in ["slow", "quick", "off"] {
+        plain(&server, service, 1).await;
+    }
+    // Alone, or at the same time, nobody is slower than others.
+    assert_eq!(weights(&server, "slow").await, BTreeMap::from([(1, 1)]));
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 2.0);
+    // What was there before a start has its whole weight.
+    let server = server.restart_with(windows).await;
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 0.0);
+    for service in ["slow", "quick", "off"] {
+        plain(&server, service, 2).await;
+    }
+    assert_eq!(weights(&server, "off").await, BTreeMap::from([(1, 1), (2, 1)]));
+    let slow = weights(&server, "slow").await;
+    assert_eq!(slow[&1], 65535);
+    assert!((6500..6600).contains(&slow[&2]), "a tenth: {slow:?}");
+    // Its address comes first as seldom: 36 of 400 on average.
+    let mut first = [0; 2];
+    for _ in 0..400 {
+        let answer = server.ask("slow.service.internal.", RecordType::A).await;
+        assert_eq!(answer.answers.len(), 2);
+        let RData::A(address) = &answer.answers[0].data else { panic!() };
+        first[usize::from(address.0.octets()[3]) - 1] += 1;
+    }
+    assert!(first[1] > 5 && first[1] * 4 < first[0], "{first:?}");
+    let told = server.get("/v1/rollcall/explain?name=slow&type=SRV").await.text();
+    assert!(told.contains("it starts slowly, and has 10 percent of its weight yet"), "{told}");
+    // A short one rises to the end.
+    let mut last = 0;
+    loop {
+        let quick = weights(&server, "quick").await;
+        if quick == BTreeMap::from([(1, 1), (2, 1)]) {
+            break;
+        }
+        assert!(quick[&1] == 65535 && (last..65535).contains(&quick[&2]), "{quick:?} after {last}");
+        last = quick[&2];
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(last > 6600, "it never rose");
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 1.0);
+    // Who comes back starts anew: from maintenance, and from a failing check.
+    let put = async |path: &str| assert_eq!(server.put(path, "").await.status, 200, "{path}");
+    put("/v1/agent/service/maintenance/slow-1?enable=true").await;
+    assert_eq!(weights(&server, "slow").await, BTreeMap::from([(2, 1)]));
+    put("/v1/agent/service/maintenance/slow-1?enable=false").await;
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 2.0);
+    put("/v1/agent/service/deregister/slow-1").await;
+    put("/v1/agent/service/deregister/slow-2").await;
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 0.0);
+    fleet(&server, "quick-checked", 1).await;
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 0.0);
+}
+
+#[tokio::test]
+async fn what_a_guard_kept_does_not_start_slowly_when_it_is_back() {
+    let both = |config: &mut rollcall::config::Config| {
+        (config.guard.share, config.slow_start.window) = (50, Duration::from_secs(3600));
+    };
+    let server = TestServer::with(both).await;
+    fleet(&server, "web", 3).await;
+    let server = server.restart_with(both).await;
+    for n in 1..=2 {
+        word(&server, "fail", "web", n).await;
+    }
+    assert_eq!(given(&server, "web", RecordType::SRV).await, (3, true));
+    word(&server, "pass", "web", 1).await;
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 0.0);
+    // The guard has ended with it, and the other one is out.
+    assert_eq!(given(&server, "web", RecordType::SRV).await, (2, false));
+    word(&server, "pass", "web", 2).await;
+    assert_eq!(server.metric("rollcall_registry_slow_starts").await, 1.0);
 }
 
 #[tokio::test]

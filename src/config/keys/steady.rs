@@ -1,4 +1,4 @@
-//! The keys of what decides who is healthy: `[checks]`, `[guard]`.
+//! The keys of what decides who is healthy: `[checks]`, `[guard]`, `[slow_start]`.
 
 use super::{AT_START, Key, RELOADS, by_service, value};
 
@@ -147,5 +147,29 @@ pub(super) const KEYS: &[Key] = &[
         RELOADS,
         "A service, or a server, that had fewer healthy instances is not guarded: who is alone and fails is out.",
         |c, v| { c.guard.instances_min = value::count(v)? }
+    ),
+    key!(
+        "slow_start",
+        "window",
+        "\"0s\"",
+        RELOADS,
+        "How long the weight of an instance rises to its whole, after it was registered or came back, in SRV records and in how often its address comes first. Beside others that have all of theirs; alone it makes no difference. 0s: at once.",
+        |c, v| { c.slow_start.window = value::wait(v)? }
+    ),
+    key!(
+        "slow_start",
+        "service_window",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to their own `window`.",
+        |c, v| { c.slow_start.service_window = by_service(v, value::wait)? }
+    ),
+    key!(
+        "slow_start",
+        "begin",
+        "10",
+        RELOADS,
+        "Percent of its weight that an instance has at the beginning.",
+        |c, v| { c.slow_start.begin = value::number(v, 1, 99)? as u8 }
     ),
 ];

@@ -38,6 +38,7 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
     let _inside = runtime.enter();
     let (registry, _) = Registry::start(store, queue, own, metrics.clone()).unwrap();
     registry.set_guard(config.guard.clone());
+    registry.set_slow_start(config.slow_start.clone());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("zone");
     std::fs::write(&file, ZONE).unwrap();
@@ -313,6 +314,7 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
         // Of one service what falls is out, of the others it is kept.
         (config.guard.share, config.guard.instances_min) = (1, 1);
         config.guard.service_share = vec![("web".to_owned(), 0)];
+        config.slow_start.service_window = vec![("x-*".to_owned(), std::time::Duration::from_millis(200))];
         config.dns.service_ttl = vec![("db".to_owned(), std::time::Duration::from_secs(9))];
     });
     let mut fast = Fast::new(&state);

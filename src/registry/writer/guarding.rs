@@ -10,14 +10,14 @@ use super::super::snapshot::Health;
 use super::Writer;
 use crate::model::{CheckKey, InstanceId, NodeName, ServiceName};
 
-/// How the instances stand that a check is of.
-pub(super) type Standing = Vec<(ServiceName, Member, Health)>;
+/// How the instances stand that a check is of, and whether DNS gives them.
+pub(super) type Standing = Vec<(ServiceName, Member, Health, bool)>;
 
 impl Writer {
-    /// How those stand of whom a check tells; nothing while nothing is guarded.
+    /// How those stand of whom a check tells; nothing while nothing is guarded or starts slowly.
     pub(super) fn guarded_standing(&self, key: &CheckKey) -> Standing {
         let on = self.shared.upgrade().is_some_and(|shared| shared.guard.load().is_on());
-        if !on && self.guards.is_empty() {
+        if !on && self.guards.is_empty() && !self.eases() {
             return Vec::new();
         }
         let Some(node) = self.state.node(key.node.folded()) else { return Vec::new() };
@@ -30,7 +30,7 @@ impl Writer {
             .map(|entry| {
                 let instance = &entry.instance;
                 let member = (instance.node.clone(), instance.id.clone());
-                (instance.service.clone(), member, self.state.health(entry))
+                (instance.service.clone(), member, self.state.health(entry), self.given(entry))
             })
             .collect()
     }
@@ -39,23 +39,26 @@ impl Writer {
     pub(super) fn guard_flipped(&mut self, before: Standing) {
         let Some(shared) = self.shared.upgrade().filter(|_| !before.is_empty()) else { return };
         let settings = shared.guard.load_full();
-        for (service, member, was) in before {
+        for (service, member, was, was_given) in before {
             let Some(entry) = self.state.instance(member.0.folded(), member.1.as_str()) else { continue };
             let is = self.state.health(entry);
             let changed = match (was.is_served(), is) {
                 (true, Health::Critical) if settings.is_on() => {
                     let healthy = self.healthy(&service);
                     let all = (healthy, self.state.counts().instances);
-                    self.guards.fell(&settings, (&service, member), all, Instant::now())
+                    self.guards.fell(&settings, (&service, member.clone()), all, Instant::now())
                 }
                 (false, is) if is.is_served() => {
                     let healthy = self.healthy(&service);
                     let rose = self.guards.rose(&settings, (&service, &member), healthy);
-                    rose.then_some(service).into_iter().collect()
+                    rose.then(|| service.clone()).into_iter().collect()
                 }
                 _ => Vec::new(),
             };
             changed.iter().for_each(|service| self.publish_guard(service));
+            let entry = self.state.instance(member.0.folded(), member.1.as_str());
+            let given = entry.is_some_and(|entry| self.given(entry));
+            self.ease(&service, member, (was_given, given));
         }
     }
 

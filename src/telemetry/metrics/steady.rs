@@ -1,4 +1,5 @@
-//! The metrics of what keeps answers steady: flap damping, the check of whether this machine is cut off, the mass-failure guard.
+//! The metrics of what keeps answers steady: flap damping, the check of whether this machine is cut off, the mass-failure guard, slow
+//! starts.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,6 +20,8 @@ pub struct SteadyMetrics {
     pub guarded_instances: Gauge,
     /// Times that this began for a service.
     pub guards: Counter,
+    /// Instances whose weight rises.
+    pub easing: Gauge,
 }
 
 impl SteadyMetrics {
@@ -56,5 +59,7 @@ impl SteadyMetrics {
         let help = "Critical instances that are given in DNS for that reason";
         r.register("guarded_instances", help, self.guarded_instances.clone());
         r.register("guards", "Times that a guard began to hold for a service", self.guards.clone());
+        let help = "Instances that are new or back, and have a part of their weight yet";
+        r.register("slow_starts", help, self.easing.clone());
     }
 }
