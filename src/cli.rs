@@ -14,6 +14,7 @@ mod log_level;
 mod place;
 mod register;
 mod restart;
+mod route;
 mod serve;
 mod show;
 mod store;
@@ -51,6 +52,8 @@ enum Command {
     Watch(show::InstancesArguments),
     /// Ask what DNS answers to a name, and why
     Explain(explain::Arguments),
+    /// Say with which instances of a service its name answers, and in what shares
+    Route(route::Arguments),
     /// Write all definitions of a running server to a file
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
@@ -97,6 +100,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Instances(arguments) => show::instances(&arguments),
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Route(arguments) => route::run(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Acl(arguments) => acl::run(&arguments),

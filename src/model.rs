@@ -14,6 +14,7 @@ pub mod name;
 pub mod node;
 pub mod packed;
 pub mod query;
+pub mod route;
 pub mod template;
 
 pub use acl::{Acl, AclKey, AclKind, Secret};
@@ -25,4 +26,5 @@ pub use name::{CheckId, InstanceId, NameError, NodeName, ServiceName};
 pub use node::Node;
 pub use packed::{Pairs, Texts};
 pub use query::PreparedQuery;
+pub use route::Route;
 pub use template::{Template, TemplateError};

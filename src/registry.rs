@@ -21,6 +21,7 @@ mod plan;
 mod properties;
 mod queries;
 mod resume;
+pub mod routes;
 mod seen;
 pub mod snapshot;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod under_way;
 pub mod versions;
 pub mod views;
 pub mod watch;
+mod ways;
 mod writer;
 
 use std::io::Write;
@@ -48,9 +50,10 @@ use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Kind;
 
-pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
+pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen, Steer};
 pub use limits::Limits;
 pub use queries::QueryEntry;
+pub use routes::RouteEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 pub use watch::Topic;
 

@@ -9,6 +9,7 @@ pub mod explanation;
 pub mod near;
 pub mod order;
 pub mod query;
+pub mod route;
 pub mod why;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use explanation::{Explainer, Explanation, Inquiry};
 pub use near::{Nearness, Origin, Place};
 pub use order::{Order, Ring};
+pub use route::Steered;
 pub use why::Why;
 
 use crate::acl::View;
@@ -96,6 +98,11 @@ pub struct Known<'a> {
     pub farther: Vec<Chosen<'a>>,
     /// Whether the nearest come first, whatever the weights.
     pub nearest_first: bool,
+    /// Healthy instances to which the service's route gives no share.
+    pub aside: Vec<Chosen<'a>>,
+    pub steered: Steered,
+    /// The subsets of the route that the instances are of, and their shares.
+    shares: Vec<(u8, u32)>,
 }
 
 /// One instance of an answer.
@@ -107,6 +114,8 @@ pub struct Chosen<'a> {
     pub reached: Reached<'a>,
     /// How near it is to whoever asks; [`Nearness::Away`] where that does not matter.
     pub nearness: Nearness,
+    /// Which one of the route that steers the answer.
+    pub subset: Option<u8>,
 }
 
 /// Where an instance is reached: up to one address of each family, or a host name.
@@ -127,10 +136,11 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         return Selection::Unknown;
     }
     let ceiling = world.settings.ceiling(service.name.folded());
+    let about = route::About::of(world, service.name.folded(), asked.tag);
     let (mut visible, mut ttl) = (false, ceiling);
     let mut found = Vec::new();
     for entry in service.instances.values() {
-        match why::judge(world, entry, asked.tag) {
+        match why::judge(world, entry, about) {
             Ok((node, health)) => {
                 visible = true;
                 ttl = ttl.min(stable_for(entry, node));
@@ -144,7 +154,11 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         return if above { Selection::Above } else { Selection::Unknown };
     }
     let mut known = Known::new(service, found, seconds(ttl, ceiling));
-    if let Some(least) = world.settings.nearest(service.name.folded()) {
+    let steering = world.snapshot.route(service.name.folded()).filter(|entry| entry.route.is_active());
+    if let (Some(entry), None) = (steering, asked.tag) {
+        // Shares go before nearness.
+        known.steer(entry);
+    } else if let Some(least) = world.settings.nearest(service.name.folded()) {
         known.keep_nearest(least, &Origin { node: None, place: asked.from }, asked.family);
     }
     Selection::Known(known)
@@ -152,7 +166,16 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
 
 impl<'a> Known<'a> {
     fn new(service: &'a Arc<ServiceEntry>, chosen: Vec<Chosen<'a>>, ttl: u32) -> Self {
-        Self { service, chosen, ttl, farther: Vec::new(), nearest_first: false }
+        Self {
+            service,
+            chosen,
+            ttl,
+            farther: Vec::new(),
+            nearest_first: false,
+            aside: Vec::new(),
+            steered: Steered::Free,
+            shares: Vec::new(),
+        }
     }
 }
 
@@ -165,11 +188,7 @@ fn chosen<'a>(
     let weights = entry.instance.weights;
     let weight = if health == Health::Warning { weights.warning } else { weights.passing };
     let nearness = from.map_or(Nearness::Away, |from| from.nearness(entry, node));
-    Chosen { entry, node, weight, reached: reached(entry, node), nearness }
-}
-
-fn has_tag(entry: &InstanceEntry, tag: Option<&str>) -> bool {
-    tag.is_none_or(|tag| entry.instance.tags.iter().any(|t| t.eq_ignore_ascii_case(tag)))
+    Chosen { entry, node, weight, reached: reached(entry, node), nearness, subset: None }
 }
 
 /// `2` stands above the tag `v1.2`.

@@ -608,6 +608,8 @@ pub const KEYS: &[Key] = &[
     ),
     key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
         value::count(v)?),
+    key!("limits", "routes_max", "10000", RELOADS, "Routes of services.", |c, v| c.limits.routes_max =
+        value::count(v)?),
     key!(
         "limits",
         "query_regexp_octets_max",

@@ -11,6 +11,7 @@ mod history;
 mod http_sd;
 mod import;
 mod log_level;
+pub(super) mod steering;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -74,6 +75,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/rollcall/explain", get(explain::explain))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
+        .merge(steering::routes())
 }
 
 /// A body that is made when it is wanted: `more` puts the next piece into a buffer, and says whether there is another.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use uuid::Uuid;
 
-use crate::model::CheckKey;
+use crate::model::{CheckKey, ServiceName};
 
 /// What happens when a deadline passes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +26,8 @@ pub(super) enum Due {
     Reap(CheckKey),
     /// A token's time is over.
     Token(Uuid),
+    /// A route is to be looked at.
+    Route(ServiceName),
 }
 
 /// Nanoseconds since the first deadline was set: half the size of an `Instant`.

@@ -64,7 +64,7 @@ impl Snapshot {
             Key::Check(node, _) => (node, self.checked(&key, definition)),
             Key::Maintenance(node, id) => (node, id.clone()),
             // They are of no node, and change nothing that is registered.
-            Key::Query(_) | Key::Acl(_) => return None,
+            Key::Query(_) | Key::Acl(_) | Key::Route(_) => return None,
         };
         let entry = self.node(node.folded());
         let instance = id.as_ref().and_then(|id| entry?.instances.get(id));
@@ -87,8 +87,8 @@ impl Snapshot {
                 What::CheckRemoved { check: check.clone(), before }
             }
             (Definition::Remove(_), Key::Maintenance(..)) => What::Maintenance(None),
-            (Definition::Put(Record::Query(_) | Record::Acl(_)), _)
-            | (Definition::Remove(_), Key::Query(_) | Key::Acl(_)) => return None,
+            (Definition::Put(Record::Query(_) | Record::Acl(_) | Record::Route(_)), _)
+            | (Definition::Remove(_), Key::Query(_) | Key::Acl(_) | Key::Route(_)) => return None,
         };
         // A check of an instance that is not there is passed over.
         let lost = matches!(what, What::Check { .. }) && id.is_some() && of.is_none();

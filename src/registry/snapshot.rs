@@ -14,6 +14,7 @@ use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
 use super::queries::Queries;
+use super::routes::Routes;
 use super::watch::Topic;
 use crate::acl;
 use crate::model::{
@@ -35,6 +36,7 @@ pub struct Snapshot {
     /// How many of an owner have an address. The owner is always there: none is where a look-up begins.
     pub(super) addresses: OrdMap<(IpAddr, Option<Owner>), u32>,
     pub(super) queries: Queries,
+    pub(super) routes: Routes,
     pub(super) tables: Tables,
     pub(super) counts: Counts,
     pub(super) acl: acl::Tables,
@@ -365,6 +367,7 @@ impl Snapshot {
             Topic::Nodes => self.tables.nodes,
             Topic::Services => self.tables.services,
             Topic::Checks => self.tables.checks,
+            Topic::Routes => self.index_of_routes(),
             Topic::Queries => self.index_of_queries(),
             Topic::Query(id) => self.index_of_query(*id),
         };

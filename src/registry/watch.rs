@@ -28,6 +28,8 @@ pub enum Topic {
     Queries,
     /// One prepared query.
     Query(Uuid),
+    /// All routes.
+    Routes,
 }
 
 /// All bells.

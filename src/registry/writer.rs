@@ -49,7 +49,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How long until a deregistration that the store refused is tried again.
 const REAP_AGAIN: Duration = Duration::from_secs(1);
 
-type Reply = oneshot::Sender<Result<(), Refused>>;
+pub(super) type Reply = oneshot::Sender<Result<(), Refused>>;
 
 /// A proposal that the store has not answered.
 struct UnderWay {
@@ -62,17 +62,17 @@ struct UnderWay {
 
 pub(super) struct Writer {
     /// Weak: when the last handle goes, the queues close and the writer ends.
-    shared: Weak<Shared>,
-    own: NodeName,
+    pub(super) shared: Weak<Shared>,
+    pub(super) own: NodeName,
     queues: Queues,
-    state: Snapshot,
-    ahead: Ahead,
+    pub(super) state: Snapshot,
+    pub(super) ahead: Ahead,
     under_way: HashMap<u64, UnderWay>,
     tickets: u64,
     /// What is known of the file's definitions, until they come.
     unplaced: Option<Unplaced>,
-    deadlines: Deadlines,
-    round: Round,
+    pub(super) deadlines: Deadlines,
+    pub(super) round: Round,
     /// Whether this round makes events.
     recording: bool,
     closing: CancellationToken,
@@ -80,8 +80,8 @@ pub(super) struct Writer {
 
 /// What this round did so far.
 #[derive(Default)]
-struct Round {
-    effects: Effects,
+pub(super) struct Round {
+    pub(super) effects: Effects,
     changes: Vec<Change>,
     events: Vec<Event>,
     kicks: Vec<CheckKey>,
@@ -123,6 +123,9 @@ impl Writer {
         }
         for token in loaded.acl().tokens() {
             writer.arm_token(&token.value);
+        }
+        for entry in loaded.routes() {
+            writer.pass_route(entry.route.service.clone());
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
@@ -234,11 +237,11 @@ impl Writer {
         }
         let state = self.ahead.state(&self.state);
         permit(state, view, &command)?;
-        Planner { state, limits: &limits, own: &self.own }.plan(command)
+        Planner { state, limits: &limits, own: &self.own, now: views::now() }.plan(command)
     }
 
     /// What is proposed goes to the store at the end of the round, together.
-    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>) {
+    pub(super) fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
         self.tickets += 1;
         let ticket = self.tickets;
@@ -277,7 +280,7 @@ impl Writer {
     }
 
     /// Makes the state ahead, where it is not there yet.
-    fn look_ahead(&mut self) {
+    pub(super) fn look_ahead(&mut self) {
         let mut under_way: Vec<_> = self.under_way.iter().collect();
         under_way.sort_unstable_by_key(|(ticket, _)| **ticket);
         self.ahead.look(&self.state, under_way.into_iter().map(|(_, one)| &*one.definitions));
@@ -299,6 +302,9 @@ impl Writer {
                     if let Some(entry) = self.state.check(&check.key()).cloned() {
                         self.arm(&entry, true);
                     }
+                }
+                Definition::Put(Record::Route(route)) => {
+                    self.deadlines.set(Due::Route(route.service.clone()), Instant::now());
                 }
                 Definition::Put(Record::Acl(Acl::Token(token))) => self.arm_token(token),
                 Definition::Remove(Key::Acl(key)) if key.kind == AclKind::Token => {
@@ -373,6 +379,7 @@ impl Writer {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),
                 Due::Token(accessor) => self.expire_token(accessor),
+                Due::Route(service) => self.pass_route(service),
             }
         }
     }
@@ -407,7 +414,7 @@ impl Writer {
             "deregistering: critical for longer than its deregister_critical_service_after"
         );
         let limits = shared.limits.load();
-        let planner = Planner { state, limits: &limits, own: &self.own };
+        let planner = Planner { state, limits: &limits, own: &self.own, now: views::now() };
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);

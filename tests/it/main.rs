@@ -47,6 +47,7 @@ mod reads;
 mod request_log;
 mod restart;
 mod rfc;
+mod routes;
 mod sealed;
 mod server;
 mod store;

@@ -35,8 +35,24 @@ pub(super) struct Template {
     /// Instances; 0 where the name exists, and has no record of the type.
     pieces: u16,
     ring: Ring,
+    /// Of a service with a route: one of them is drawn for an answer of addresses, and has the pieces.
+    draws: Option<Box<Draws>>,
     /// The name in lower case, the pieces, then their records: in one allocation, since each costs a wait for memory.
     octets: Box<[u8]>,
+}
+
+/// Subsets, of which chance draws one.
+struct Draws {
+    total: u64,
+    subsets: Vec<Draw>,
+}
+
+struct Draw {
+    /// The sum of the shares up to and with it.
+    upto: u64,
+    /// Its first piece, and the one behind its last.
+    pieces: [usize; 2],
+    ring: Ring,
 }
 
 /// One instance.
@@ -96,6 +112,7 @@ impl Template {
             limit: u16::MAX,
             pieces: 0,
             ring: Ring::Even(0),
+            draws: None,
             octets: name.into(),
         };
         // What is reached at a host name is the general path's.
@@ -103,8 +120,23 @@ impl Template {
             return None;
         }
         let limit = settings.a_limit(known.service.name.folded());
+        let mut drawn = Vec::new();
         let (ring, limit) = match kind {
-            RecordType::A | RecordType::AAAA => (known.ring(limit)?, limit),
+            RecordType::A | RecordType::AAAA => match known.draws(live::family(kind)) {
+                parts if parts.is_empty() => (known.ring(limit)?, limit),
+                parts => {
+                    let (mut draws, mut all) = (Draws { total: 0, subsets: Vec::new() }, Vec::new());
+                    for (share, part) in parts {
+                        draws.total += share;
+                        let pieces = [all.len(), all.len() + part.chosen.len()];
+                        draws.subsets.push(Draw { upto: draws.total, pieces, ring: part.ring(limit)? });
+                        all.extend(part.chosen);
+                    }
+                    template.draws = Some(Box::new(draws));
+                    drawn = all;
+                    (Ring::Even(0), limit)
+                }
+            },
             RecordType::SRV => (Ring::Even(known.chosen.len()), None),
             RecordType::TXT if !known.chosen.iter().any(|chosen| live::has_text(chosen)) => {
                 return Some(template);
@@ -113,13 +145,14 @@ impl Template {
             RecordType::TXT | RecordType::CNAME | RecordType::ANY => return None,
             _ => return Some(template),
         };
-        if known.chosen.len() > INSTANCES_MAX {
+        let chosen = if drawn.is_empty() { &known.chosen } else { &drawn };
+        if chosen.len() > INSTANCES_MAX {
             return None;
         }
         let mut writer = Writer { ttl: known.ttl, octets: Vec::new(), labels: question.labels().count() };
-        let mut pieces: Vec<Piece> = Vec::with_capacity(known.chosen.len());
-        let mut given: Vec<[Vec<u8>; 2]> = Vec::with_capacity(known.chosen.len());
-        for (place, chosen) in known.chosen.iter().enumerate() {
+        let mut pieces: Vec<Piece> = Vec::with_capacity(chosen.len());
+        let mut given: Vec<[Vec<u8>; 2]> = Vec::with_capacity(chosen.len());
+        for (place, chosen) in chosen.iter().enumerate() {
             let target = match kind {
                 RecordType::SRV => Some(live::target(chosen, datacenter, domain)?),
                 _ => None,
@@ -167,8 +200,16 @@ impl Template {
         }
         let (_name, rest) = self.octets.split_at_checked(usize::from(self.name))?;
         let (pieces, octets) = rest.split_at_checked(usize::from(self.pieces) * PIECE)?;
-        let start = self.ring.start(pick);
-        let (before, behind) = pieces.as_chunks::<PIECE>().0.split_at_checked(start)?;
+        let pieces = pieces.as_chunks::<PIECE>().0;
+        let (pieces, start) = match &self.draws {
+            None => (pieces, self.ring.start(pick)),
+            Some(draws) => {
+                let at = pick.checked_rem(draws.total)?;
+                let draw = draws.subsets.iter().find(|draw| at < draw.upto)?;
+                (pieces.get(draw.pieces[0]..draw.pieces[1])?, draw.ring.start(pick / draws.total))
+            }
+        };
+        let (before, behind) = pieces.split_at_checked(start)?;
         let pieces = behind.iter().chain(before).map(Piece::read);
         let recase = domain.iter().any(u8::is_ascii_uppercase);
         let (mut seen, mut counts) = ([0u64; 2], Counts { answers: 0, additionals: 0 });

@@ -150,6 +150,9 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/import", Never, Acl(Write)),
     ("/v1/rollcall/log-level", Agent(Read), Agent(Write)),
     ("/v1/rollcall/openapi.json", Open, Never),
+    ("/v1/rollcall/route/{service}", Known, Known),
+    ("/v1/rollcall/route/{service}/undo", Never, Known),
+    ("/v1/rollcall/routes", Known, Never),
     ("/v1/status/leader", Open, Never),
     ("/v1/status/peers", Open, Never),
 ];

@@ -57,6 +57,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("TargetGroup", object(&[("targets", texts()), ("labels", map(&text()))])),
         ("Export", open(&["rollcall_export", "records"])),
         ("ImportReport", open(&["DryRun", "Nodes", "Services", "Checks", "Removed", "Refused", "BrokeOff"])),
+        ("Route", open(&["Service", "Version", "Subsets", "Strict", "Over", "Guard", "Set", "Why", "Past"])),
         ("LogLevel", object(&[("Level", text())])),
         ("Tags", texts()),
         ("Text", text()),

@@ -1,6 +1,9 @@
 //! Operations that are not Consul's.
 
-use super::{Answer, BODY, DONE, Form, Of, Operation, Param, answer, failure};
+use super::{
+    Answer, BLOCKING, BODY, CONSISTENCY, DONE, Form, Of, Operation, Param, READ, UNKNOWN, WRITE, answer,
+    failure,
+};
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
     Operation { method: "get", path, about, query: &[], body: None, answers }
@@ -104,6 +107,42 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "This document.",
         &[&[answer(200, "OpenAPI 3.1.", Form::Json("Document"))]],
     ),
+    Operation {
+        query: &[CONSISTENCY, BLOCKING],
+        ..get(
+            "/v1/rollcall/routes",
+            "The routes of all services.",
+            &[&[answer(200, "By service.", Form::Indexed(&Form::List("Route")))], READ],
+        )
+    },
+    Operation {
+        query: &[CONSISTENCY, BLOCKING],
+        ..get(
+            "/v1/rollcall/route/{service}",
+            "The route of a service: its subsets, their shares now, and earlier versions.",
+            &[&[answer(200, "The route.", Form::Indexed(&Form::Json("Route")))], UNKNOWN, READ],
+        )
+    },
+    Operation {
+        method: "put",
+        body: Some("RouteDefinition"),
+        answers: &[DONE, UNKNOWN, WRITE, BODY],
+        ..get(
+            "/v1/rollcall/route/{service}",
+            "Answer with these subsets of the service's instances, in these shares.",
+            &[],
+        )
+    },
+    Operation {
+        method: "delete",
+        answers: &[DONE, UNKNOWN, WRITE],
+        ..get("/v1/rollcall/route/{service}", "Answer with all instances again.", &[])
+    },
+    Operation {
+        method: "put",
+        answers: &[DONE, UNKNOWN, WRITE],
+        ..get("/v1/rollcall/route/{service}/undo", "Put the former route back.", &[])
+    },
     Operation {
         query: &[EXPLAIN],
         ..get(

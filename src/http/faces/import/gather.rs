@@ -11,7 +11,7 @@ use crate::http::error::Error;
 use crate::http::faces::document::{Entry, Line};
 use crate::http::prepared::query_rules;
 use crate::model::{
-    Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record,
+    Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record, Route,
 };
 use crate::registry::{Brought, Seen};
 
@@ -28,6 +28,7 @@ pub(super) struct Gathered {
     /// Checks and words of maintenance that do not stand behind what they are of.
     pub(super) loose: Vec<Brought>,
     pub(super) queries: Vec<PreparedQuery>,
+    pub(super) routes: Vec<Route>,
     /// What the document names.
     pub(super) keys: HashSet<Key>,
     /// Entries that the configuration file of the server they come from owns.
@@ -136,6 +137,13 @@ impl Gathered {
                     let (node, of) = (word.node.clone(), word.instance.clone());
                     self.part(&node, of.as_ref()).maintenance.push(word);
                 }
+            }
+            Record::Route(route) => {
+                if route.is_active() {
+                    crate::model::route::check_stored(&route.subsets)
+                        .map_err(|error| Error::bad(error.to_string()))?;
+                }
+                self.routes.push(std::sync::Arc::unwrap_or_clone(route));
             }
             Record::Query(query) => {
                 query_rules(&query)?;
@@ -246,6 +254,7 @@ pub(super) fn named(key: &Key) -> String {
         Key::Maintenance(node, Some(id)) => {
             format!("maintenance of service {:?} on node {:?}", id.as_str(), node.as_str())
         }
+        Key::Route(service) => format!("route of {:?}", service.as_str()),
         Key::Query(id) => format!("prepared query {id}"),
         Key::Acl(key) => format!("{} of access control", key.kind.word()),
     }

@@ -1,0 +1,231 @@
+//! Routes: the plain name answers in the shares that were set, and an outage is never a route's doing.
+
+use std::collections::BTreeMap;
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{RData, RecordType};
+use rollcall::registry::Topic;
+use serde_json::{Value, json};
+
+use crate::daemon::run;
+use crate::server::{PATIENCE, TestServer, request};
+
+const ROUTE: &str = "/v1/rollcall/route/web";
+
+impl TestServer {
+    /// An instance of `web` at 10.8.0.N with a tag and a status.
+    async fn colored(&self, n: u8, tag: &str, status: &str) {
+        let body = json!({
+            "Node": format!("m{n}"), "Address": format!("10.9.0.{n}"),
+            "Service": { "Service": "web", "ID": format!("web-{n}"), "Address": format!("10.8.0.{n}"), "Port": 80, "Tags": [tag],
+                "Meta": { "version": if tag == "blue" { "1" } else { "2" } } },
+            "Check": { "CheckID": format!("c{n}"), "Name": "c", "Status": status, "ServiceID": format!("web-{n}") },
+        });
+        let taken = self.put("/v1/catalog/register", body).await;
+        assert_eq!(taken.status, 200, "{}", taken.text());
+    }
+
+    async fn route(&self, body: Value) {
+        let taken = self.put(ROUTE, &body).await;
+        assert_eq!((taken.status, taken.text().as_str()), (200, ""), "{body}");
+    }
+
+    /// The weight of each target's first address in SRV, by its last number.
+    async fn weights(&self, name: &str) -> BTreeMap<u8, u16> {
+        let message = self.ask(name, RecordType::SRV).await;
+        let number = |target: String| u8::from_str_radix(&target[6..8], 16).unwrap();
+        let weights = message.answers.iter().map(|record| match &record.data {
+            RData::SRV(srv) => (number(srv.target.to_string()), srv.weight),
+            other => panic!("{other:?}"),
+        });
+        weights.collect()
+    }
+
+    async fn addresses(&self, name: &str) -> Vec<u8> {
+        last(&self.ask(name, RecordType::A).await)
+    }
+}
+
+fn last(message: &Message) -> Vec<u8> {
+    let mut all: Vec<u8> = message
+        .answers
+        .iter()
+        .map(|record| match &record.data {
+            RData::A(a) => a.0.octets()[3],
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+/// Two blue, one green, one of neither.
+async fn colors() -> TestServer {
+    let server = TestServer::start().await;
+    for (n, tag) in [(1, "blue"), (2, "blue"), (3, "green"), (4, "red")] {
+        server.colored(n, tag, "passing").await;
+    }
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn srv_weights_are_the_shares_whatever_the_number_of_instances() {
+    let server = colors().await;
+    assert_eq!(server.weights("web.service.internal").await, [(1, 1), (2, 1), (3, 1), (4, 1)].into());
+    server.route(json!({ "Subsets": ["blue=95", "green=5"] })).await;
+    assert_eq!(server.weights("web.service.internal").await, [(1, 19), (2, 19), (3, 2)].into());
+    assert_eq!(server.weights("red.web.service.internal").await, [(4, 1)].into());
+    // One less, and its share is with the other.
+    server.colored(1, "blue", "critical").await;
+    server.until("web", |all| all.to_string().contains("critical")).await;
+    assert_eq!(server.weights("web.service.internal").await, [(2, 19), (3, 1)].into());
+    // Subsets by meta, under a name of their own.
+    server.route(json!({ "Subsets": ["old@version=1:0", "new@meta.version=2:1"] })).await;
+    assert_eq!(server.weights("web.service.internal").await, [(3, 1), (4, 1)].into());
+    assert_eq!(server.weights("old.web.service.internal").await, [(2, 1)].into());
+    assert_eq!(server.weights("new.web.service.internal").await, [(3, 1), (4, 1)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_addresses_holds_one_subset_drawn_by_the_shares() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["blue=75%", "green=25%"] })).await;
+    let (mut blue, mut green) = (0, 0);
+    for _ in 0..800 {
+        match server.addresses("web.service.internal").await.as_slice() {
+            [1, 2] => blue += 1,
+            [3] => green += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    // A binomial of 800 and a quarter: eight deviations from its middle.
+    assert!((100..300).contains(&green), "{green} of {}", blue + green);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_makes_no_outage_unless_it_is_strict() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["green=1", "blue=0"] })).await;
+    assert_eq!(server.addresses("web.service.internal").await, [3]);
+    server.colored(3, "green", "critical").await;
+    server.until("web", |all| all.to_string().contains("critical")).await;
+    assert_eq!(server.addresses("web.service.internal").await, [1, 2, 4]);
+    let told = server.get("/v1/rollcall/explain?name=web").await.json().to_string();
+    assert!(
+        told.contains("nobody of those with a share is healthy, so all who are healthy answer"),
+        "{told}"
+    );
+    server.route(json!({ "Subsets": ["green=1", "blue=0"], "Strict": true })).await;
+    let answer = server.ask("web.service.internal", RecordType::A).await;
+    assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 0));
+    let told = server.get("/v1/rollcall/explain?name=web").await.json();
+    let why: Vec<&Value> = told["Instances"].as_array().unwrap().iter().map(|row| &row["Why"]).collect();
+    assert_eq!(why, ["unrouted", "unrouted", "critical", "unrouted"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_kept_undone_and_survive_a_restart() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["blue=1"] })).await;
+    server.route(json!({ "Subsets": ["green=1"] })).await;
+    server.route(json!({ "Subsets": ["green=1"] })).await;
+    assert_eq!(server.get(ROUTE).await.json()["Version"], 2, "the same again is no version");
+    let server = server.restart().await;
+    assert_eq!(server.addresses("web.service.internal").await, [3]);
+    assert_eq!(server.put(&format!("{ROUTE}/undo"), "").await.status, 200);
+    assert_eq!(server.addresses("web.service.internal").await, [1, 2]);
+    let cleared = request(server.http(), "DELETE", ROUTE, &[], "").await;
+    assert_eq!(cleared.status, 200);
+    assert_eq!(server.addresses("web.service.internal").await, [1, 2, 3, 4]);
+    assert_eq!(server.put(&format!("{ROUTE}/undo"), "").await.status, 200);
+    assert_eq!(server.addresses("web.service.internal").await, [1, 2]);
+    let shown = server.get(ROUTE).await.json();
+    assert_eq!((&shown["Version"], &shown["Why"]), (&json!(5), &json!("undo of version 4: as version 3")));
+    // An export has it, and another server takes it.
+    let exported = server.get("/v1/rollcall/export").await.text();
+    let other = TestServer::start().await;
+    let taken = other.put("/v1/rollcall/import", &exported).await;
+    assert_eq!((taken.status, &taken.json()["Routes"]["New"]), (200, &json!(1)), "{}", taken.text());
+    assert_eq!(other.addresses("web.service.internal").await, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ramp_moves_by_itself_and_a_guard_puts_the_former_back() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["blue=1"] })).await;
+    server.route(json!({ "Subsets": ["green=1"], "Over": "3s" })).await;
+    let begun = server.weights("web.service.internal").await;
+    assert!(begun.contains_key(&1), "the way begins where it was: {begun:?}");
+    let whole = async {
+        while server.weights("web.service.internal").await != [(3, 1)].into() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, whole).await.expect("it never arrived");
+    server.route(json!({ "Subsets": ["blue=1"], "AbortIfUnhealthy": "49%" })).await;
+    assert_eq!(server.addresses("web.service.internal").await, [1, 2]);
+    let registry = server.running.registry();
+    let index = registry.snapshot().index_of(&Topic::Routes);
+    server.colored(1, "blue", "critical").await;
+    registry.wait(&Topic::Routes, index, PATIENCE).await.unwrap();
+    let shown = server.get(ROUTE).await.json();
+    let why = "version 3 aborted: 1 of the 2 instances that gained by it were unhealthy, more than 49 %";
+    assert_eq!((&shown["Version"], &shown["Why"]), (&json!(4), &json!(why)));
+    assert_eq!(server.addresses("web.service.internal").await, [3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_refused_and_changes_nothing() {
+    let server = colors().await;
+    for (path, body, status, text) in [
+        (ROUTE, json!({ "Subsets": [] }), 400, "Invalid route: a route needs a subset"),
+        (ROUTE, json!({ "Subsets": ["blue=0", "green=0"] }), 400, "Invalid route: the shares are all 0"),
+        (ROUTE, json!({ "Subsets": ["blue=-5"] }), 400, "whole number from 0 to 1000000"),
+        (ROUTE, json!({ "Subsets": ["blue=99999999999"] }), 400, "whole number from 0 to 1000000"),
+        (
+            ROUTE,
+            json!({ "Subsets": ["blau=1"] }),
+            400,
+            "no instance of service \"web\" is in the subset blau",
+        ),
+        (ROUTE, json!({ "Subsets": ["blue=1"], "Over": "-1s" }), 400, "Invalid route: Over"),
+        (ROUTE, json!({ "Subsets": ["blue=1"], "Over": "9000h" }), 400, "more than 31 days"),
+        (ROUTE, json!({ "Subsets": ["blue=1"], "AbortIfUnhealthy": "120%" }), 400, "no percent"),
+        (ROUTE, json!({ "Subsets": ["blue=1"], "GuardFor": "1m" }), 400, "needs AbortIfUnhealthy"),
+        ("/v1/rollcall/route/nobody", json!({ "Subsets": ["blue=1"] }), 404, "Unknown service \"nobody\""),
+    ] {
+        let refused = server.put(path, &body).await;
+        assert_eq!(refused.status, status, "{body}: {}", refused.text());
+        assert!(refused.text().contains(text), "{body}: {}", refused.text());
+    }
+    assert_eq!(server.put(&format!("{ROUTE}/undo"), "").await.status, 404);
+    assert_eq!(server.get(ROUTE).await.status, 404);
+    assert_eq!(server.get("/v1/rollcall/routes").await.json(), json!([]));
+    assert_eq!(server.addresses("web.service.internal").await, [1, 2, 3, 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_sets_shows_and_undoes() {
+    let server = colors().await;
+    let at = server.http().to_string();
+    let printed = |words: &[&str]| {
+        let output = run(&[&["route"], words, &["--server", &at]].concat());
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = printed(&["set", "web", "blue=95", "green=5"]);
+    assert!(
+        shown.starts_with("web: version 1, set at ") && shown.contains("blue    blue   95     95%"),
+        "{shown}"
+    );
+    assert!(printed(&["undo", "web"]).contains("all instances answer"));
+    let history = printed(&["history", "web"]);
+    assert!(
+        history.contains("undo of version 1: no route") && history.contains("blue=95 green=5"),
+        "{history}"
+    );
+    assert!(printed(&["list"]).contains("web      2        all instances"), "{}", printed(&["list"]));
+    let refused = run(&["route", "set", "web", "blue=x", "--server", &at]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("whole number"), "{refused:?}");
+}
