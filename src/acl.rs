@@ -8,6 +8,7 @@ mod authorizer;
 pub mod jwt;
 pub mod method;
 pub mod rules;
+mod strict;
 mod tables;
 
 use std::fmt;
@@ -63,6 +64,14 @@ pub struct Config {
     pub agent_token: Option<Secret>,
     /// Of DNS questions.
     pub dns_token: Option<Secret>,
+}
+
+impl Config {
+    /// All secrets in it, each in its place.
+    pub fn secrets(&self) -> [Option<&Secret>; 4] {
+        [&self.initial_management, &self.default_token, &self.agent_token, &self.dns_token]
+            .map(Option::as_ref)
+    }
 }
 
 /// What somebody may see and do; cheap to clone. The default is that of a server without access control.

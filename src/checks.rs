@@ -22,7 +22,6 @@ mod redirect;
 mod runner;
 mod schedule;
 mod script;
-mod targets;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -38,11 +37,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::Targets;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
 use crate::tls::{Clients, TlsError};
-
-pub use targets::Targets;
 
 /// Bounds on probing, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use crate::model::{Address, Check, Instance, NodeName};
+use crate::model::{Address, Check, Instance, NodeName, private};
 use crate::telemetry::logs;
 use crate::{acl, checks, dns, filter, handover, registry, select, store, tls};
 
@@ -220,7 +220,14 @@ impl Config {
         for (file, text) in &texts {
             let is = |kind: &str| file.extension().is_some_and(|extension| extension == kind);
             let keys = if is("json") { consul::keys } else { read::keys };
+            let before = config.acl.clone();
             later.extend(keys(&mut config, file, text, &mut errors));
+            if config.acl.secrets() != before.secrets() {
+                let data = std::fs::metadata(file).ok();
+                let remedy = data.and_then(|data| private::remedy(&data, nix::unistd::geteuid().as_raw()));
+                let warning = |remedy| format!("{}, which holds tokens, {remedy}", file.display());
+                config.warnings.extend(remedy.map(warning));
+            }
         }
         definitions::take(&mut config, later, &mut errors);
         errors.extend(config.check().into_iter().map(|reason| {

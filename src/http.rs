@@ -24,6 +24,7 @@ mod route;
 mod selectors;
 mod shape;
 mod status;
+mod text;
 mod unserved;
 
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::filter;
-use crate::model::NodeName;
+use crate::model::{NodeName, Targets};
 use crate::registry::Registry;
 use crate::select;
 use crate::telemetry::Metrics;
@@ -65,6 +66,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Whether script checks may be registered.
     pub script_checks: bool,
+    /// Where keys of auth methods may be fetched.
+    pub targets: Targets,
     pub body_octets_max: usize,
     pub connections_max: usize,
     pub connections_per_client_max: usize,
@@ -150,6 +153,7 @@ impl Config {
             },
             allowed_hosts: Vec::new(),
             script_checks: false,
+            targets: Targets::default(),
             body_octets_max: 1 << 20,
             connections_max: 10,
             connections_per_client_max: 10,

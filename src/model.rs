@@ -13,8 +13,10 @@ pub mod instance;
 pub mod name;
 pub mod node;
 pub mod packed;
+pub mod private;
 pub mod query;
 pub mod route;
+pub mod targets;
 pub mod template;
 
 pub use acl::{Acl, AclKey, AclKind, Secret};
@@ -27,4 +29,5 @@ pub use node::Node;
 pub use packed::{Pairs, Texts};
 pub use query::PreparedQuery;
 pub use route::Route;
+pub use targets::Targets;
 pub use template::{Template, TemplateError};

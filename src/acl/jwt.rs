@@ -12,6 +12,8 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::strict::{Strict, is_twice};
+
 /// Octets of a token that is read.
 pub const OCTETS_MAX: usize = 64 * 1024;
 /// Keys of one set that are kept.
@@ -158,7 +160,11 @@ impl Parts<'_> {
         }
         let claims = BASE64URL_NOPAD.decode(self.claims.as_bytes());
         let claims = claims.map_err(|_| Fault::Malformed("its claims are no base64url"))?;
-        serde_json::from_slice(&claims).map_err(|_| Fault::Malformed("its claims are no JSON object"))
+        match serde_json::from_slice(&claims) {
+            Ok(Strict(Value::Object(claims))) => Ok(claims),
+            Err(error) if is_twice(&error) => Err(Fault::Malformed("it makes a claim twice")),
+            _ => Err(Fault::Malformed("its claims are no JSON object")),
+        }
     }
 }
 
@@ -285,6 +291,30 @@ mod tests {
             format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
         let mac = sign(signed.as_bytes());
         format!("{signed}.{}", encode(&mac))
+    }
+
+    #[test]
+    fn a_claim_that_is_made_twice_is_refused() {
+        let ours = Ed25519KeyPair::generate().unwrap();
+        let key = Key { id: None, form: Form::Ed25519(ours.public_key().as_ref().to_vec()) };
+        let signed = |claims: &str| {
+            let signed = format!("{}.{}", encode(br#"{"alg":"EdDSA"}"#), encode(claims.as_bytes()));
+            let mac = ours.sign(signed.as_bytes());
+            check(
+                &format!("{signed}.{}", encode(mac.as_ref())),
+                std::slice::from_ref(&key),
+                &[Algorithm::EdDsa],
+            )
+        };
+        assert!(signed(r#"{"sub":"a"}"#).is_ok());
+        for (claims, why) in [
+            (r#"{"sub":"a","sub":"b"}"#, "it makes a claim twice"),
+            (r#"{"k":{"ns":"a","ns":"a"}}"#, "it makes a claim twice"),
+            (r#"["sub"]"#, "its claims are no JSON object"),
+            ("{", "its claims are no JSON object"),
+        ] {
+            assert_eq!(signed(claims), Err(Fault::Malformed(why)), "{claims}");
+        }
     }
 
     fn check(token: &str, keys: &[Key], allowed: &[Algorithm]) -> Result<Map<String, Value>, Fault> {

@@ -110,10 +110,14 @@ impl Jwt {
 
     /// Judges the claims of a token whose signature is good; `now` is seconds since 1970.
     pub fn judge(&self, claims: &Map<String, Value>, now: u64) -> Result<Identity, String> {
-        let time = |name: &str| claims.get(name).and_then(Value::as_f64);
+        // RFC 7519 section 2: a NumericDate. One that is no number says nothing that may be passed over.
+        let time = |name: &str| match claims.get(name) {
+            None => Ok(None),
+            Some(value) => value.as_f64().map(Some).ok_or_else(|| wrong(name, "number")),
+        };
         let [expiry, beginning, skew] = self.leeways.map(|secs| secs as f64);
         let now = now as f64;
-        let (expires, begins, issued) = (time("exp"), time("nbf"), time("iat"));
+        let (expires, begins, issued) = (time("exp")?, time("nbf")?, time("iat")?);
         if expires.is_none() && begins.is_none() && issued.is_none() {
             return Err("no issue time, notBefore, or expiration time encoded in token".to_owned());
         }
@@ -126,15 +130,17 @@ impl Jwt {
         if begins.is_some_and(|at| now + skew + beginning < at) {
             return Err("the token is not valid yet".to_owned());
         }
-        let texts = |name: &str| match claims.get(name) {
-            Some(Value::String(one)) => vec![one.as_str()],
-            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if !self.issuer.is_empty() && texts("iss") != [self.issuer.as_str()] {
+        let issuer = claims.get("iss").map(|value| value.as_str().ok_or_else(|| wrong("iss", "text")));
+        if issuer.transpose()?.unwrap_or_default() != self.issuer && !self.issuer.is_empty() {
             return Err("invalid issuer (iss) claim".to_owned());
         }
-        let audiences = texts("aud");
+        let audiences = match claims.get("aud") {
+            None => Some(Vec::new()),
+            Some(Value::String(one)) => Some(vec![one.as_str()]),
+            Some(Value::Array(all)) => all.iter().map(Value::as_str).collect(),
+            Some(_) => None,
+        };
+        let audiences = audiences.ok_or_else(|| wrong("aud", "text or list of texts"))?;
         let bound = self.audiences.iter().any(|bound| audiences.contains(&bound.as_str()));
         match (self.audiences.is_empty(), audiences.is_empty()) {
             (true, true) => {}
@@ -148,19 +154,18 @@ impl Jwt {
     fn identity(&self, claims: &Map<String, Value>) -> Result<Identity, String> {
         let mut identity = Identity::default();
         for (claim, name) in &self.values {
-            if let Some(value) = find(claims, claim) {
-                let text = text(value)
-                    .ok_or_else(|| format!("claim {claim:?} is no text, number or truth value"))?;
+            if let Some(value) = find(claims, claim)? {
+                let text = text(value).ok_or_else(|| wrong(claim, "text, number or truth value"))?;
                 identity.values.insert(name.clone(), text);
             }
         }
         for (claim, name) in &self.lists {
-            let list = match find(claims, claim) {
+            let list = match find(claims, claim)? {
                 None => continue,
                 Some(Value::Array(all)) => all.iter().map(text).collect::<Option<Vec<_>>>(),
                 Some(one) => text(one).map(|text| vec![text]),
             };
-            let list = list.ok_or_else(|| format!("claim {claim:?} is no list of texts"))?;
+            let list = list.ok_or_else(|| wrong(claim, "list of texts"))?;
             identity.lists.insert(name.clone(), list);
         }
         Ok(identity)
@@ -186,21 +191,25 @@ fn leeway(value: Option<&Value>) -> Result<Option<u64>, String> {
     }
 }
 
-/// A claim by its name, or by a JSON pointer (RFC 6901) to one that lies deeper.
-fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    if !name.starts_with('/') {
-        return claims.get(name);
-    }
-    let mut parts = name.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"));
-    let mut found = claims.get(&parts.next()?)?;
+/// A claim by its name, or by a JSON pointer (RFC 6901) to one that lies deeper; errs where what it would lie in cannot have it.
+fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Value>, String> {
+    let Some(pointer) = name.strip_prefix('/') else { return Ok(claims.get(name)) };
+    let mut parts = pointer.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let mut found = parts.next().and_then(|part| claims.get(&part));
     for part in parts {
-        found = match found {
-            Value::Object(map) => map.get(&part)?,
-            Value::Array(list) => list.get(part.parse::<usize>().ok()?)?,
-            _ => return None,
+        let Some(outer) = found else { return Ok(None) };
+        found = match (outer, part.parse::<usize>()) {
+            (Value::Object(map), _) => map.get(&part),
+            (Value::Array(list), Ok(at)) => list.get(at),
+            _ => return Err(format!("claim {name:?}: {part:?} cannot be in what the token has there")),
         };
     }
-    Some(found)
+    Ok(found)
+}
+
+/// A claim that is there, but not what it has to be, is not one that is absent.
+fn wrong(claim: &str, wanted: &str) -> String {
+    format!("claim {claim:?} is no {wanted}")
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -308,9 +317,29 @@ mod tests {
             (json!({ "exp": null }), "no issue time"),
             (json!({ "exp": null, "iat": 600 }), "expired"),
             (json!({ "groups": [[]] }), "no list of texts"),
+            (json!({ "groups": { "a": 1 } }), "claim \"groups\" is no list of texts"),
             (json!({ "admin": {} }), "no text"),
+            (json!({ "exp": "1000" }), "claim \"exp\" is no number"),
+            (json!({ "nbf": "0", "iat": 1 }), "claim \"nbf\" is no number"),
+            (json!({ "iat": [1] }), "claim \"iat\" is no number"),
+            (json!({ "iss": ["me"] }), "claim \"iss\" is no text"),
+            (json!({ "aud": 7 }), "claim \"aud\" is no text or list of texts"),
+            (json!({ "aud": ["us", 7] }), "claim \"aud\" is no text or list of texts"),
+            (json!({ "k8s": "web" }), "claim \"/k8s/name\": \"name\" cannot be in what"),
+            (json!({ "k8s": [{ "name": "web" }] }), "claim \"/k8s/name\""),
+            (json!({ "k8s": { "name": ["web"] } }), "claim \"/k8s/name\" is no text"),
         ] {
             assert!(judge(&plain, more.clone()).is_err_and(|e| e.contains(wrong)), "{more}");
+        }
+        let mut null = json!({ "iss": "me", "aud": "us", "exp": 1000 });
+        for claim in ["exp", "iss", "aud", "admin", "groups"] {
+            let before = null.as_object_mut().unwrap().insert(claim.into(), Value::Null);
+            let said = plain.judge(null.as_object().unwrap(), 900).unwrap_err();
+            assert!(said.contains(&format!("claim {claim:?} is no ")), "{said}");
+            match before {
+                Some(before) => null[claim] = before,
+                None => drop(null.as_object_mut().unwrap().remove(claim)),
+            }
         }
         let strict =
             method(json!({ "ExpirationLeeway": "-1s", "NotBeforeLeeway": "-1s", "ClockSkewLeeway": -1 }));

@@ -20,8 +20,8 @@ use tokio_util::either::Either;
 use super::kept::Wire;
 use super::names::{Failed, Names};
 use super::probe::{Finding, Tools};
-use super::targets::Denied;
 use crate::model::ProbeTls;
+use crate::model::targets::Denied;
 
 /// RFC 8305 section 5: the connection attempt delay.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::names::Names;
-use super::targets::Targets;
-use crate::model::Status;
+use crate::model::{Status, Targets};
 use crate::telemetry::Metrics;
 
 /// The result of one probe.

@@ -82,7 +82,7 @@ fn place(server: &str) -> Place<'_> {
 }
 
 /// A connection to a server.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
@@ -128,11 +128,13 @@ impl Server {
             return Ok((Box::new(stream), address));
         }
         let (ca, cert, key) = (self.ca_file.clone(), self.client_cert.clone(), self.client_key.clone());
-        let settings = ApiTls::load(&ApiFiles { ca, cert, key }).map_err(|why| anyhow!("{why}"))?;
-        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-        let name = self.tls_server_name.as_deref().unwrap_or(host);
-        let stream = settings.stream(stream, name).await.map_err(|why| anyhow!("{why}"))?;
-        Ok((Box::new(stream), address))
+        let trust = Trust { files: ApiFiles { ca, cert, key }, name: self.tls_server_name.clone() };
+        Ok((trust.secure(stream, &address).await?, address))
+    }
+
+    /// The authorities that are named by a flag or the environment.
+    pub(super) fn ca_file(&self) -> Option<PathBuf> {
+        self.ca_file.clone()
     }
 
     /// One request on a connection of its own; any status.
@@ -157,11 +159,7 @@ impl Server {
             tokio::spawn(connection);
             request.headers_mut().insert(HOST, host.parse()?);
             let answer = sender.send_request(request).await;
-            answer.map_err(|error| match error.source().and_then(crate::tls::refusal) {
-                // With TLS 1.3 a server that does not take the certificate says so when it is asked.
-                Some(why) => anyhow!("{why}"),
-                None => error.into(),
-            })
+            answer.map_err(refused)
         };
         let answer = tokio::time::timeout(patience, exchange).await;
         answer.with_context(|| format!("the server at {} does not answer", self.server))?
@@ -204,11 +202,37 @@ impl Server {
     }
 }
 
-/// `host:port` of a server that speaks plain HTTP, with Consul's port where none is named.
-pub(super) fn address(server: &str) -> anyhow::Result<String> {
+/// With TLS 1.3 a server that does not take the certificate says so when it is asked.
+pub(super) fn refused(error: hyper::Error) -> anyhow::Error {
+    match error.source().and_then(crate::tls::refusal) {
+        Some(why) => anyhow!("{why}"),
+        None => error.into(),
+    }
+}
+
+/// Whom a server has to prove to be, and what it is shown.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trust {
+    pub(super) files: ApiFiles,
+    /// What the certificate has to be for, where it is not the address.
+    pub(super) name: Option<String>,
+}
+
+impl Trust {
+    /// The handshake with the server at `host:port`.
+    pub(super) async fn secure(&self, stream: TcpStream, address: &str) -> anyhow::Result<Box<dyn Stream>> {
+        let settings = ApiTls::load(&self.files).map_err(|why| anyhow!("{why}"))?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let stream = settings.stream(stream, self.name.as_deref().unwrap_or(host)).await;
+        Ok(Box::new(stream.map_err(|why| anyhow!("{why}"))?))
+    }
+}
+
+/// `host:port` of a server, with Consul's port where none is named, and whether it speaks TLS.
+pub(super) fn address(server: &str) -> anyhow::Result<(String, bool)> {
     match place(server) {
-        Place::Tcp(address, false) => Ok(address),
-        _ => bail!("{server}: only http:// is read from here"),
+        Place::Tcp(address, tls) => Ok((address, tls)),
+        Place::Unix(_) => bail!("{server}: only http:// and https:// are read from here"),
     }
 }
 

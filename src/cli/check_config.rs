@@ -29,12 +29,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Err(errors) = crate::load_zones(&config) {
         wrong.extend(errors.to_string().lines().map(str::to_owned));
     }
-    if !config.https.listen.is_empty()
-        && let Err(error) = config.https.files.load()
-    {
-        wrong.push(format!("[https] {error}"));
+    let mut warnings = config.warnings.clone();
+    if !config.https.listen.is_empty() {
+        match config.https.files.load() {
+            Ok(loaded) => warnings.extend(loaded.warnings.iter().map(|warning| format!("[https] {warning}"))),
+            Err(error) => wrong.push(format!("[https] {error}")),
+        }
     }
-    for warning in &config.warnings {
+    for warning in &warnings {
         say(format_args!("warning: {warning}"))?;
     }
     if wrong.is_empty() {

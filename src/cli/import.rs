@@ -21,8 +21,9 @@ use hyper::{Method, Request};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::api::Server;
+use super::api::{Server, Trust};
 use super::block_on;
+use crate::tls::ApiFiles;
 use source::Source;
 use told::Told;
 
@@ -33,8 +34,20 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "URL", required_unless_present = "file", conflicts_with = "file")]
     from: Option<String>,
     /// The ACL token to read the other server with
-    #[arg(long, value_name = "TOKEN", env = "CONSUL_HTTP_TOKEN", hide_env_values = true, requires = "from")]
+    #[arg(long, value_name = "TOKEN", env = "CONSUL_HTTP_TOKEN", hide_env_values = true)]
     from_token: Option<String>,
+    /// PEM file of the authorities that the other server's certificate may be by [default: --ca-file, else the system's]
+    #[arg(long, value_name = "FILE", env = "CONSUL_CACERT")]
+    from_ca_file: Option<PathBuf>,
+    /// PEM file of the certificate that is shown to the other server
+    #[arg(long, value_name = "FILE", env = "CONSUL_CLIENT_CERT")]
+    from_client_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", env = "CONSUL_CLIENT_KEY")]
+    from_client_key: Option<PathBuf>,
+    /// The name that the other server's certificate has to be for [default: the address's]
+    #[arg(long, value_name = "NAME", env = "CONSUL_TLS_SERVER_NAME")]
+    from_tls_server_name: Option<String>,
     /// An export; - is standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -63,8 +76,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn import(arguments: &Arguments) -> anyhow::Result<Told> {
-    let source = arguments.from.as_deref().map(|from| Source::new(from, arguments.from_token.as_deref()));
-    let source = source.transpose()?;
+    let source = arguments.source().transpose()?;
     let (pieces, mut queue) = mpsc::channel(WAITING_MAX);
     let reading = {
         let (source, file, prune) = (source.clone(), arguments.file.clone(), arguments.prune);
@@ -103,6 +115,19 @@ async fn import(arguments: &Arguments) -> anyhow::Result<Told> {
         queries::import(&source, &arguments.server, arguments.dry_run, &mut told).await?;
     }
     Ok(told)
+}
+
+impl Arguments {
+    /// The other server, where one is named.
+    fn source(&self) -> Option<anyhow::Result<Source>> {
+        let files = ApiFiles {
+            ca: self.from_ca_file.clone().or_else(|| self.server.ca_file()),
+            cert: self.from_client_cert.clone(),
+            key: self.from_client_key.clone(),
+        };
+        let trust = Trust { files, name: self.from_tls_server_name.clone() };
+        self.from.as_deref().map(|from| Source::new(from, self.from_token.as_deref(), trust))
+    }
 }
 
 /// What the server did.

@@ -270,7 +270,7 @@ pub const KEYS: &[Key] = &[
         "write_wait",
         "\"30s\"",
         RELOADS,
-        "How long a client may take nothing of what it is sent; then it is cut off.",
+        "How long a client may take nothing of what it is sent; then it is cut off. Over TCP it must take some 128 KiB in this time, which the system holds for it.",
         |c, v| { c.http.write_wait = value::time(v)? }
     ),
     key!(
@@ -403,7 +403,7 @@ pub const KEYS: &[Key] = &[
         "allow_targets",
         "[]",
         AT_START,
-        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself.",
+        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself; for fetches of an auth method's keys, too, which are not narrowed otherwise.",
         |c, v| { c.checks.targets.allow = value::list(v, value::network)? }
     ),
     key!(
@@ -411,7 +411,7 @@ pub const KEYS: &[Key] = &[
         "deny_targets",
         "[]",
         AT_START,
-        "Networks that probes may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
+        "Networks that probes, and fetches of an auth method's keys (`JWKSURL`), may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
         |c, v| { c.checks.targets.deny = value::list(v, value::network)? }
     ),
     key!(

@@ -79,6 +79,7 @@ impl Config {
             settings: self.select_settings(),
             allowed_hosts: self.http.allowed_hosts.clone(),
             script_checks: self.checks.script,
+            targets: self.checks.targets.clone(),
             body_octets_max: self.http.body_max,
             connections_max: self.http.connections_max,
             connections_per_client_max: self.http.connections_per_client_max,

@@ -11,7 +11,6 @@ mod own;
 mod policy;
 mod role;
 mod shape;
-mod time;
 mod token;
 
 use std::sync::Arc;
@@ -30,8 +29,9 @@ use super::door::admission::Admitted;
 use super::error::Error;
 use super::query::Params;
 use super::route::{self, get};
+use super::text;
 use crate::acl::{Access as Wanted, Resource, Tables};
-use crate::model::Acl;
+use crate::model::{Acl, AclKey};
 use crate::registry::{AclCommand, Command, Snapshot};
 
 pub(super) use body::{POLICY, ROLE, TOKEN};
@@ -81,8 +81,31 @@ impl Now {
 
 /// Puts a record, and gives what was made of it.
 async fn put(state: &State, record: Acl, create: bool) -> Result<Now, Error> {
+    text::of_acl(&record)?;
     state.registry.submit(Command::Acl(AclCommand::Put { record, create })).await?;
     Ok(Now::of(state))
+}
+
+/// Takes a record away.
+async fn remove(state: &State, key: AclKey) -> Result<Response, Error> {
+    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
+    Ok(route::json(&true))
+}
+
+/// The id of a new record, which is made here: a body names none.
+fn new_id(what: &str, named: &str) -> Result<Uuid, Error> {
+    match named {
+        "" => Ok(Uuid::new_v4()),
+        _ => Err(Error::bad(format!("Cannot specify the ID when creating a new {what}"))),
+    }
+}
+
+/// The id in a path, which a body may name again.
+fn same_id(what: &str, named: &str, path: &str) -> Result<Uuid, Error> {
+    match named.is_empty() || named.eq_ignore_ascii_case(path) {
+        true => uuid(path),
+        false => Err(Error::bad(format!("{what} ID in URL and payload do not match"))),
+    }
 }
 
 /// An answer with the headers of a read.

@@ -50,10 +50,10 @@ pub(super) async fn waited(state: &State, params: &Params, topic: &Topic) -> Res
     let mut view = params.asker.view.clone();
     let mut snapshot = state.registry.snapshot();
     if index > 0 {
-        let wait = with_jitter(wait, rand::random());
+        let (topic, wait) = (topic.seen_by(&view), with_jitter(wait, rand::random()));
         parked::will_take_long();
         snapshot = tokio::select! {
-            woken = state.registry.wait(topic, index, wait) => woken?,
+            woken = state.registry.wait(&topic, index, wait) => woken?,
             () = state.shutdown.cancelled() => state.registry.snapshot(),
         };
         view = params.asker.again(state)?;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::decode::{GoDuration, Kind, Shape, decode_snake};
 use super::error::Error;
+use super::text;
 use crate::model::address::AddressError;
 use crate::model::name::is_label;
 use crate::model::{
@@ -301,6 +302,7 @@ impl ServiceBody {
             origin: of.origin,
             extras: extras.into(),
         };
+        text::of_instance(&instance)?;
         Ok((instance, checks, warnings))
     }
 }
@@ -388,7 +390,8 @@ impl CheckBody {
             origin: of.origin,
         };
         let id = CheckId::parse(id.map_or(default_id, String::as_str))?;
-        Ok(Check { node: of.node.clone(), id, instance: instance.cloned(), terms: terms.into() })
+        let check = Check { node: of.node.clone(), id, instance: instance.cloned(), terms: terms.into() };
+        text::of_check(&check).map(|()| check)
     }
 
     /// Whether anything is defined that could be run.
@@ -490,7 +493,8 @@ pub(super) const CHECK_OUTPUT_OCTETS_MAX: usize = 4 * OUTPUT_OCTETS_MAX;
 
 /// The rules for a node that comes as the model has it.
 pub(super) fn node_rules(node: &crate::model::Node) -> Result<(), Error> {
-    check_meta("Node", &node.meta)
+    check_meta("Node", &node.meta)?;
+    text::of_node(node)
 }
 
 /// The rules for an instance that comes as the model has it.
@@ -499,6 +503,7 @@ pub(super) fn instance_rules(instance: &Instance) -> Result<(), Error> {
     name_warnings(&instance.service, &tags)?;
     let meta = instance.meta.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     check_meta("Service", &meta)?;
+    text::of_instance(instance)?;
     let (passing, warning) = (instance.weights.passing, instance.weights.warning);
     weights(Some(WeightsBody { passing: passing.into(), warning: warning.into() })).map(drop)
 }
@@ -529,6 +534,7 @@ pub(super) fn check_rules(check: &Check, scripts: bool) -> Result<(), Error> {
     if check.failures_before_warning > check.failures_before_critical.max(1) {
         return invalid("FailuresBeforeWarning can't be higher than FailuresBeforeCritical".to_owned());
     }
+    text::of_check(check)?;
     check_target(&check.kind, true)
 }
 

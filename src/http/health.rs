@@ -75,7 +75,7 @@ async fn node(
     Rest(name): Rest,
     params: Params,
 ) -> Result<Response, Error> {
-    let (name, topic) = node_topic(&state, &name)?;
+    let (name, topic) = node_topic(&state, &name, &params)?;
     let filter = params.filter(selectors::CHECK, &state)?;
     list(&state, &params, &topic, |snapshot| {
         let nodes: Vec<_> = find_node(snapshot, &name).cloned().into_iter().collect();
@@ -87,6 +87,7 @@ async fn node(
 async fn with_state(
     Extract(state): Extract<Arc<State>>,
     Rest(wanted): Rest,
+    near: MaybeNear,
     params: Params,
 ) -> Result<Response, Error> {
     if wanted.is_empty() {
@@ -95,7 +96,9 @@ async fn with_state(
     let filter = params.filter(selectors::CHECK, &state)?;
     let meta = params.node_meta();
     list(&state, &params, &Topic::Checks, |snapshot| {
-        let nodes = snapshot.nodes().filter(|node| shape::has_meta(node, &meta)).cloned().collect();
+        let mut nodes: Vec<_> =
+            snapshot.nodes().filter(|node| shape::has_meta(node, &meta)).cloned().collect();
+        near.sort_nodes(&mut nodes);
         // A state that does not exist is one that no check has.
         all_checks(nodes, move |check| {
             (wanted == "any" || check.status == wanted) && listed(filter.as_ref(), check)

@@ -441,7 +441,7 @@ async fn execute(state: &State, id_or_name: &str, near: &Near, params: &Params) 
     chosen.truncate(limit);
     let chosen: Vec<_> = chosen.iter().map(|chosen| (chosen.node.clone(), chosen.entry.clone())).collect();
     let topic = ServiceName::parse(&query.service.service).map(Topic::Service);
-    let index = snapshot.index_of(&topic.unwrap_or(Topic::Services));
+    let index = snapshot.index_of(&topic.unwrap_or(Topic::Services).seen_by(view));
     let mut told = json!({
         "Service": query.service.service,
         "DNS": { "TTL": query.ttl },

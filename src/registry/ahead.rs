@@ -24,6 +24,8 @@ pub(super) struct Ahead {
     by_ticket: HashMap<u64, Vec<Key>>,
     /// Definitions under way.
     definitions: usize,
+    /// Something was refused since nothing was under way: what comes after it may touch other things than it did before.
+    doubtful: bool,
 }
 
 impl Ahead {
@@ -60,13 +62,14 @@ impl Ahead {
             }
         }
         if self.definitions == 0 {
-            self.snapshot = None;
+            (self.snapshot, self.doubtful) = (None, false);
         }
     }
 
     /// Something under way was refused: what comes after it is looked at without it.
     pub(super) fn forget(&mut self) {
         self.snapshot = None;
+        self.doubtful = self.definitions > 0;
     }
 
     /// Makes the state ahead from all that is under way, in its order.
@@ -91,8 +94,8 @@ impl Ahead {
         published: &Snapshot,
         limits: &Limits,
     ) -> bool {
-        if self.definitions == 0 {
-            return false;
+        if self.definitions == 0 || self.doubtful {
+            return self.doubtful;
         }
         let touched = |key: Key| self.touched.contains_key(&key);
         match command {

@@ -13,6 +13,18 @@ use super::watch::Topic;
 use crate::acl::View;
 use crate::model::{Instance, NodeName, ServiceName};
 
+impl Topic {
+    /// What somebody waits for who asks for this: a service or a node that may not be read is to them as one that is not
+    /// there, so that neither an index nor a wake-up tells the two apart.
+    pub fn seen_by(&self, view: &View) -> Self {
+        match self {
+            Self::Service(name) if !view.reads_service(name.folded()) => Self::NoService,
+            Self::Node(name) if !view.reads_node(name.folded()) => Self::NoNode,
+            topic => topic.clone(),
+        }
+    }
+}
+
 impl Snapshot {
     /// What a view shows of a topic.
     pub fn seen_by(self: Arc<Self>, view: &View, topic: &Topic) -> Arc<Self> {
@@ -20,7 +32,8 @@ impl Snapshot {
             return self;
         }
         let mut seen = Self::clone(&self);
-        let hides = match topic {
+        let topic = topic.seen_by(view);
+        let hides = match &topic {
             Topic::Service(name) => seen.keep_service(name, view),
             Topic::Node(name) => seen.keep_node(name, view),
             Topic::Nodes | Topic::Checks => seen.keep_nodes(view),
@@ -31,8 +44,13 @@ impl Snapshot {
                 (seen.nodes, seen.services) = Default::default();
                 false
             }
+            // Said of every name that may not be read, whether there is such a one or not.
+            Topic::NoService | Topic::NoNode => {
+                (seen.nodes, seen.services) = Default::default();
+                true
+            }
         };
-        seen.part = Some(Part { index: self.index_of(topic), hides });
+        seen.part = Some(Part { index: self.index_of(&topic), hides });
         Arc::new(seen)
     }
 
@@ -71,14 +89,11 @@ impl Snapshot {
         self.find(node, |entry| entry.instances.get(id).filter(|entry| shown(&entry.instance)))
     }
 
-    /// Leaves one service; its instances need both themselves and their nodes to be readable.
+    /// Leaves one service, which may be read; its instances need both themselves and their nodes to be readable.
     fn keep_service(&mut self, name: &ServiceName, view: &View) -> bool {
         let services = std::mem::take(&mut self.services);
         let nodes = std::mem::take(&mut self.nodes);
         let Some(service) = services.get(name) else { return false };
-        if !view.reads_service(name.folded()) {
-            return true;
-        }
         let mut shown = ServiceEntry { instances: Default::default(), ..ServiceEntry::clone(service) };
         for entry in service.instances.values().filter(|entry| view.reads_node(entry.instance.node.folded()))
         {
@@ -93,14 +108,11 @@ impl Snapshot {
         hidden
     }
 
-    /// Leaves one node and what of it may be seen.
+    /// Leaves one node, which may be read, and what of it may be seen.
     fn keep_node(&mut self, name: &NodeName, view: &View) -> bool {
         self.services = OrdMap::new();
         let nodes = std::mem::take(&mut self.nodes);
         let Some(node) = nodes.get(name) else { return false };
-        if !view.reads_node(name.folded()) {
-            return true;
-        }
         let (node, hidden) = shown(node, view);
         self.nodes.insert(name.clone(), node);
         hidden

@@ -47,7 +47,7 @@ pub struct Snapshot {
 /// What a part of a snapshot keeps of the whole.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
-    /// Of the topic that it is about: whoever waits for it waits for the same as all others.
+    /// Of the topic as it is [seen](Topic::seen_by).
     pub(super) index: u64,
     /// Whether something of the topic is left out.
     pub(super) hides: bool,
@@ -364,7 +364,8 @@ impl Snapshot {
         let index = match topic {
             Topic::Service(name) => self.services.get(name).map_or(self.tables.vanished, |s| s.index),
             Topic::Node(name) => self.nodes.get(name).map_or(self.tables.nodes, |n| n.index),
-            Topic::Nodes => self.tables.nodes,
+            Topic::Nodes | Topic::NoNode => self.tables.nodes,
+            Topic::NoService => self.tables.vanished,
             Topic::Services => self.tables.services,
             Topic::Checks => self.tables.checks,
             Topic::Routes => self.index_of_routes(),

@@ -30,6 +30,9 @@ pub enum Topic {
     Query(Uuid),
     /// All routes.
     Routes,
+    /// A service, or a node, that whoever asks may not read: as one that is not there. Nothing that changes wakes who waits for it.
+    NoService,
+    NoNode,
 }
 
 /// All bells.

@@ -1,11 +1,55 @@
-//! Moments as texts. Pure.
+//! Moments as texts and back: the one place that knows the calendar. Pure.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The last moment that RFC 3339 has a text for, in milliseconds since 1970.
+const LAST: u64 = 253_402_300_799_999;
 
 /// `2006-01-02T15:04:05.000Z` (RFC 3339), as Consul's log lines begin.
 pub fn rfc3339(at: SystemTime) -> String {
     let (date, time, millis) = parts(at);
     format!("{date}T{time}.{millis:03}Z")
+}
+
+/// The same of milliseconds since 1970; past the year 9999, of its end.
+pub fn rfc3339_of(millis: u64) -> String {
+    rfc3339(UNIX_EPOCH + Duration::from_millis(millis.min(LAST)))
+}
+
+/// Reads an RFC 3339 time, with whatever offset; milliseconds since 1970; none when it is not one, or before.
+pub fn parse(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| -> Option<i64> {
+        let digits = text.get(from..to)?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let is = |at: usize, wanted: &[u8]| text.as_bytes().get(at).is_some_and(|b| wanted.contains(b));
+    let marks = is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":");
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let valid =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    if !marks || !valid {
+        return None;
+    }
+    let mut rest = text.get(19..)?;
+    let mut millis = 0;
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let end = fraction.find(|c: char| !c.is_ascii_digit())?;
+        let digits = format!("{:0<3}", fraction.get(..end.min(3)).filter(|digits| !digits.is_empty())?);
+        millis = digits.parse::<i64>().ok()?;
+        rest = &fraction[end..];
+    }
+    let offset = match rest.as_bytes() {
+        b"Z" | b"z" => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let at = text.len() - 5;
+            let (hours, minutes) = (number(at, at + 2)?, number(at + 3, at + 5)?);
+            (hours * 60 + minutes) * if *sign == b'+' { 60 } else { -60 }
+        }
+        _ => return None,
+    };
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+    u64::try_from(seconds * 1000 + millis).ok()
 }
 
 /// `2006-01-02 15:04:05 +0000 UTC`, as Consul's metrics are dated.
@@ -37,9 +81,18 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (400 * era + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// The day since 1970-01-01 of a date: the reverse of [`civil`].
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let month = (month + 9) % 12;
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -56,5 +109,30 @@ mod tests {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7)), text);
         }
         assert_eq!(spaced(UNIX_EPOCH + Duration::from_secs(1_767_225_599)), "2025-12-31 23:59:59 +0000 UTC");
+    }
+
+    #[test]
+    fn times_are_read_whatever_their_offset() {
+        assert_eq!(rfc3339_of(u64::MAX), "9999-12-31T23:59:59.999Z");
+        for (text, millis) in [
+            ("2000-02-29T00:00:00.001Z", Some(951_782_400_001)),
+            ("2000-02-29T02:30:00+02:30", Some(951_782_400_000)),
+            ("2000-02-28T23:00:00.5-01:00", Some(951_782_400_500)),
+            ("2000-02-29T00:00:00", None),
+            ("2000-13-29T00:00:00Z", None),
+            ("2000-02-29T00:00:00.Z", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("yesterday", None),
+            ("2000-02-29T00:00:00+ü:00", None),
+        ] {
+            assert_eq!(parse(text), millis, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(millis in 0..=LAST) {
+            prop_assert_eq!(parse(&rfc3339_of(millis)), Some(millis));
+        }
     }
 }

@@ -14,7 +14,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -33,6 +32,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::validity;
 use super::words::client;
+use crate::model::private;
 
 /// Where the files of a listener are, and the least version that is spoken.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -82,8 +82,10 @@ impl Files {
             warnings.extend(dates(&self.cert, "the certificate", validity::certificate(first)));
         }
         let key = key(&self.key)?;
-        if mode(&self.key).is_some_and(|mode| mode & 0o007 != 0) {
-            warnings.push(format!("{} can be read by everybody: chmod o= it", self.key.display()));
+        let ours = nix::unistd::geteuid().as_raw();
+        let opened = File::open(&self.key).and_then(|file| file.metadata()).ok();
+        if let Some(remedy) = opened.and_then(|data| private::remedy(&data, ours)) {
+            warnings.push(format!("{}, the certificate's key, {remedy}", self.key.display()));
         }
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             Error::InconsistentKeys(_) => {
@@ -176,10 +178,6 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
         }
         error => wrong(file, format!("this is not PEM: {error}")),
     })
-}
-
-fn mode(file: &Path) -> Option<u32> {
-    File::open(file).and_then(|file| file.metadata()).ok().map(|data| data.mode())
 }
 
 /// A warning where something is not valid now, or not for long.

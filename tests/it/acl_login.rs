@@ -141,6 +141,10 @@ async fn a_workloads_token_becomes_a_scoped_one_and_ends_with_the_logout() {
         ("no times", jwt(&ed_dsa, &claims(json!({ "exp": "x" })), ed_sign)),
         ("wrong audience", jwt(&ed_dsa, &claims(json!({ "aud": "others" })), ed_sign)),
         ("wrong issuer", jwt(&ed_dsa, &claims(json!({ "iss": "me" })), ed_sign)),
+        ("times that are no numbers", jwt(&ed_dsa, &claims(json!({ "nbf": "0" })), ed_sign)),
+        ("a number for an audience", jwt(&ed_dsa, &claims(json!({ "aud": ["rollcall", 1] })), ed_sign)),
+        ("a list for an issuer", jwt(&ed_dsa, &claims(json!({ "iss": ["ci"] })), ed_sign)),
+        ("a list for a mapped claim", jwt(&ed_dsa, &claims(json!({ "service": ["web"] })), ed_sign)),
         ("not selected", jwt(&ed_dsa, &claims(json!({ "groups": [] })), ed_sign)),
         ("a name that would be rules", jwt(&ed_dsa, &claims(json!({ "service": "x\" {} acl" })), ed_sign)),
         ("no token", "abc".into()),
@@ -150,6 +154,16 @@ async fn a_workloads_token_becomes_a_scoped_one_and_ends_with_the_logout() {
         assert_eq!(status, 403, "{what}: {said}");
         assert!(said.as_str().unwrap().starts_with("Permission denied"), "{what}: {said}");
     }
+    // A reader that takes the first would see another service than one that takes the last.
+    let text = claims(json!({})).to_string().replacen('{', "{\"service\":\"db\",", 1);
+    let signed = format!("{}.{}", encode(ed_dsa.to_string().as_bytes()), encode(text.as_bytes()));
+    let (status, said) = login(&server, &format!("{signed}.{}", encode(&ed_sign(signed.as_bytes())))).await;
+    assert_eq!(
+        (status, said),
+        (403, json!("Permission denied: the token is no JWT: it makes a claim twice"))
+    );
+    let (_, said) = login(&server, &jwt(&ed_dsa, &claims(json!({ "exp": "x" })), ed_sign)).await;
+    assert_eq!(said, "Permission denied: claim \"exp\" is no number");
     assert_eq!(tokens(&server, &root).await, before);
     // With the method go its rules and tokens.
     let (_, token) = login(&server, &good[0]).await;
@@ -222,9 +236,15 @@ async fn key_server(set: Arc<parking_lot::Mutex<Value>>, asked: Arc<AtomicUsize>
             let mut buffer = [0; 4096];
             let _ = stream.read(&mut buffer).await;
             asked.fetch_add(1, Ordering::SeqCst);
-            let body = set.lock().to_string();
+            let body = set.lock().clone();
+            // A text is a place to which it redirects.
+            let head = match body.as_str() {
+                Some(location) => format!("302 Found\r\nLocation: {location}"),
+                None => "200 OK".to_owned(),
+            };
+            let body = body.to_string();
             let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             );
             let _ = stream.write_all(answer.as_bytes()).await;
@@ -264,4 +284,45 @@ async fn keys_at_a_url_are_fetched_kept_and_not_asked_for_without_end() {
     let body = json!({ "AuthMethod": "other", "BearerToken": bearer(&ed, "one") }).to_string();
     let answer = server.with_token("POST", "/v1/acl/login", "", &body).await;
     assert_eq!(answer.status, 503, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_server_of_keys_is_judged_as_a_target_of_checks_is_and_leads_nowhere_else() {
+    let ed = Ed25519KeyPair::generate().unwrap();
+    let keys = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": encode(ed.public_key().as_ref()) }] });
+    let bearer = jwt(&json!({ "alg": "EdDSA" }), &claims(json!({})), |m| ed.sign(m).as_ref().to_vec());
+    let asked = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+    let sets = [keys.clone(), keys].map(|set| Arc::new(parking_lot::Mutex::new(set)));
+    let (port, ca) = key_server(sets[0].clone(), asked[0].clone()).await;
+    let (other, _) = key_server(sets[1].clone(), asked[1].clone()).await;
+    let url = format!("https://localhost:{port}/keys");
+    let net = |text: &str| text.parse().unwrap();
+    for (range, status, times) in
+        [(Some("127.0.0.0/8"), 503, 0), (Some("192.0.2.0/24"), 200, 1), (None, 503, 1)]
+    {
+        let server = TestServer::with(|config| {
+            config.acl.enabled = true;
+            config.acl.initial_management = Some(rollcall::model::Secret::new("root"));
+            // IPv6's is denied always: nobody listens there.
+            config.checks.targets.deny = range.into_iter().chain(["::1/128"]).map(net).collect();
+            // What checks are narrowed to does not count.
+            config.checks.targets.allow = vec![net("198.51.100.0/24")];
+        })
+        .await;
+        if range.is_none() {
+            *sets[0].lock() = json!(format!("https://localhost:{other}/keys"));
+        }
+        set_up(&server, "root", json!({ "JWKSURL": url, "JWKSCACert": ca })).await;
+        let before = asked[0].load(Ordering::SeqCst);
+        let (got, said) = login(&server, &bearer).await;
+        assert_eq!(got, status, "{range:?}: {said}");
+        assert_eq!(asked[0].load(Ordering::SeqCst) - before, times, "{range:?}");
+        if status == 503 {
+            assert_eq!(
+                said, "the keys of auth method \"ci\" cannot be had",
+                "no address is told to a stranger"
+            );
+        }
+    }
+    assert_eq!(asked[1].load(Ordering::SeqCst), 0, "no redirect is followed");
 }

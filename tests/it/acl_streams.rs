@@ -1,5 +1,7 @@
 //! What is read for long, or read slowly: streams end with their token, and nobody holds the server by not reading.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -125,8 +127,7 @@ async fn backups_at_once_are_limited_and_each_gives_its_place_back() {
 
 #[tokio::test]
 async fn answers_of_any_kind_are_made_as_they_are_read_and_who_reads_nothing_is_cut_off() {
-    let server =
-        TestServer::with(|config| config.http.write_wait = std::time::Duration::from_millis(300)).await;
+    let server = TestServer::with(|config| config.http.write_wait = Duration::from_millis(300)).await;
     large(&server).await;
     let query = json!({ "Name": "q", "Service": { "Service": "web" } }).to_string();
     let made = request(server.http(), "POST", "/v1/query", &[], &query).await;
@@ -152,5 +153,79 @@ async fn answers_of_any_kind_are_made_as_they_are_read_and_who_reads_nothing_is_
         let whole = server.get(path).await;
         assert_eq!(whole.header("transfer-encoding"), "chunked", "{path}");
         assert_eq!(whole.text().matches("web-299").count().min(1), 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_reads_slowly_is_not_cut_off_and_neither_is_who_waits() {
+    const WRITE_WAIT: Duration = Duration::from_secs(1);
+    const PIECE: usize = 8 * 1024;
+    /// At this pace what a socket may hold of itself takes several times the wait.
+    const PAUSE: Duration = Duration::from_millis(20);
+    let server = TestServer::with(|config| config.http.write_wait = WRITE_WAIT).await;
+    large(&server).await;
+    let index = server.get("/v1/health/service/late").await.index();
+    let connect = || TcpStream::connect(server.http());
+    let path =
+        format!("GET /v1/health/service/late?index={index}&wait=60s HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut waits = connect().await.unwrap();
+    waits.write_all(path.as_bytes()).await.unwrap();
+    let mut events = begin(connect().await.unwrap(), "/v1/rollcall/events?service=late", "").await;
+    let mut slow = stalled(&server, "/v1/agent/services").await;
+    let begun = Instant::now();
+    let (mut some, mut octet) = ([0; PIECE], [0; 1]);
+    while begun.elapsed() < WRITE_WAIT * 5 {
+        let read = slow.read(&mut some).await.expect("it is cut off");
+        assert!(read > 0, "it ends");
+        // The stream of changes is read octet by octet.
+        match events.try_read(&mut octet) {
+            Ok(read) => assert_eq!(read, 1, "the stream ends"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let series = "rollcall_http_refused_total{kind=\"slow reader\"}";
+    assert_eq!(server.metric(series).await, 0.0);
+    server.register(json!({ "Name": "late" })).await;
+    for client in [&mut waits, &mut events] {
+        let mut got = Vec::new();
+        let woken = async {
+            while !got.windows(4).any(|part| part == b"late") {
+                assert!(client.read_buf(&mut got).await.unwrap() > 0, "{}", String::from_utf8_lossy(&got));
+            }
+        };
+        tokio::time::timeout(PATIENCE, woken).await.expect("it hears nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_its_client_goes_whatever_it_sent_behind_it() {
+    let server = TestServer::start().await;
+    let index = server.get("/v1/health/service/late").await.index();
+    let watchers = || server.running.registry().watchers();
+    let until = async |count: usize| {
+        let reached = async {
+            while watchers() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{} wait", watchers()));
+    };
+    let path =
+        format!("GET /v1/health/service/late?index={index}&wait=10m HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for behind in ["", "G", "GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        for at_once in [true, false] {
+            let mut client = TcpStream::connect(server.http()).await.unwrap();
+            if at_once {
+                client.write_all(format!("{path}{behind}").as_bytes()).await.unwrap();
+                until(1).await;
+            } else {
+                client.write_all(path.as_bytes()).await.unwrap();
+                until(1).await;
+                client.write_all(behind.as_bytes()).await.unwrap();
+            }
+            drop(client);
+            until(0).await;
+        }
     }
 }

@@ -363,3 +363,63 @@ fn no_body_makes_the_server_fail() {
     }
     runtime.block_on(server.running.stop());
 }
+
+#[tokio::test]
+async fn control_characters_in_texts_are_refused_by_name_and_change_nothing() {
+    let server = TestServer::start().await;
+    let ttl = json!({ "TTL": "1h", "Status": "passing", "Notes": "two\nlines\tand\r\ntabs" });
+    server.register(json!({ "Name": "web", "Check": ttl })).await;
+    let said = server
+        .put("/v1/agent/check/update/service:web", json!({ "Status": "passing", "Output": "a\r\n\tb" }));
+    assert_eq!(said.await.status, 200);
+    let before = catalog(&server).await;
+    let bad = "x\u{1b}[2J";
+    let check = |key: &str| json!({ "Name": "c", "CheckID": "c", "TTL": "1h", key: bad });
+    let service = |key: &str, value: Value| json!({ "Name": "s", key: value });
+    let catalog_with =
+        |key: &str, value: Value| json!({ "Node": "other", "Address": "192.0.2.1", key: value });
+    for (path, body, what) in [
+        ("/v1/agent/check/register", check("Name"), "Invalid check: Name"),
+        ("/v1/agent/check/register", check("Notes"), "Invalid check: Notes"),
+        ("/v1/agent/service/register", service("Check", check("Notes")), "Invalid check: Notes"),
+        ("/v1/agent/service/register", service("Kind", json!(bad)), "Invalid service: Kind"),
+        ("/v1/agent/service/register", service("SocketPath", json!(bad)), "Invalid service: SocketPath"),
+        (
+            "/v1/agent/service/register",
+            service("Locality", json!({ "Region": bad })),
+            "Invalid service: Locality",
+        ),
+        (
+            "/v1/agent/service/register",
+            service("TaggedAddresses", json!({ bad: { "Address": "192.0.2.1" } })),
+            "Invalid service: a key of TaggedAddresses",
+        ),
+        (
+            "/v1/catalog/register",
+            catalog_with("Check", json!({ "Name": bad, "CheckID": "c" })),
+            "Invalid check: Name",
+        ),
+        (
+            "/v1/catalog/register",
+            catalog_with("Checks", json!([{ "Name": "c", "Notes": bad }])),
+            "Invalid check: Notes",
+        ),
+        (
+            "/v1/catalog/register",
+            catalog_with("TaggedAddresses", json!({ bad: "192.0.2.1" })),
+            "Invalid node: a key of TaggedAddresses",
+        ),
+        ("/v1/agent/service/maintenance/web?enable=true&reason=x%1B", json!(null), "the reason"),
+        ("/v1/agent/maintenance?enable=true&reason=x%1B", json!(null), "the reason"),
+    ] {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = server.put(path, &body).await;
+        let wanted = format!("{what} contains the control character U+001B");
+        assert!(
+            answer.status == 400 && answer.text().starts_with(&wanted),
+            "{path} {body}: {}",
+            answer.text()
+        );
+    }
+    assert_eq!(catalog(&server).await, before);
+}

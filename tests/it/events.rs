@@ -340,3 +340,28 @@ impl TestServer {
         (&first[9..] == b"200").then_some(())
     }
 }
+
+/// A proxy that sees nothing for a minute would end the stream, and a client that has gone would never be noticed.
+#[tokio::test]
+async fn a_stream_with_nothing_to_say_says_so_and_where_it_is() {
+    let server = TestServer::start().await;
+    let mut reader = open(&server, "?service=web").await;
+    // Nobody of the stream's: its place moves, though it is told nothing.
+    server.register(json!({"Name": "db", "ID": "d1"})).await;
+    let index = server.get("/v1/catalog/service/db").await.index();
+    // Time runs as fast as nobody has anything else to do.
+    tokio::time::pause();
+    let heartbeat = format!(": heartbeat\nid: {index}\n\n");
+    for _ in 0..2 {
+        while !reader.text.contains(&heartbeat) {
+            let frame = reader.body.frame().await.expect("the stream goes on").unwrap();
+            reader.text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        }
+        assert!(reader.text.ends_with(&heartbeat), "{:?}", reader.text);
+        reader.text.clear();
+    }
+    tokio::time::resume();
+    server.register(json!({"Name": "web", "ID": "w1"})).await;
+    let next = reader.next().await;
+    assert_eq!((next.kind.as_str(), &next.data["ID"]), ("service", &json!("w1")));
+}

@@ -9,7 +9,13 @@ async fn a_page_whose_name_points_here_can_neither_read_nor_write() {
     let server = TestServer::start().await;
     server.register(json!({ "Name": "web" })).await;
     let before = crate::http::catalog(&server).await;
-    for host in ["evil.example", "evil.example:8500", "127.0.0.1.evil.example", "localhost.evil.example"] {
+    for host in [
+        "evil.example",
+        "evil.example:8500",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "[::1]evil.example",
+    ] {
         for (method, path) in [
             ("GET", "/v1/catalog/services"),
             ("GET", "/metrics"),
@@ -22,7 +28,7 @@ async fn a_page_whose_name_points_here_can_neither_read_nor_write() {
         }
     }
     assert_eq!(crate::http::catalog(&server).await, before);
-    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"guard\"}").await, 16.0);
+    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"guard\"}").await, 20.0);
     for host in ["localhost:1", "127.0.0.1", "[::1]:8500", "N1", "n1.:8500"] {
         let answer = request(server.http(), "GET", "/v1/catalog/services", &[("host", host)], "").await;
         assert_eq!(answer.status, 200, "{host}");

@@ -1,6 +1,6 @@
 //! HTTPS: who is let in, with what, and what becomes of those who are there when files change.
 
-mod authority;
+pub mod authority;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -301,9 +301,15 @@ fn files_that_cannot_be_used_say_which_and_why() {
     assert!(warned.len() == 1 && warned[0].contains("server.pem: the certificate expired"), "{warned:?}");
     authority.issue_dated("a.example", 3010, 3015).write(dir, "server");
     assert!(good.load().unwrap().warnings[0].contains("is valid only in"));
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(dir.join("server.key"), open).unwrap();
-    assert!(good.load().unwrap().warnings[1].contains("can be read by everybody"));
+    for mode in [0o644, 0o640] {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(dir.join("server.key"), open).unwrap();
+        let said = &good.load().unwrap().warnings[1];
+        assert!(
+            said.ends_with("server.key, the certificate's key, can be opened by others: chmod go= it"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -330,3 +330,63 @@ async fn an_export_is_a_file_that_an_import_takes() {
     let text = both(&output);
     assert!(output.status.code() == Some(1) && text.contains("record 1: missing field `address`"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prepared_queries_come_through_an_export_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (ephemeral("n1"), ephemeral("n1"));
+    let whole = json!({
+        "Name": "whole", "Token": "", "DNS": { "TTL": "7s" },
+        "Service": { "Service": "web", "OnlyPassing": true, "IgnoreCheckIDs": ["noisy"], "Near": "_agent",
+            "Tags": ["primary", "!slow"], "NodeMeta": { "rack": "r1" }, "ServiceMeta": { "shard": "s1" },
+            "Failover": { "Targets": [{ "Datacenter": "dc2" }] } },
+    });
+    let template = json!({
+        "Name": "geo-", "Template": { "Type": "name_prefix_match", "Regexp": "^geo-(.*?)-([^\\-]+?)$", "RemoveEmptyTags": true },
+        "Service": { "Service": "${match(1)}", "Tags": ["${match(2)}"] },
+    });
+    for query in [&whole, &template] {
+        let made = request(old.http[0], "POST", "/v1/query", &[], &query.to_string()).await;
+        assert_eq!(made.status, 200, "{query}: {}", made.text());
+    }
+    for server in [&old, &new] {
+        let web = json!({"Name": "web", "ID": "w1", "Port": 80, "Tags": ["v1"]});
+        put(server, "/v1/agent/service/register", web).await;
+    }
+    let file = dir.path().join("all.json");
+    let file = file.to_str().unwrap();
+    let (from, to) = (old.http[0].to_string(), new.http[0].to_string());
+    done(&["export", file, "--server", &from]).await;
+    let first = done(&["import", "--file", file, "--server", &to]).await;
+    assert_eq!(first["prepared"], "queries 2 0 0", "{first:?}");
+    let shown = async |server: &Daemon| {
+        let mut all = get(server, "/v1/query").await;
+        for query in all.as_array_mut().unwrap() {
+            query
+                .as_object_mut()
+                .unwrap()
+                .retain(|key, _| !["CreateIndex", "ModifyIndex"].contains(&key.as_str()));
+        }
+        all
+    };
+    let (theirs, ours) = (shown(&old).await, shown(&new).await);
+    assert_eq!(theirs.as_array().unwrap().len(), 2);
+    assert_eq!(ours, theirs, "ids and all");
+    for server in [&old, &new] {
+        let executed = get(server, "/v1/query/geo-web-v1/execute").await;
+        assert_eq!(
+            (&executed["Service"], &executed["Nodes"][0]["Service"]["ID"]),
+            (&json!("web"), &json!("w1"))
+        );
+    }
+    let second = done(&["import", "--file", file, "--server", &to]).await;
+    assert_eq!(second["prepared"], "queries 0 0 2", "{second:?}");
+    let (again, back) = (dir.path().join("again.json"), shown(&new).await);
+    done(&["export", again.to_str().unwrap(), "--server", &to]).await;
+    let queries = |file: &str| {
+        let whole: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let records = whole["records"].as_array().unwrap().iter().filter(|record| !record["query"].is_null());
+        records.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!((queries(again.to_str().unwrap()), back), (queries(file), theirs));
+}

@@ -284,6 +284,18 @@ async fn listings_begin_with_the_nearest() {
     assert_eq!(nodes(&near)[..2], ["m2", "n1"], "ours is in eu/a, too");
     assert_eq!(near[1]["Locality"], json!({ "Region": "eu", "Zone": "a" }));
     assert_eq!(near[0].get("Locality"), None);
+    // Checks by their state: those of the nearest node, then the others' in their order.
+    let order = async |query: &str| {
+        let mut listed = nodes(&server.get(&format!("/v1/health/state/any{query}")).await.json());
+        listed.dedup();
+        listed
+    };
+    let plain = order("").await;
+    assert!(plain.len() > 4 && plain[0] != "m4", "{plain:?}");
+    let near = order("?near=m4").await;
+    let rest: Vec<_> = plain.iter().filter(|node| *node != "m4").cloned().collect();
+    assert_eq!((near[0].as_str(), &near[1..]), ("m4", &rest[..]));
+    assert_eq!(order("?near=nobody").await, plain);
     let prepared = json!({ "Name": "q", "Service": { "Service": "web", "Near": "_ip" } });
     let made = request(server.http(), "POST", "/v1/query", &[], &prepared.to_string()).await;
     assert_eq!(made.status, 200);

@@ -11,7 +11,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::cli::api;
+use crate::cli::api::{self, Trust};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) address: String,
+    /// Where TLS is spoken.
+    trust: Option<Trust>,
     token: Option<String>,
 }
 
@@ -37,16 +39,14 @@ pub(super) struct Answer {
 }
 
 impl Source {
-    pub(super) fn new(url: &str, token: Option<&str>) -> anyhow::Result<Self> {
-        if url.starts_with("https://") {
-            bail!(
-                "{url}: this command speaks plain HTTP; name the agent's HTTP port, on its own machine or through a tunnel"
-            );
-        }
-        if url.trim_start_matches("http://").trim_end_matches('/').contains('/') {
+    /// `trust` counts where the URL is `https`.
+    pub(super) fn new(url: &str, token: Option<&str>, trust: Trust) -> anyhow::Result<Self> {
+        let bare = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or(url);
+        if !url.starts_with("unix:") && bare.trim_end_matches('/').contains('/') {
             bail!("{url}: name the server alone, such as http://consul:8500");
         }
-        Ok(Self { address: api::address(url)?, token: token.map(str::to_owned) })
+        let (address, tls) = api::address(url)?;
+        Ok(Self { address, trust: tls.then_some(trust), token: token.map(str::to_owned) })
     }
 
     pub(super) fn connection(&self) -> Connection<'_> {
@@ -100,6 +100,13 @@ impl Connection<'_> {
                     let stream = TcpStream::connect(address)
                         .await
                         .with_context(|| format!("cannot reach {address}"))?;
+                    let stream = match &self.source.trust {
+                        None => Box::new(stream),
+                        Some(trust) => trust
+                            .secure(stream, address)
+                            .await
+                            .with_context(|| format!("cannot reach {address}"))?,
+                    };
                     let (sender, connection) =
                         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
                     tokio::spawn(connection);
@@ -111,7 +118,7 @@ impl Connection<'_> {
             if let Some(token) = &self.source.token {
                 request = request.header("x-consul-token", token);
             }
-            let answer = sender.send_request(request.body(Empty::new())?).await;
+            let answer = sender.send_request(request.body(Empty::new())?).await.map_err(api::refused);
             let answer = answer.with_context(|| format!("{address} does not speak HTTP as a Consul does"))?;
             let (parts, body) = answer.into_parts();
             let body = body.collect().await.with_context(|| format!("{address} broke off at {path}"))?;

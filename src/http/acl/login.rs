@@ -25,7 +25,6 @@ use crate::acl::{Tables, jwt};
 use crate::model::acl::{AuthMethod, Bind, Grants, NodeIdentity, ServiceIdentity, Token};
 use crate::model::{Acl, AclKey, AclKind, Secret};
 use crate::registry::views::now;
-use crate::registry::{AclCommand, Command};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -100,16 +99,21 @@ async fn prove(state: &State, method: &AuthMethod, bearer: &str) -> Result<Ident
     let parts = jwt::read(bearer).map_err(|fault| denied(&fault.to_string()))?;
     let keys = match &settings.jwks {
         None => settings.keys.clone(),
-        Some((url, ca)) => state.jwks.keys(url, ca, &parts).await.map_err(|reason| {
-            tracing::warn!(method = method.name, "keys of an auth method: {reason}");
-            Error::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("the keys of auth method {:?} cannot be had", method.name),
-            )
-        })?,
+        Some((url, ca)) => {
+            let config = state.config.load_full();
+            let keys = state.jwks.keys((url, ca), &parts, &config.targets).await;
+            keys.map_err(|reason| unreached(method, &reason))?
+        }
     };
     let claims = parts.verify(&keys, &settings.algorithms).map_err(|fault| denied(&fault.to_string()))?;
     settings.judge(&claims, now() / 1000).map_err(|reason| denied(&reason))
+}
+
+/// Why is for the log: the address of a server of keys is not the client's to know.
+fn unreached(method: &AuthMethod, reason: &str) -> Error {
+    tracing::warn!(method = method.name, "keys of an auth method: {reason}");
+    let text = format!("the keys of auth method {:?} cannot be had", method.name);
+    Error::new(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 /// What the rules of a method bind an identity to; `None` where that is nothing.
@@ -144,7 +148,5 @@ async fn logout(Extract(state): Extract<Arc<State>>, asker: Admitted, _: Params)
     if !by_login {
         return Err(denied("only a token that came by a login can be logged out"));
     }
-    let key = AclKey::new(AclKind::Token, &accessor);
-    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
-    Ok(route::json(&true))
+    super::remove(&state, AclKey::new(AclKind::Token, &accessor)).await
 }

@@ -15,12 +15,11 @@ use super::super::decode::{GoDuration, Kind, Shape};
 use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Rest, Whole, get, put};
-use super::{Now, body, not_found, read, uuid};
+use super::{Now, body, new_id, not_found, read, same_id, uuid};
 use crate::acl::Entry;
 use crate::acl::method::{Jwt, check_name, selector};
 use crate::model::acl::{AuthMethod, Bind, BindingRule};
 use crate::model::{Acl, AclKey, AclKind, duration};
-use crate::registry::{AclCommand, Command};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -194,9 +193,7 @@ async fn remove_method(
     Rest(name): Rest,
     _: Params,
 ) -> Result<Response, Error> {
-    let key = AclKey { kind: AclKind::Method, id: name.into() };
-    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
-    Ok(route::json(&true))
+    super::remove(&state, AclKey { kind: AclKind::Method, id: name.into() }).await
 }
 
 fn shown_rule(entry: &Entry<BindingRule>) -> Value {
@@ -228,10 +225,7 @@ async fn create_rule(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let body: RuleBody = body::read("BindingRule", &RULE, &body)?;
-    if !body.id.is_empty() {
-        return Err(Error::bad("Cannot specify the ID when creating a new binding rule"));
-    }
-    write_rule(&state, Uuid::new_v4(), body, true).await
+    write_rule(&state, new_id("binding rule", &body.id)?, body, true).await
 }
 
 async fn update_rule(
@@ -241,10 +235,7 @@ async fn update_rule(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let body: RuleBody = body::read("BindingRule", &RULE, &body)?;
-    if !body.id.is_empty() && !body.id.eq_ignore_ascii_case(&id) {
-        return Err(Error::bad("BindingRule ID in URL and payload do not match"));
-    }
-    write_rule(&state, uuid(&id)?, body, false).await
+    write_rule(&state, same_id("BindingRule", &body.id, &id)?, body, false).await
 }
 
 async fn write_rule(state: &State, id: Uuid, body: RuleBody, create: bool) -> Result<Response, Error> {
@@ -283,7 +274,5 @@ async fn remove_rule(
     Rest(id): Rest,
     _: Params,
 ) -> Result<Response, Error> {
-    let key = AclKey::new(AclKind::Rule, &uuid(&id)?);
-    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
-    Ok(route::json(&true))
+    super::remove(&state, AclKey::new(AclKind::Rule, &uuid(&id)?)).await
 }

@@ -13,10 +13,9 @@ use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Rest, Whole, get, put};
 use super::body::{self, POLICY, PolicyBody};
-use super::{Now, not_found, read, shape, uuid};
+use super::{Now, new_id, not_found, read, same_id, shape, uuid};
 use crate::model::acl::Policy;
 use crate::model::{Acl, AclKey, AclKind};
-use crate::registry::{AclCommand, Command};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -55,10 +54,7 @@ async fn create(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let body: PolicyBody = body::read("Policy", &POLICY, &body)?;
-    if !body.id.is_empty() {
-        return Err(Error::bad("Cannot specify the ID when creating a new policy"));
-    }
-    write(&state, Uuid::new_v4(), body, true).await
+    write(&state, new_id("policy", &body.id)?, body, true).await
 }
 
 async fn update(
@@ -68,10 +64,7 @@ async fn update(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let body: PolicyBody = body::read("Policy", &POLICY, &body)?;
-    if !body.id.is_empty() && !body.id.eq_ignore_ascii_case(&id) {
-        return Err(Error::bad("Policy ID in URL and payload do not match"));
-    }
-    write(&state, uuid(&id)?, body, false).await
+    write(&state, same_id("Policy", &body.id, &id)?, body, false).await
 }
 
 async fn write(state: &State, id: Uuid, body: PolicyBody, create: bool) -> Result<Response, Error> {
@@ -87,7 +80,5 @@ async fn write(state: &State, id: Uuid, body: PolicyBody, create: bool) -> Resul
 }
 
 async fn remove(Extract(state): Extract<Arc<State>>, Rest(id): Rest, _: Params) -> Result<Response, Error> {
-    let key = AclKey::new(AclKind::Policy, &uuid(&id)?);
-    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
-    Ok(route::json(&true))
+    super::remove(&state, AclKey::new(AclKind::Policy, &uuid(&id)?)).await
 }

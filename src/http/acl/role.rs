@@ -13,10 +13,9 @@ use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Rest, Whole, get, put};
 use super::body::{self, ROLE, RoleBody};
-use super::{Now, not_found, read, shape, uuid};
+use super::{Now, new_id, not_found, read, same_id, shape, uuid};
 use crate::model::acl::Role;
 use crate::model::{Acl, AclKey, AclKind};
-use crate::registry::{AclCommand, Command};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -60,10 +59,7 @@ async fn create(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let body: RoleBody = body::read("Role", &ROLE, &body)?;
-    if !body.id.is_empty() {
-        return Err(Error::bad("Cannot specify the ID when creating a new role"));
-    }
-    write(&state, Uuid::new_v4(), body, true).await
+    write(&state, new_id("role", &body.id)?, body, true).await
 }
 
 async fn update(
@@ -73,10 +69,7 @@ async fn update(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let body: RoleBody = body::read("Role", &ROLE, &body)?;
-    if !body.id.is_empty() && !body.id.eq_ignore_ascii_case(&id) {
-        return Err(Error::bad("Role ID in URL and payload do not match"));
-    }
-    write(&state, uuid(&id)?, body, false).await
+    write(&state, same_id("Role", &body.id, &id)?, body, false).await
 }
 
 async fn write(state: &State, id: Uuid, body: RoleBody, create: bool) -> Result<Response, Error> {
@@ -91,7 +84,5 @@ async fn write(state: &State, id: Uuid, body: RoleBody, create: bool) -> Result<
 }
 
 async fn remove(Extract(state): Extract<Arc<State>>, Rest(id): Rest, _: Params) -> Result<Response, Error> {
-    let key = AclKey::new(AclKind::Role, &uuid(&id)?);
-    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
-    Ok(route::json(&true))
+    super::remove(&state, AclKey::new(AclKind::Role, &uuid(&id)?)).await
 }

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::super::door::admission::HIDDEN;
-use super::time;
 use crate::acl::{Entry, GLOBAL_MANAGEMENT, INITIAL, Tables};
 use crate::model::acl::{Grants, Policy, Role, Token};
+use crate::telemetry::utc;
 
 /// A token; its secret only where it may be shown.
 pub(super) fn token(entry: &Entry<Token>, tables: &Tables, secrets: bool) -> Map<String, Value> {
@@ -27,9 +27,9 @@ pub(super) fn token(entry: &Entry<Token>, tables: &Tables, secrets: bool) -> Map
         put("AuthMethod", json!(method));
     }
     if let Some(expires) = token.expires {
-        put("ExpirationTime", json!(time::format(expires)));
+        put("ExpirationTime", json!(utc::rfc3339_of(expires)));
     }
-    put("CreateTime", json!(time::format(token.created)));
+    put("CreateTime", json!(utc::rfc3339_of(token.created)));
     put("Hash", json!(hash(&(token.accessor, &token.description, &token.grants))));
     map
 }
@@ -40,7 +40,7 @@ pub(super) fn initial(secret: &str) -> Value {
         "CreateIndex": 1, "ModifyIndex": 1, "AccessorID": INITIAL, "SecretID": secret,
         "Description": "Initial Management Token",
         "Policies": [{ "ID": GLOBAL_MANAGEMENT, "Name": "global-management" }],
-        "Local": false, "CreateTime": time::format(0), "Hash": hash(&INITIAL),
+        "Local": false, "CreateTime": utc::rfc3339_of(0), "Hash": hash(&INITIAL),
     })
 }
 

@@ -14,12 +14,13 @@ use super::super::error::Error;
 use super::super::query::Params;
 use super::super::route::{self, Whole, get, put};
 use super::body::{self, TOKEN, TokenBody};
-use super::{Now, not_found, read, shape, shows_secrets, time, uuid};
+use super::{Now, not_found, read, same_id, shape, shows_secrets, uuid};
 use crate::acl::{ANONYMOUS, GLOBAL_MANAGEMENT, INITIAL};
 use crate::model::acl::{Grants, Token};
 use crate::model::{Acl, AclKey, AclKind, Secret};
 use crate::registry::views::now;
 use crate::registry::{AclCommand, Command, Refused};
+use crate::telemetry::utc;
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
@@ -177,7 +178,7 @@ fn expires(body: &TokenBody, created: u64) -> Result<Option<u64>, Error> {
             Ok(Some(created.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1))))
         }
         (None, Some(text)) => {
-            let time = time::parse(text)
+            let time = utc::parse(text)
                 .ok_or_else(|| Error::bad(format!("Token decoding failed: parsing time {text:?}")))?;
             match time > created {
                 true => Ok(Some(time)),
@@ -205,7 +206,7 @@ async fn clone(
         true => TokenBody::default(),
         false => body::read("Token", &TOKEN, &body)?,
     };
-    let old = kept(&state, &id)?;
+    let old = kept(&state, uuid(&id)?)?;
     if old.method.is_some() {
         return Err(Error::server("Cannot clone a token created from an auth method"));
     }
@@ -216,8 +217,7 @@ async fn clone(
 }
 
 /// The token as it is.
-fn kept(state: &State, id: &str) -> Result<Token, Error> {
-    let accessor = uuid(id)?;
+fn kept(state: &State, accessor: Uuid) -> Result<Token, Error> {
     Now::of(state).tables().token(accessor).map(|entry| Token::clone(&entry.value)).ok_or_else(not_found)
 }
 
@@ -229,10 +229,7 @@ async fn update(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let body: TokenBody = body::read("Token", &TOKEN, &body)?;
-    if !body.accessor.is_empty() && !body.accessor.eq_ignore_ascii_case(&id) {
-        return Err(Error::bad("Token Accessor ID in URL and payload do not match"));
-    }
-    let old = kept(&state, &id)?;
+    let old = kept(&state, same_id("Token Accessor", &body.accessor, &id)?)?;
     let grants = body.grants(Now::of(&state).tables(), &state.config.load().datacenter)?;
     if old.method.is_some() {
         return Err(Error::server("Cannot change a token created from an auth method"));
@@ -257,7 +254,5 @@ async fn remove(
     if accessor != ANONYMOUS && state.registry.load().acl().token(accessor).is_none() {
         return Err(not_found());
     }
-    let key = AclKey::new(AclKind::Token, &accessor);
-    state.registry.submit(Command::Acl(AclCommand::Remove(key))).await?;
-    Ok(route::json(&true))
+    super::remove(&state, AclKey::new(AclKind::Token, &accessor)).await
 }

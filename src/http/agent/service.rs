@@ -24,6 +24,7 @@ use crate::http::query::{Params, parse_bool};
 use crate::http::route::{self, Done, Rest, Whole, get, put};
 use crate::http::selectors::{self, listed};
 use crate::http::shape::{self, ServiceShape};
+use crate::http::text;
 use crate::model::{InstanceId, Origin};
 use crate::registry::{Caller, Command, InstanceEntry, Snapshot, Topic};
 
@@ -116,6 +117,7 @@ fn maintenance_reason(params: &Params, of: &str) -> Result<Option<ArcStr>, Error
             reason.len()
         )));
     }
+    text::prose("the reason", reason)?;
     Ok(enable.then(|| match reason {
         "" => format!(
             "Maintenance mode is enabled for this {of}, but no reason was provided. This is a default message."

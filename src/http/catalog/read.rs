@@ -148,7 +148,7 @@ async fn of_node(
     around: (&'static str, &'static str),
     write: impl Fn(&ServiceShape<'_>, &mut Rows<'_>) + Send + 'static,
 ) -> Result<Response, Error> {
-    let (name, topic) = node_topic(state, name)?;
+    let (name, topic) = node_topic(state, name, params)?;
     let filter = params.filter(selectors::SERVICE, state)?;
     let datacenter = state.config.load().datacenter.clone();
     list(state, params, &topic, |snapshot| {
@@ -166,13 +166,18 @@ async fn of_node(
 }
 
 /// The name asked for and what a query on it waits for. A prefix of a node's UUID also names it.
-pub(in crate::http) fn node_topic(state: &State, name: &str) -> Result<(String, Topic), Error> {
+pub(in crate::http) fn node_topic(
+    state: &State,
+    name: &str,
+    params: &Params,
+) -> Result<(String, Topic), Error> {
     if name.is_empty() {
         return Err(Error::bad("Missing node name"));
     }
     let parsed = NodeName::parse(name)?;
     let snapshot = state.registry.load();
     let found = find_node(&snapshot, name).map(|entry| entry.node.name.clone());
+    let found = found.filter(|name| params.asker.view.reads_node(name.folded()));
     Ok((name.to_owned(), Topic::Node(found.unwrap_or(parsed))))
 }
 

@@ -18,6 +18,7 @@ use crate::http::definition::{
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{self, Whole, put};
+use crate::http::text;
 use crate::model::{
     Address, Check, CheckId, CheckKind, Instance, InstanceId, Locality, Node, NodeName, Origin, Status, Terms,
 };
@@ -163,6 +164,13 @@ pub(in crate::http) fn registration(value: serde_json::Value, state: &State) -> 
             undefined.build(&of, instance.as_ref(), state)
         })?;
         let status = Status::parse(&status).unwrap_or(Status::Critical);
+        let output = match text::prose("its output", &output) {
+            Ok(()) => output,
+            Err(error) => {
+                notes.push(format!("check {id:?} is taken without its output: {}", error.text));
+                String::new()
+            }
+        };
         checks.push(Seen { check: built, status, output: output.into() });
     }
     Ok(Registration { node, instance, checks, notes })
@@ -212,7 +220,7 @@ impl RegisterBody {
         let own = if self.address.is_empty() { "127.0.0.1" } else { &self.address };
         let id = (!self.id.is_empty()).then(|| uuid::Uuid::parse_str(&self.id));
         let tagged = self.tagged_addresses.iter().map(|(tag, text)| Ok((tag.clone(), address(text)?)));
-        Ok(Node {
+        let node = Node {
             name: NodeName::parse(&self.node)?,
             id: id.transpose().map_err(|e| match self.id.len() {
                 36 => Error::server(format!("Bad node ID: {e}")),
@@ -223,7 +231,8 @@ impl RegisterBody {
             meta: self.node_meta.clone(),
             locality: self.locality.as_ref().map(Locality::from),
             implied: false,
-        })
+        };
+        text::of_node(&node).map(|()| node)
     }
 }
 
@@ -260,11 +269,12 @@ impl CheckEntryBody {
             None => external(of, check_id.clone(), service),
         };
         check.id = check_id;
-        Ok(check.with(|terms| {
+        let check = check.with(|terms| {
             terms.name = self.name;
             terms.notes = self.notes;
             terms.initial = status;
-        }))
+        });
+        text::of_check(&check).map(|()| check)
     }
 }
 

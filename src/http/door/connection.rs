@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
@@ -32,6 +33,10 @@ const GRACE: Duration = Duration::from_secs(2);
 /// At the shutdown, how long a kept connection may be silent before it is closed: a request that its client sent before it
 /// could know is answered, and the answer says that it is the last one (RFC 9112 section 9.6).
 const LAST_REQUESTS: Duration = Duration::from_millis(100);
+/// What may wait in a TCP socket that its client has no room for yet. The system says that there is room again when half of it is
+/// gone; without a bound that is a third of some megabytes, and a client that reads steadily, but slowly, looks like one that does
+/// not read.
+const UNSENT_OCTETS_MAX: u32 = 64 * 1024;
 /// The pause after an accept that failed (too many open files).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -160,8 +165,7 @@ async fn serve(
 ) {
     match (socket, listener) {
         (Socket::Tcp(stream), Listener::Tls(_, server)) => {
-            // Answers are small and wanted at once.
-            let _ = stream.set_nodelay(true);
+            adjust(&stream);
             // In a box: it is large, and over when the connection begins.
             let handshake = Box::pin(async {
                 tokio::select! {
@@ -177,7 +181,7 @@ async fn serve(
             }
         }
         (Socket::Tcp(stream), _) => {
-            let _ = stream.set_nodelay(true);
+            adjust(&stream);
             converse(stream, peer, None, routes, config, state).await;
         }
         (Socket::Unix(stream), _) => {
@@ -185,6 +189,12 @@ async fn serve(
             converse(stream, peer, None, routes, config, state).await;
         }
     }
+}
+
+fn adjust(stream: &TcpStream) {
+    // Answers are small and wanted at once.
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_OCTETS_MAX);
 }
 
 /// What HTTP can be spoken on.

@@ -8,7 +8,7 @@
 //! Where rebinding cannot be, any Host will do: over TLS the certificate says whose name it is, and no page leads to a
 //! Unix socket, whose clients write into Host what they like (Go's writes the path).
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State as Extract};
@@ -50,6 +50,10 @@ fn check(
     headers: &HeaderMap,
 ) -> Result<(), Error> {
     let forbidden = |text: String| Err(Error::new(StatusCode::FORBIDDEN, text));
+    // RFC 9112 section 3.2.
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(Error::bad("a request has one Host"));
+    }
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).or(target);
     if let Some(host) = host
@@ -73,14 +77,21 @@ fn check(
     if same { Ok(()) } else { forbidden(format!("writes from another origin ({origin}) are refused")) }
 }
 
-/// Whether a Host is an address, localhost, or a name of ours.
+/// Whether a Host is an address, localhost, or a name of ours, and nothing more (RFC 9110 section 7.2, RFC 3986 section 3.2).
 fn is_ours(config: &Config, host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split_once(']').map_or(v6, |(name, _)| name),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    let is_port = |rest: &str| {
+        rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit())) || rest.is_empty()
     };
+    if let Some(literal) = host.strip_prefix('[') {
+        let parts = literal.split_once(']');
+        return parts.is_some_and(|(address, rest)| address.parse::<Ipv6Addr>().is_ok() && is_port(rest));
+    }
+    let (name, rest) = host.split_at(host.find(':').unwrap_or(host.len()));
+    if !is_port(rest) {
+        return false;
+    }
     let name = name.strip_suffix('.').unwrap_or(name);
-    name.parse::<IpAddr>().is_ok()
+    name.parse::<Ipv4Addr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
         || name.eq_ignore_ascii_case(config.node.as_str())
         || config.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
@@ -115,10 +126,32 @@ mod tests {
             ("127.0.0.1.evil.example", false),
             ("localhost.evil.example:8500", false),
             ("", false),
+            ("[::1]", true),
+            ("[::1]:", true),
+            ("localhost.:80", true),
+            ("[::1]evil.com", false),
+            ("[::1].evil.com:8500", false),
+            ("[::1]:8500evil.com", false),
+            ("[::1", false),
+            ("[evil.com]", false),
+            ("[127.0.0.1]", false),
+            ("::1", false),
+            ("127.0.0.1:80:evil.com", false),
+            ("127.0.0.1:80@evil.com", false),
+            ("evil.com@127.0.0.1", false),
+            ("localhost:evil.com", false),
+            ("localhost:-1", false),
+            ("localhost/evil.com", false),
+            (" localhost", false),
         ] {
             assert_eq!(ask(Method::GET, &[("host", host)]), good, "{host}");
         }
         assert!(ask(Method::GET, &[]), "HTTP/1.0 without a Host");
+        let mut two = HeaderMap::new();
+        for host in ["127.0.0.1", "evil.example"] {
+            two.append(header::HOST, host.parse().unwrap());
+        }
+        assert!(check(&Config::for_tests(), Over::Tls, &Method::GET, None, &two).is_err());
         for over in [Over::Tls, Over::Unix] {
             assert!(ask_over(over, Method::GET, &[("host", "evil.example:8500")]));
             let page = [("host", "127.0.0.1"), ("origin", "https://evil.example")];

@@ -4,13 +4,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::BASE64;
 
 use super::super::StoreError;
+use crate::model::private;
 
 const OCTETS: usize = 32;
 /// Octets of a file with a key in it: more is something else.
@@ -29,13 +29,14 @@ impl Key {
         octets.try_into().map(Self).map_err(|_| wanted())
     }
 
-    /// From a file. Warns where everybody may read it.
+    /// From a file. Warns where others may open it.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display();
         let failed = |e: &dyn fmt::Display| StoreError::new(format!("the key of the store in {shown}: {e}"));
         let file = File::open(path).map_err(|e| failed(&e))?;
-        if file.metadata().is_ok_and(|data| data.mode() & 0o007 != 0) {
-            tracing::warn!("{shown}, the key of the store, can be read by everybody: chmod o= it");
+        let ours = nix::unistd::geteuid().as_raw();
+        if let Some(remedy) = file.metadata().ok().and_then(|data| private::remedy(&data, ours)) {
+            tracing::warn!("{shown}, the key of the store, {remedy}");
         }
         let mut text = String::new();
         file.take(FILE_OCTETS_MAX).read_to_string(&mut text).map_err(|e| failed(&e))?;

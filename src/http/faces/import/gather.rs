@@ -10,6 +10,7 @@ use crate::http::definition::{CHECK_OUTPUT_OCTETS_MAX, check_rules, instance_rul
 use crate::http::error::Error;
 use crate::http::faces::document::{Entry, Line};
 use crate::http::prepared::query_rules;
+use crate::http::text;
 use crate::model::{
     Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record, Route,
 };
@@ -133,6 +134,7 @@ impl Gathered {
                 if word.reason.len() > REASON_OCTETS_MAX {
                     return Err(Error::bad(format!("its reason has more than {REASON_OCTETS_MAX} octets")));
                 }
+                text::prose("its reason", &word.reason)?;
                 if self.owner_is_there(&key, &word.node, word.instance.as_ref(), state)? {
                     let (node, of) = (word.node.clone(), word.instance.clone());
                     self.part(&node, of.as_ref()).maintenance.push(word);

@@ -1,4 +1,5 @@
-//! Which addresses probes may connect to: a guard against checks that reach what only this machine reaches.
+//! Which addresses the server may connect to because somebody else named them, in a check or as the place of an auth method's keys:
+//! a guard against what only this machine reaches.
 //!
 //! What is judged is the address that is about to be connected to, after every lookup and at every redirect: no spelling
 //! of an address, and no name that leads elsewhere the second time, is another way in. An IPv6 address that stands for an IPv4
@@ -11,12 +12,17 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Ranges where clouds keep their machines' secrets, and nothing that a check is for: link-local addresses (RFC 3927 and RFC 4291
 /// section 2.5.6), and the addresses of metadata services that are not among them.
-const METADATA: [IpNet; 7] = [
+const METADATA: [IpNet; 11] = [
     v4(Ipv4Addr::new(169, 254, 0, 0), 16),
     v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
     // Amazon, over IPv6; Google, over IPv6.
     v6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0), 32),
     v6(Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254), 128),
+    // Oracle, Scaleway, Akamai (Linode) and Alibaba, over IPv6.
+    v6(Ipv6Addr::new(0xfd00, 0x00c1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128),
+    v6(Ipv6Addr::new(0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x42), 128),
+    v6(Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), 128),
+    v6(Ipv6Addr::new(0xfd00, 0x0100, 0, 0, 0, 0, 0x0100, 0x0200), 128),
     // Alibaba, Oracle, Azure.
     v4(Ipv4Addr::new(100, 100, 100, 200), 32),
     v4(Ipv4Addr::new(192, 0, 0, 192), 32),
@@ -34,22 +40,28 @@ const fn v6(address: Ipv6Addr, prefix: u8) -> IpNet {
 /// What the configuration says of targets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// When there are any, all that is in none of them is denied.
+    /// When there are any, all that is in none of them is denied to checks.
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
 }
 
 /// Why a target may not be reached: the rest of a sentence, which names the range and the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Denied(pub(super) String);
+pub struct Denied(pub String);
 
 impl Targets {
     /// Whether probes may connect there.
-    pub(super) fn judge(&self, address: IpAddr) -> Result<(), Denied> {
-        means(address).into_iter().try_for_each(|address| self.judge_one(address))
+    pub fn judge(&self, address: IpAddr) -> Result<(), Denied> {
+        means(address).into_iter().try_for_each(|address| self.judge_one(address, true))
     }
 
-    fn judge_one(&self, address: IpAddr) -> Result<(), Denied> {
+    /// The same of the server of an auth method's keys, which whoever may write the ACL names: it is mostly not among what is checked,
+    /// so that what checks are narrowed to does not count.
+    pub fn judge_keys(&self, address: IpAddr) -> Result<(), Denied> {
+        means(address).into_iter().try_for_each(|address| self.judge_one(address, false))
+    }
+
+    fn judge_one(&self, address: IpAddr, narrowed: bool) -> Result<(), Denied> {
         let longest = |ranges: &[IpNet]| {
             let having = ranges.iter().filter(|range| range.contains(&address));
             having.max_by_key(|range| range.prefix_len()).copied()
@@ -65,7 +77,7 @@ impl Targets {
                 "{address} is in {range}, where clouds keep credentials; [checks] allow_targets can name it"
             )));
         }
-        if allowed.is_none() && !self.allow.is_empty() {
+        if narrowed && allowed.is_none() && !self.allow.is_empty() {
             return Err(Denied(format!(
                 "{address} is in none of the ranges that [checks] allow_targets names"
             )));
@@ -139,10 +151,16 @@ mod tests {
             "100.100.100.200",
             "192.0.0.192",
             "168.63.129.16",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+            "fd00:100::100:200",
+            "fe80::a9fe:a9fe",
             "::ffff:100.100.100.200",
         ] {
             for targets in [&plain, &open] {
                 let why = judge(targets, address).unwrap_err();
+                assert!(targets.judge_keys(address.parse().unwrap()).is_err(), "{address}");
                 assert!(why.contains("[checks] allow_targets can name it"), "{address}: {why}");
             }
         }
@@ -173,6 +191,9 @@ mod tests {
                 (other, _) => panic!("{address}: {other:?}"),
             }
         }
+        let keys = |address: &str| targets.judge_keys(address.parse().unwrap());
+        assert!(keys("192.0.2.1").is_ok(), "only checks are narrowed");
+        assert!(keys("::ffff:10.9.0.1").is_err());
         let same = self::targets(&["10.0.0.0/8"], &["10.0.0.0/8"]);
         assert!(judge(&same, "10.0.0.1").is_err(), "of two that are as long the one that denies");
     }
