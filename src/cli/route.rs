@@ -112,7 +112,10 @@ fn changed(one: &One, method: Method, at: &str) -> anyhow::Result<()> {
     match read(&one.server, &path(&one.service)) {
         Ok(route) => show(&route, one.json),
         // It went with its service.
-        Err(_) => say(format_args!("Removed the route of {}", one.service)),
+        Err(error) if error.to_string().contains("has no route") => {
+            say(format_args!("Removed the route of {}", one.service))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -209,7 +209,7 @@ async fn the_command_sets_shows_and_undoes() {
     let server = colors().await;
     let at = server.http().to_string();
     let printed = |words: &[&str]| {
-        let output = run(&[&["route"], words, &["--server", &at]].concat());
+        let output = run(&[&["route"][..], words, &["--server", &at]].concat());
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };

@@ -55,6 +55,23 @@ struct Draw {
     ring: Ring,
 }
 
+impl Draws {
+    /// Those of subsets with their shares, and the instances of which pieces are to be made, subset after subset.
+    fn new<'a>(
+        subsets: Vec<(u64, Known<'a>)>,
+        limit: Option<usize>,
+    ) -> Option<(Option<Box<Self>>, Vec<Chosen<'a>>)> {
+        let (mut draws, mut all) = (Self { total: 0, subsets: Vec::new() }, Vec::new());
+        for (share, subset) in subsets {
+            draws.total += share;
+            let pieces = [all.len(), all.len() + subset.chosen.len()];
+            draws.subsets.push(Draw { upto: draws.total, pieces, ring: subset.ring(limit)? });
+            all.extend(subset.chosen);
+        }
+        Some((Some(Box::new(draws)), all))
+    }
+}
+
 /// One instance.
 struct Piece {
     /// Where its answer record lies, where its additional ones begin, and where they end.
@@ -123,17 +140,9 @@ impl Template {
         let mut drawn = Vec::new();
         let (ring, limit) = match kind {
             RecordType::A | RecordType::AAAA => match known.draws(live::family(kind)) {
-                parts if parts.is_empty() => (known.ring(limit)?, limit),
-                parts => {
-                    let (mut draws, mut all) = (Draws { total: 0, subsets: Vec::new() }, Vec::new());
-                    for (share, part) in parts {
-                        draws.total += share;
-                        let pieces = [all.len(), all.len() + part.chosen.len()];
-                        draws.subsets.push(Draw { upto: draws.total, pieces, ring: part.ring(limit)? });
-                        all.extend(part.chosen);
-                    }
-                    template.draws = Some(Box::new(draws));
-                    drawn = all;
+                subsets if subsets.is_empty() => (known.ring(limit)?, limit),
+                subsets => {
+                    (template.draws, drawn) = Draws::new(subsets, limit)?;
                     (Ring::Even(0), limit)
                 }
             },

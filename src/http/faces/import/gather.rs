@@ -11,6 +11,7 @@ use crate::http::error::Error;
 use crate::http::faces::document::{Entry, Line};
 use crate::http::prepared::query_rules;
 use crate::http::text;
+use crate::model::route::check_stored;
 use crate::model::{
     Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record, Route,
 };
@@ -140,18 +141,20 @@ impl Gathered {
                     self.part(&node, of.as_ref()).maintenance.push(word);
                 }
             }
-            Record::Route(route) => {
-                if route.is_active() {
-                    crate::model::route::check_stored(&route.subsets)
-                        .map_err(|error| Error::bad(error.to_string()))?;
-                }
-                self.routes.push(std::sync::Arc::unwrap_or_clone(route));
-            }
+            Record::Route(route) => self.route(&route)?,
             Record::Query(query) => {
                 query_rules(&query)?;
                 self.queries.push(std::sync::Arc::unwrap_or_clone(query));
             }
         }
+        Ok(())
+    }
+
+    fn route(&mut self, route: &Route) -> Result<(), Error> {
+        if route.is_active() {
+            check_stored(&route.subsets).map_err(|error| Error::bad(error.to_string()))?;
+        }
+        self.routes.push(route.clone());
         Ok(())
     }
 
