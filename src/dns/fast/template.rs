@@ -56,19 +56,24 @@ struct Draw {
 }
 
 impl Draws {
-    /// Those of subsets with their shares, and the instances of which pieces are to be made, subset after subset.
-    fn new<'a>(
-        subsets: Vec<(u64, Known<'a>)>,
+    /// For answers of addresses: the subsets, and the instances of which pieces are to be made, subset after subset. Without a
+    /// route, the ring of all instances alone.
+    fn of<'a>(
+        known: &Known<'a>,
         limit: Option<usize>,
-    ) -> Option<(Option<Box<Self>>, Vec<Chosen<'a>>)> {
+        kind: RecordType,
+    ) -> Option<(Option<Box<Self>>, Vec<Chosen<'a>>, Ring)> {
         let (mut draws, mut all) = (Self { total: 0, subsets: Vec::new() }, Vec::new());
-        for (share, subset) in subsets {
+        for (share, subset) in known.draws(live::family(kind)) {
             draws.total += share;
             let pieces = [all.len(), all.len() + subset.chosen.len()];
             draws.subsets.push(Draw { upto: draws.total, pieces, ring: subset.ring(limit)? });
             all.extend(subset.chosen);
         }
-        Some((Some(Box::new(draws)), all))
+        match draws.subsets.is_empty() {
+            true => Some((None, all, known.ring(limit)?)),
+            false => Some((Some(Box::new(draws)), all, Ring::Even(0))),
+        }
     }
 }
 
@@ -139,13 +144,11 @@ impl Template {
         let limit = settings.a_limit(known.service.name.folded());
         let mut drawn = Vec::new();
         let (ring, limit) = match kind {
-            RecordType::A | RecordType::AAAA => match known.draws(live::family(kind)) {
-                subsets if subsets.is_empty() => (known.ring(limit)?, limit),
-                subsets => {
-                    (template.draws, drawn) = Draws::new(subsets, limit)?;
-                    (Ring::Even(0), limit)
-                }
-            },
+            RecordType::A | RecordType::AAAA => {
+                let ring;
+                (template.draws, drawn, ring) = Draws::of(known, limit, kind)?;
+                (ring, limit)
+            }
             RecordType::SRV => (Ring::Even(known.chosen.len()), None),
             RecordType::TXT if !known.chosen.iter().any(|chosen| live::has_text(chosen)) => {
                 return Some(template);
@@ -159,15 +162,15 @@ impl Template {
             return None;
         }
         let mut writer = Writer { ttl: known.ttl, octets: Vec::new(), labels: question.labels().count() };
-        let mut pieces: Vec<Piece> = Vec::with_capacity(chosen.len());
-        let mut given: Vec<[Vec<u8>; 2]> = Vec::with_capacity(chosen.len());
+        let (mut pieces, mut given) = (Vec::with_capacity(chosen.len()), Vec::with_capacity(chosen.len()));
         for (place, chosen) in chosen.iter().enumerate() {
             let target = match kind {
                 RecordType::SRV => Some(live::target(chosen, datacenter, domain)?),
                 _ => None,
             };
             let (mut piece, names) = writer.instance(chosen, kind, target.as_ref())?;
-            let first = |which: usize| given.iter().position(|before| before[which] == names[which]);
+            let first =
+                |which: usize| given.iter().position(|before: &[Vec<u8>; 2]| before[which] == names[which]);
             piece.same = [0, 1].map(|which| first(which).unwrap_or(place) as u8);
             pieces.push(piece);
             given.push(names);
@@ -175,14 +178,12 @@ impl Template {
         if writer.labels > LABELS_MAX {
             return None;
         }
-        if pieces.iter().any(|piece| piece.at[0] < piece.at[1]) {
+        if pieces.iter().any(|piece: &Piece| piece.at[0] < piece.at[1]) {
             template.ring = ring;
             template.limit = limit.and_then(|limit| u16::try_from(limit).ok()).unwrap_or(u16::MAX);
             template.pieces = pieces.len() as u16;
-            let mut octets = name.to_vec();
-            octets.extend(pieces.iter().flat_map(Piece::write));
-            octets.extend_from_slice(&writer.octets);
-            template.octets = octets.into();
+            let pieces: Vec<u8> = pieces.iter().flat_map(Piece::write).collect();
+            template.octets = [name, &pieces, &writer.octets].concat().into();
         }
         Some(template)
     }
