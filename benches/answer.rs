@@ -45,7 +45,7 @@ fn state(services: usize, instances: usize) -> (Runtime, dns::State) {
     let store = Arc::new(Ephemeral::new(log, std::time::SystemTime::now()));
     let own: Node =
         serde_json::from_value(serde_json::json!({ "name": "n1", "address": "10.0.0.1" })).unwrap();
-    let own = registry::Config { own, limits: config.limits.clone() };
+    let own = registry::Config { own, limits: config.limits.clone(), audit: Default::default() };
     let registry = {
         let _inside = runtime.enter();
         Registry::start(store, queue, own, metrics.clone()).unwrap().0

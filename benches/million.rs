@@ -188,7 +188,7 @@ fn fill(options: &Options, dir: &Path) {
         let store = Arc::new(Embedded::open(&store, sender, metrics.clone()).unwrap());
         let own = serde_json::from_value(json!({ "name": "n1", "address": "127.0.0.1" })).unwrap();
         let limits = Limits { instances_max: usize::MAX, checks_max: usize::MAX, ..Limits::default() };
-        let config = registry::Config { own, limits };
+        let config = registry::Config { own, limits, audit: Default::default() };
         let (registry, writer) = Registry::start(store.clone(), log, config, metrics).unwrap();
         for first in (0..options.instances).step_by(TOGETHER) {
             let numbers = first..(first + TOGETHER).min(options.instances);

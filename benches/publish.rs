@@ -122,7 +122,7 @@ fn registry(size: usize) -> (Runtime, Registry) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (log, queue) = tokio::sync::mpsc::unbounded_channel();
     let limits = Limits { instances_max: usize::MAX, checks_max: usize::MAX, ..Limits::default() };
-    let config = Config { own: node(usize::MAX >> 40), limits };
+    let config = Config { own: node(usize::MAX >> 40), limits, audit: Default::default() };
     let store = Arc::new(Accepting { log, size });
     let registry = {
         let _inside = runtime.enter();
@@ -210,7 +210,7 @@ fn flip(bencher: Bencher, size: usize) {
         let index = registry.load().index();
         let seen = Observation { check, generation: None, status, output: "".into(), to_flip: 1 };
         runtime.block_on(async {
-            registry.observe(vec![seen]).await;
+            registry.observe(vec![seen], tokio::time::Instant::now()).await;
             while registry.load().index() == index {
                 tokio::task::yield_now().await;
             }

@@ -9,6 +9,7 @@ mod backup;
 mod check_config;
 mod explain;
 mod export;
+mod history;
 mod import;
 mod log_level;
 mod place;
@@ -52,6 +53,8 @@ enum Command {
     Watch(show::InstancesArguments),
     /// Ask what DNS answers to a name, and why
     Explain(explain::Arguments),
+    /// Show what became of a service of late, and how it stood at a moment
+    History(history::Arguments),
     /// Say with which instances of a service its name answers, and in what shares
     Route(route::Arguments),
     /// Write all definitions of a running server to a file
@@ -100,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Instances(arguments) => show::instances(&arguments),
         Command::Watch(arguments) => show::watch(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
         Command::Route(arguments) => route::run(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName, private};
 use crate::telemetry::logs;
-use crate::{acl, checks, dns, filter, handover, registry, select, store, tls};
+use crate::{acl, audit, checks, dns, filter, handover, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -41,6 +41,8 @@ pub struct Config {
     /// In lower case.
     pub datacenter: String,
     pub data: Data,
+    /// Between the word to stop and the end.
+    pub lame_duck: Duration,
     pub dns: Dns,
     pub http: Http,
     pub https: Https,
@@ -57,6 +59,7 @@ pub struct Config {
     /// What the store is encrypted with.
     pub store_key: store::KeySource,
     pub log: logs::Config,
+    pub audit: audit::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
     pub services: Vec<(Instance, Vec<Check>)>,
@@ -100,6 +103,7 @@ pub struct Http {
     pub unix: Vec<PathBuf>,
     pub unix_access: handover::unix::Access,
     pub allowed_hosts: Vec<String>,
+    pub ui: bool,
     pub body_max: usize,
     pub connections_max: usize,
     pub connections_per_client_max: usize,
@@ -283,6 +287,7 @@ impl Default for Config {
             node_address: None,
             node_meta: BTreeMap::new(),
             datacenter: String::new(),
+            lame_duck: Duration::ZERO,
             data: Data::Dir(rooms::state_dir()),
             dns: Dns {
                 listen: Vec::new(),
@@ -301,6 +306,7 @@ impl Default for Config {
                 unix: Vec::new(),
                 unix_access: Default::default(),
                 allowed_hosts: Vec::new(),
+                ui: true,
                 body_max: 0,
                 connections_max: 0,
                 connections_per_client_max: 0,
@@ -335,6 +341,7 @@ impl Default for Config {
             cache_octets: 0,
             store_key: Default::default(),
             log: logs::Config::default(),
+            audit: audit::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
             node_checks: Vec::new(),

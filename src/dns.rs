@@ -22,6 +22,7 @@ pub mod zone;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -35,8 +36,10 @@ pub use live::Domains;
 pub use tcp::Limits as TcpLimits;
 
 use crate::gently;
-use crate::registry::Registry;
-use crate::telemetry::Metrics;
+use crate::registry::{Kept, Registry};
+use crate::select::kept_for;
+use crate::telemetry::metrics::SizeTally;
+use crate::telemetry::{Metrics, metrics};
 use encode::{Answer, ExtendedError};
 use fast::Fast;
 use forward::Forwarder;
@@ -112,6 +115,7 @@ impl State {
 
     /// Lets the forwarder finish what needs others.
     async fn ask(&self, pending: &Pending) -> Reply {
+        let _waiting = self.metrics.dns.forwarding();
         let answer = match &self.forwarder {
             Some(forwarder) => forwarder.ask(&pending.request.question, &pending.want).await,
             None => None,
@@ -119,7 +123,10 @@ impl State {
         let outcome = match &answer {
             Some(answer) if answer.rcode == ResponseCode::ServFail => "failed",
             Some(_) => "answered",
-            None => "too many",
+            None => {
+                self.metrics.limits.hit("forward_waiting_max");
+                "too many"
+            }
         };
         self.metrics.dns.forwarded(outcome);
         pending.finish(&answer.unwrap_or_else(|| {
@@ -129,16 +136,30 @@ impl State {
     }
 
     fn count(&self, reply: &Reply, transport: Transport) {
-        let kind = reply.kind.map_or("none", kind_label);
+        let r#type = reply.kind.map_or("none", kind_label);
         let transport = match transport {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
         };
-        self.metrics.dns.answered(kind, rcode_label(reply.rcode), transport, 1);
-        self.metrics.dns.took("general", 1);
+        let rcode = rcode_label(reply.rcode);
+        self.metrics.dns.answered(metrics::Answer { r#type, rcode, transport, path: "general" }, 1);
+        let mut size = SizeTally::default();
+        size.add(reply.encoded.bytes.len());
+        self.metrics.dns.sized(transport, &mut size);
         if reply.encoded.truncated {
             self.metrics.dns.truncated.inc();
         }
+    }
+
+    /// How long caches may hold what was answered before a change; for [`Registry::tell_kept`].
+    pub fn kept(self: &Arc<Self>) -> Kept {
+        // The registry is not to hold what holds the registry.
+        let state = Arc::downgrade(self);
+        Box::new(move |snapshot, service, before| {
+            let settings = state.upgrade()?.settings.load_full();
+            let negative = Duration::from_secs(live::NEGATIVE_TTL.into());
+            Some(kept_for(snapshot, &settings.domains.settings, negative, (service, before)))
+        })
     }
 }
 

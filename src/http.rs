@@ -25,9 +25,10 @@ mod selectors;
 mod shape;
 mod status;
 mod text;
+mod ui;
 mod unserved;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::audit::Audit;
 use crate::filter;
 use crate::model::{NodeName, Targets};
 use crate::registry::Registry;
@@ -93,6 +95,8 @@ pub struct Config {
     /// Clients that may follow the log at once, and lines that wait for each.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,
+    /// Whether the web page is served.
+    pub ui: bool,
     pub shown: Shown,
 }
 
@@ -101,12 +105,15 @@ pub struct State {
     pub registry: Registry,
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
+    pub audit: Audit,
     /// Keys of auth methods that stand elsewhere.
     pub jwks: Jwks,
     /// Connections of all listeners.
     pub open: Open,
     /// Cancelled when the server stops: those who wait are answered.
     pub shutdown: CancellationToken,
+    /// When it will be; once the server was told to stop, it is served on until then.
+    pub leaving: OnceLock<tokio::time::Instant>,
     pub faces: Faces,
     /// Tells what DNS answers, and why.
     pub explainer: select::Explainer,
@@ -131,8 +138,8 @@ fn routes(state: Arc<State>) -> Router {
         .merge(openapi::routes())
         .merge(ops::routes())
         .merge(faces::routes())
+        .merge(ui::routes())
         .fallback(unserved::not_found)
-        .layer(middleware::from_fn_with_state(state.clone(), door::guard::guard))
         .layer(middleware::from_fn_with_state(state.clone(), route::finish))
         .with_state(state)
 }
@@ -170,6 +177,7 @@ impl Config {
             write_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,
+            ui: true,
             shown: Shown::default(),
         }
     }

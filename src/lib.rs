@@ -5,6 +5,7 @@
 //! stop and when to reload; a test starts a whole server on port 0 in a line.
 
 pub mod acl;
+pub mod audit;
 pub mod checks;
 pub mod cli;
 pub mod config;
@@ -26,7 +27,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use audit::Audit;
 use config::{Config, Data};
 use dns::forward::Forwarder;
 use dns::zone::{Source, Zones};
@@ -91,6 +93,7 @@ struct Core {
     sockets: Sockets,
     /// The certificate, where HTTPS is listened for.
     tls: Option<Arc<tls::Server>>,
+    audit: Audit,
 }
 
 /// Tasks that end by one token.
@@ -308,7 +311,9 @@ impl Prepared {
         let Self { config, zones, forwarder, dns, doors: listeners, sockets } = self;
         let Opened { store, log, node_id, metrics } = opened;
         let node_id = config.node_id.unwrap_or(node_id);
-        let own = registry::Config { own: config.own_node(node_id), limits: config.limits.clone() };
+        let audit = Audit::start(&config.audit, config.node_name.as_str(), &metrics)?;
+        let (own, limits) = (config.own_node(node_id), config.limits.clone());
+        let own = registry::Config { own, limits, audit: audit.clone() };
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
         registry.set_access(config.acl.clone(), &config.datacenter);
         registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
@@ -329,14 +334,17 @@ impl Prepared {
             metrics: metrics.clone(),
             shutdown: answering.shutdown.clone(),
         });
+        registry.tell_kept(dns_state.kept());
         let explaining = dns_state.clone();
         let http_state = Arc::new(http::State {
             registry: registry.clone(),
             config: ArcSwap::from_pointee(config.http_config(node_id)),
             metrics,
+            audit: audit.clone(),
             jwks: http::Jwks::default(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
+            leaving: OnceLock::new(),
             faces: http::Faces::default(),
             explainer: Box::new(move |inquiry, asker| explaining.explain(inquiry, asker)),
             asked: asking,
@@ -344,7 +352,8 @@ impl Prepared {
         let dns_addresses = dns.addresses();
         answering.all.spawn(dns::serve(dns, dns_state.clone()));
         let tls = listeners.tls.clone();
-        let core = Core { config, node_id, registry, store, dns_state, answering, writer, sockets, tls };
+        let core =
+            Core { config, node_id, registry, store, dns_state, answering, writer, sockets, tls, audit };
         let checks = Box::pin(checks);
         Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
     }
@@ -401,6 +410,8 @@ impl Running {
     /// Takes a new configuration, all or nothing. Returns the keys that differ but wait for the next start.
     pub async fn reload(&mut self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
         let core = &mut self.core;
+        // Whoever moved the file away says so by a reload, whatever else comes of it.
+        core.audit.reopen();
         let given = |door| core.sockets.entries.iter().any(|e| e.door == door && e.asked.is_none());
         if given(Door::Dns) {
             config.dns.listen = core.config.dns.listen.clone();
@@ -454,6 +465,14 @@ impl Running {
         self.core.sockets.try_clone()
     }
 
+    /// Says at `/ready` that it will stop, and for how long it is to go on until then; nothing else changes.
+    pub fn leave(&self) -> Duration {
+        let lame_duck = self.core.config.lame_duck;
+        // It may have been told before.
+        let _ = self.http_state.leaving.set(Instant::now() + lame_duck);
+        lame_duck
+    }
+
     /// Takes no more changes: requests under way are answered, probes taken back, and what was acknowledged is on disk and
     /// the store closed when it returns. Connections that come wait in their queue; DNS is answered on.
     pub async fn close_doors(self) -> Closed {
@@ -464,8 +483,12 @@ impl Running {
             tracing::warn!("changes were still waiting for the disk after {STOP_WITHIN:?} and are given up");
             core.writer.abort();
         }
-        let store = core.store.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+        let (store, audit) = (core.store.clone(), core.audit.clone());
+        let close = move || {
+            store.close();
+            audit.flush();
+        };
+        if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!("closing the store: {error}");
         }
         Closed { core }

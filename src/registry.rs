@@ -12,6 +12,7 @@ mod apply;
 pub mod command;
 mod deadlines;
 pub mod events;
+pub mod history;
 pub mod limits;
 mod load;
 mod own;
@@ -23,7 +24,9 @@ mod queries;
 mod resume;
 pub mod routes;
 mod seen;
+mod shown;
 pub mod snapshot;
+mod told;
 #[cfg(test)]
 mod under_way;
 pub mod versions;
@@ -33,8 +36,8 @@ mod ways;
 mod writer;
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -44,11 +47,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::{Config as AclConfig, View};
+use crate::audit::{Audit, Cause};
 use crate::gently::gently;
-use crate::model::{Change, CheckKey, Node, Observation};
+use crate::model::{Change, CheckKey, Node, Observation, ServiceName};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::Kind;
+use crate::telemetry::origin::{self, Origin};
+use shown::Begun;
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen, Steer};
 pub use limits::Limits;
@@ -63,6 +68,8 @@ pub struct Config {
     /// The node that callers on this machine act for.
     pub own: Node,
     pub limits: Limits,
+    /// Which is told of all that changes.
+    pub audit: Audit,
 }
 
 /// A handle on the registry; cheap to clone.
@@ -79,14 +86,21 @@ struct Shared {
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
+    history: history::History,
     wakes: broadcast::Sender<Arc<Published>>,
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
     commands: mpsc::Sender<Request>,
-    observations: mpsc::Sender<Vec<Observation>>,
+    observations: mpsc::Sender<Found>,
     closing: CancellationToken,
     metrics: Arc<Metrics>,
+    audit: Audit,
+    kept: OnceLock<Kept>,
 }
+
+/// For how long caches may hold what was answered of a service, by its name in lower case, before a change to an instance of it,
+/// given as it was; none where nobody knows any more.
+pub type Kept = Box<dyn Fn(&Snapshot, &str, Option<&InstanceEntry>) -> Option<Duration> + Send + Sync>;
 
 /// A command and where its outcome goes.
 struct Request {
@@ -94,6 +108,15 @@ struct Request {
     /// What whoever asks may do.
     view: View,
     reply: oneshot::Sender<Result<(), Refused>>,
+    /// Whose request it is.
+    origin: Option<Arc<Origin>>,
+    begun: Begun,
+}
+
+/// What probes found, and when the first of them ended.
+struct Found {
+    observations: Vec<Observation>,
+    since: Instant,
 }
 
 /// What one publish changed, for those who follow the registry.
@@ -132,6 +155,7 @@ impl Registry {
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
             views: views::Views::default(),
+            history: history::History::new(views::now()),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             recorded: AtomicBool::new(false),
@@ -139,6 +163,8 @@ impl Registry {
             observations,
             closing: CancellationToken::new(),
             metrics,
+            audit: config.audit,
+            kept: OnceLock::new(),
         });
         let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
         let writer = writer::Writer::new(&shared, state, unplaced, config.own, queues);
@@ -170,16 +196,24 @@ impl Registry {
 
     /// Carries out a command of somebody, where they may do what it comes to when its turn is.
     pub async fn submit_as(&self, view: View, command: Command) -> Result<(), Refused> {
-        if !view.is_open() {
-            permission::permit(&self.load(), &view, &command)?;
+        let origin = origin::current();
+        if !view.is_open()
+            && let Err(denied) = permission::permit(&self.load(), &view, &command)
+        {
+            let refused = Refused::from(denied);
+            let cause = Cause { origin, action: command.action() };
+            self.shared.audit.tell_failed(cause, || command.about(), told::outcome(&refused), &refused);
+            return Err(refused);
         }
         let (reply, outcome) = oneshot::channel();
+        let begun = Begun::of_request(origin.as_ref().map(|origin| origin.arrived));
+        let request = Request { command, view, reply, origin, begun };
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
-        match self.shared.commands.try_send(Request { command, view, reply }) {
+        match self.shared.commands.try_send(request) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),
             Err(mpsc::error::TrySendError::Closed(_)) => ended(),
             Err(mpsc::error::TrySendError::Full(_)) => {
-                self.shared.count_limit("queue");
+                self.shared.count_limit("queue_max");
                 Err(Refused::Busy { max: self.shared.commands.max_capacity() })
             }
         }
@@ -191,11 +225,17 @@ impl Registry {
         self.shared.closing.cancel();
     }
 
-    /// Reports what probes found. Applied at once, whatever the disk does; waits only when more than
-    /// a thousand reports are before it.
-    pub async fn observe(&self, observations: Vec<Observation>) {
+    /// Reports what probes found, the first of which ended at `since`. Applied at once, whatever the disk does; waits only when
+    /// more than a thousand reports are before it.
+    pub async fn observe(&self, observations: Vec<Observation>, since: Instant) {
         // Fails only when the writer has ended, and then nobody asks any more.
-        let _ = self.shared.observations.send(observations).await;
+        let _ = self.shared.observations.send(Found { observations, since }).await;
+    }
+
+    /// Takes how long caches hold answers; until then, that is not measured.
+    pub fn tell_kept(&self, kept: Kept) {
+        // Told once, at the start.
+        let _ = self.shared.kept.set(kept);
     }
 
     /// Takes how access is controlled; it is not before.
@@ -244,6 +284,11 @@ impl Registry {
         self.shared.wakes.subscribe()
     }
 
+    /// What became of a service of late, as far as it led to this snapshot.
+    pub fn history(&self, service: &ServiceName, snapshot: &Snapshot) -> history::Told {
+        self.shared.history.of(service, snapshot.index())
+    }
+
     /// The same with [events](Published::events), which are made of every change that comes after this returns.
     pub async fn record(&self) -> broadcast::Receiver<Arc<Published>> {
         let receiver = self.subscribe();
@@ -264,7 +309,7 @@ impl Registry {
                 return Ok(snapshot);
             }
             let Some(watcher) = self.shared.watchers.watch(topic) else {
-                self.shared.count_limit("watchers");
+                self.shared.count_limit("watchers_max");
                 return Err(Refused::TooManyWatchers { max: self.shared.watchers.max() });
             };
             let woken = watcher.woken();
@@ -307,7 +352,7 @@ impl Registry {
 }
 
 impl Shared {
-    fn count_limit(&self, kind: &'static str) {
-        self.metrics.registry.limits.get_or_create(&Kind { kind }).inc();
+    fn count_limit(&self, key: &'static str) {
+        self.metrics.limits.hit(key);
     }
 }

@@ -237,6 +237,34 @@ fn join<'a>(addresses: [Option<&'a Address>; 3]) -> Reached<'a> {
     reached
 }
 
+/// Instances of a service that are looked at for [`kept_for`].
+const KEPT_MAX: usize = 8;
+
+/// For how long caches may hold what was answered of a service (its name in lower case) before a change to an instance of it,
+/// given as it was; none where it was not there. An answer that had it lives no longer than its own checks allow. One without it
+/// lives as long as the others' checks allow, or, where there were none, as a negative answer does.
+pub fn kept_for(
+    snapshot: &Snapshot,
+    settings: &Settings,
+    negative: Duration,
+    (service, before): (&str, Option<&InstanceEntry>),
+) -> Duration {
+    let ceiling = settings.ceiling(service);
+    let whole = |ttl| Duration::from_secs(seconds(ttl, ceiling).into());
+    let ttl = |entry: &InstanceEntry| {
+        let node = snapshot.node(entry.instance.node.folded())?;
+        snapshot.health(entry).is_served().then(|| whole(stable_for(entry, node)))
+    };
+    if let Some(ttl) = before.and_then(ttl) {
+        return ttl;
+    }
+    match snapshot.service(service) {
+        Some(known) if known.instances.len() > KEPT_MAX => whole(ceiling),
+        Some(known) => known.instances.values().filter_map(|entry| ttl(entry)).max().unwrap_or(negative),
+        None => negative,
+    }
+}
+
 /// How long it takes at least until the checks of an instance and its node can change its status: no answer may live
 /// longer (gdnsd's rule).
 fn stable_for(entry: &InstanceEntry, node: &NodeEntry) -> Duration {

@@ -1,6 +1,6 @@
 //! What the server says of itself: metrics and logs.
 
-mod ecs;
+pub mod ecs;
 pub mod logs;
 pub mod metrics;
 pub mod origin;

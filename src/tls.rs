@@ -13,6 +13,7 @@
 pub(crate) mod authority;
 mod client;
 mod server;
+mod subject;
 mod unverified;
 mod validity;
 mod words;

@@ -208,7 +208,7 @@ def latency(server, names, seconds, pause_us):
 def lateness(before, after):
     """Probes that started later than so many seconds after they were due, by that time."""
     def buckets(metrics):
-        prefix = "checks_lateness_seconds_bucket{le=\""
+        prefix = "checks_probe_lateness_seconds_bucket{le=\""
         return {name.removeprefix(prefix).rstrip("\"}"): value for name, value in metrics.items()
                 if name.startswith(prefix)}
     old, new = buckets(before), buckets(after)
@@ -280,7 +280,7 @@ def run(given, folder):
     took = register(checked, given, True)
     begun = time.monotonic()
     until("a pass of every check", 120,
-          lambda: checked.metrics().get("registry_checks{kind=\"passing\"}", 0) == given.checks)
+          lambda: checked.metrics().get("registry_checks{status=\"passing\"}", 0) == given.checks)
     passed = time.monotonic() - begun
     # The second probes are spread over an interval.
     until("the second probe of every check", 60 + 3 * given.interval,

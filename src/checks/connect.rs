@@ -43,7 +43,7 @@ impl Unreached {
 
     /// What may not be reached is not tried.
     pub(super) fn denied(doing: &str, Denied(why): Denied, with: &Tools) -> Self {
-        with.metrics.checks.limited("targets");
+        with.metrics.checks.unmade("denied target");
         Self::new(format!("{doing}: checks may not connect there: {why}"))
     }
 

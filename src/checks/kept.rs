@@ -161,7 +161,7 @@ impl Shelf {
         };
         if !target.holds {
             if self.held >= self.max {
-                self.metrics.checks.limited("kept");
+                self.metrics.limits.hit("kept_max");
                 return true;
             }
             (target.holds, self.held) = (true, self.held + 1);

@@ -21,6 +21,7 @@ pub(super) struct Probed {
     /// The target closed the connection behind an answer that did not say so.
     pub(super) cut_off: bool,
     pub(super) took: Duration,
+    pub(super) ended: Instant,
 }
 
 /// For definitions without a timeout; Consul's.
@@ -49,7 +50,7 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
             let answered = http::probe(&asked, kept, tools, begun + timeout).await;
             let http::Answered { finding, stream, again, cut_off, timed_out } = answered;
             let again = again || broken;
-            Probed { finding, timed_out, stream, again, cut_off, took: Duration::ZERO }
+            Probed { timed_out, stream, again, cut_off, ..Probed::from(finding) }
         }
         // It ends its processes itself.
         CheckKind::Script { args } => {
@@ -66,7 +67,8 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
     if !matches!(check.kind, CheckKind::Script { .. }) {
         cut(&mut probed.finding.output, check.output_max);
     }
-    probed.took = begun.elapsed();
+    probed.ended = Instant::now();
+    probed.took = probed.ended - begun;
     probed
 }
 
@@ -102,7 +104,8 @@ pub(super) fn cut(text: &mut String, max: usize) {
 
 impl From<Finding> for Probed {
     fn from(finding: Finding) -> Self {
-        Self { finding, timed_out: false, stream: None, again: false, cut_off: false, took: Duration::ZERO }
+        let (took, ended) = (Duration::ZERO, Instant::now());
+        Self { finding, timed_out: false, stream: None, again: false, cut_off: false, took, ended }
     }
 }
 

@@ -141,7 +141,7 @@ impl Names {
         if room {
             known.names.insert(name.into(), Entry::Asked(answer.clone()));
         } else {
-            self.metrics.checks.limited("names");
+            self.metrics.limits.hit("names_max");
         }
         self.metrics.checks.names.set(known.names.len() as i64);
         // A task, so that a probe that ends does not take the answer from others.

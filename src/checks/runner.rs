@@ -42,6 +42,8 @@ pub(super) struct Runner {
     pub(super) aliases: Aliases,
     /// What this round found, told to the registry at its end.
     pub(super) news: Vec<Observation>,
+    /// When the first probe ended that made news.
+    since: Option<Instant>,
     /// How many checks are repeated quickly because they fail.
     crowd: usize,
     probes: JoinSet<Probed>,
@@ -66,6 +68,7 @@ impl Runner {
             queue: Queue::default(),
             aliases: Aliases::default(),
             news: Vec::new(),
+            since: None,
             crowd: 0,
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -84,7 +87,8 @@ impl Runner {
             let now = Instant::now();
             self.start_due(now);
             if !self.news.is_empty() {
-                self.registry.observe(std::mem::take(&mut self.news)).await;
+                let since = self.since.take().unwrap_or(now);
+                self.registry.observe(std::mem::take(&mut self.news), since).await;
             }
             let next = if self.places.is_full() { self.places.next() } else { self.queue.next() };
             let rests = now < rested;
@@ -147,7 +151,7 @@ impl Runner {
             }
         }
         if count > 0 && self.queue.waiting() > 0 {
-            self.metrics.checks.limited("in flight");
+            self.metrics.limits.hit("in_flight_max");
         }
         self.metrics.checks.in_flight.set(self.places.len() as i64);
         self.metrics.checks.waiting.set(self.queue.waiting() as i64);
@@ -162,7 +166,7 @@ impl Runner {
         let now = Instant::now();
         match ended {
             Ok((_, probed)) if probed.finding.shortage => {
-                self.metrics.checks.limited("shortage");
+                self.metrics.checks.unmade("shortage");
                 tracing::warn!(check = %job.check.key(), "a probe could not be made: {}", probed.finding.output);
                 let due = job.give_up(now);
                 self.queue.set(number, due);
@@ -189,6 +193,9 @@ impl Runner {
             Some(Drawn::Crash) => self.metrics.checks.noticed("crash"),
             Some(Drawn::Alive) => self.metrics.checks.noticed("alive"),
             None => {}
+        }
+        if news.is_some() {
+            self.since = Some(self.since.map_or(probed.ended, |since| since.min(probed.ended)));
         }
         self.news.extend(news);
         self.queue.set(number, due);

@@ -50,7 +50,7 @@ impl Room {
     }
 
     fn over(store: Arc<dyn Store>, entries: Log, config: Config) -> Self {
-        let own = registry::Config { own: node("n1"), limits: Limits::default() };
+        let own = registry::Config { own: node("n1"), limits: Limits::default(), audit: Default::default() };
         let metrics = Arc::new(Metrics::default());
         let (registry, _) = Registry::start(store, entries, own, metrics.clone()).unwrap();
         let shutdown = CancellationToken::new();
@@ -106,7 +106,8 @@ impl Room {
 
     /// Waits until a metric has a value.
     async fn count(&self, metric: &str, value: &str) {
-        let line = format!("rollcall_checks_{metric} {value}");
+        let room = if metric.starts_with("limit_") { "" } else { "checks_" };
+        let line = format!("rollcall_{room}{metric} {value}");
         let seen = tokio::time::timeout(PATIENCE, async {
             // Metrics ring no bell.
             while !self.metrics.encode().lines().any(|l| l == line) {
@@ -274,7 +275,7 @@ async fn up_is_seen_when_it_listens_and_a_crash_when_it_happens() {
     let output = room.until(&web, Critical).await;
     let refused = format!("dial tcp {address}: connect: connection refused");
     assert_eq!(*output, *format!("Get \"http://{address}/health\": {refused}"));
-    room.count("notices_total{kind=\"crash\"}", "1").await;
+    room.count("notices_total{outcome=\"crash\"}", "1").await;
     // It comes back without a word to the registry, and crashes again.
     let server = Server::start(again(address));
     room.until(&web, Passing).await;
@@ -295,7 +296,7 @@ async fn one_that_dies_behind_its_answer_is_seen_at_once() {
     assert!(connection.read(&mut [0; 1024]).await.unwrap() > 0);
     connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     drop((connection, listener));
-    room.count("notices_total{kind=\"crash\"}", "1").await;
+    room.count("notices_total{outcome=\"crash\"}", "1").await;
     room.until(&web, Critical).await;
     room.stop().await;
 }
@@ -308,8 +309,8 @@ async fn a_target_that_closes_idle_connections_is_learnt() {
     let web = check("web", "web-1", http(address));
     room.register("web-1", vec![web.clone()]).await;
     room.until(&web, Passing).await;
-    room.count("notices_total{kind=\"alive\"}", "1").await;
-    room.count("notices_total{kind=\"habit\"}", "1").await;
+    room.count("notices_total{outcome=\"alive\"}", "1").await;
+    room.count("notices_total{outcome=\"habit\"}", "1").await;
     assert_eq!(server.asked(), 2);
     assert_eq!(flips(&room), 1, "from critical to passing and no other");
     room.stop().await;
@@ -334,7 +335,7 @@ async fn beyond_the_places_for_connections_only_the_notice_is_lost() {
         room.until(&checks[n], Passing).await;
         room.count("unkept", &n.to_string()).await;
     }
-    room.count("limits_total{kind=\"kept\"}", "2").await;
+    room.count("limit_hits_total{limit=\"kept_max\"}", "2").await;
     room.count("kept", "1").await;
     // Those without are not noticed when they go: the one that goes last is, and they pass still.
     for (server, _) in servers.into_iter().rev() {
@@ -365,7 +366,7 @@ async fn checks_of_one_target_share_a_connection_and_each_is_noticed() {
     for check in &checks {
         room.until(check, Critical).await;
     }
-    room.count("notices_total{kind=\"crash\"}", "5").await;
+    room.count("notices_total{outcome=\"crash\"}", "5").await;
     room.stop().await;
 }
 
@@ -385,7 +386,7 @@ async fn no_more_probes_than_allowed_are_in_flight() {
     for _ in 0..most {
         held.push(accept(&silent).await);
     }
-    assert!(room.metrics.encode().contains("rollcall_checks_limits_total{kind=\"in flight\"}"));
+    assert!(!room.metrics.encode().contains("rollcall_limit_hits_total{limit=\"in_flight_max\"} 0\n"));
     // One ends, and the next begins.
     held.pop();
     held.push(accept(&silent).await);

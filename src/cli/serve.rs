@@ -214,13 +214,38 @@ impl Start<'_> {
                 break;
             }
         }
-        tracing::info!("stopping");
         systemd::notify("STOPPING=1");
         if let Some(control) = &control {
             control.remove();
         }
+        lame_duck(&mut running, &mut stops).await;
+        tracing::info!("stopping");
         running.stop().await;
         Ok(())
+    }
+}
+
+/// Serves on for a while, not ready any more, so that clients are sent elsewhere first; a signal ends it.
+async fn lame_duck(running: &mut Running, stops: &mut Stops) {
+    let left = running.leave();
+    if left.is_zero() {
+        return;
+    }
+    tracing::info!(seconds = left.as_secs_f64(), "told to stop: serving on, not ready any more");
+    let end = tokio::time::sleep(left);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => return,
+            () = stops.next() => return,
+            asked = running.asked() => match asked {
+                Asked::Reload(reply) => {
+                    // Who asked may have gone.
+                    let _ = reply.send(Err("not reloaded: the server is about to stop".to_owned()));
+                }
+                Asked::Leave => return,
+            },
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use super::{Config, Data};
 use crate::dns::forward;
 use crate::model::{Address, NodeName};
 use crate::store::KeySource;
-use crate::telemetry::logs;
 use crate::tls::Version;
 
 /// One key.
@@ -29,7 +28,7 @@ pub struct Key {
 
 /// Sets every default.
 pub(super) fn set_defaults(config: &mut Config) {
-    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+    for key in all().filter(|key| !key.default.is_empty()) {
         let set = DeValue::parse(key.default)
             .map_err(|e| e.to_string())
             .and_then(|value| (key.set)(config, value.get_ref()));
@@ -39,12 +38,12 @@ pub(super) fn set_defaults(config: &mut Config) {
 
 /// The key of this name, if there is one.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.table == table && key.name == name)
+    all().find(|key| key.table == table && key.name == name)
 }
 
 /// The tables of single values.
 pub(super) fn is_table(name: &str) -> bool {
-    KEYS.iter().any(|key| key.table == name)
+    all().any(|key| key.table == name)
 }
 
 fn table<'a>(value: &'a Value<'_>) -> Result<&'a DeTable<'a>, String> {
@@ -75,11 +74,19 @@ macro_rules! key {
     };
 }
 
+mod limits;
+mod telemetry;
+
 const RELOADS: bool = true;
 const AT_START: bool = false;
 
 /// All keys, in the order of the reference.
-pub const KEYS: &[Key] = &[
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(limits::KEYS).chain(telemetry::KEYS)
+}
+
+/// Those that stand in no file of their own.
+const KEYS: &[Key] = &[
     key!(
         "",
         "node_name",
@@ -122,6 +129,14 @@ pub const KEYS: &[Key] = &[
         AT_START,
         "Where definitions are kept (mode 0700). Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/rollcall`, else `~/.local/state/rollcall`, else `/var/lib/rollcall`.",
         |c, v| { c.data = Data::Dir(value::text(v)?.into()) }
+    ),
+    key!(
+        "",
+        "lame_duck",
+        "\"0s\"",
+        RELOADS,
+        "How long everything is still served after SIGTERM, SIGINT or `agent/leave` while `/ready` says 503, so that load balancers and resolvers turn to another server first. A second signal ends it at once; `rollcall restart` does not wait.",
+        |c, v| { c.lame_duck = value::wait(v)? }
     ),
     key!(
         "dns",
@@ -251,6 +266,8 @@ pub const KEYS: &[Key] = &[
         "Names under which the API may be asked, beside `localhost`, the node's name and any address. Others are refused: a web page could point its own name here.",
         |c, v| { c.http.allowed_hosts = value::list(v, |v| value::text(v).map(str::to_owned))? }
     ),
+    key!("http", "ui", "true", RELOADS, "Whether the web page is served at `/ui/`.", |c, v| c.http.ui =
+        value::flag(v)?),
     key!("http", "body_max", "\"1MiB\"", RELOADS, "The largest request body.", |c, v| c.http.body_max =
         value::octets(v)?),
     key!("http", "body_wait", "\"10s\"", RELOADS, "How long a request body may take to arrive.", |c, v| c
@@ -493,23 +510,6 @@ pub const KEYS: &[Key] = &[
         |c, v| { c.store_key = KeySource::File(value::text(v)?.into()) }
     ),
     key!(
-        "telemetry",
-        "log_level",
-        "\"info\"",
-        RELOADS,
-        "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,rollcall::dns=debug`. \
-         `rollcall::http::request_log=debug` writes a line for each HTTP request, `rollcall::dns::query_log=trace` for each query.",
-        |c, v| { c.log.level = logs::level(value::text(v)?)? }
-    ),
-    key!(
-        "telemetry",
-        "log_format",
-        "\"auto\"",
-        AT_START,
-        "`human`, `json`, or `auto`: human on a terminal, else JSON.",
-        |c, v| { c.log.format = logs::Format::parse(value::text(v)?)? }
-    ),
-    key!(
         "acl",
         "enabled",
         "false",
@@ -562,125 +562,6 @@ pub const KEYS: &[Key] = &[
         RELOADS,
         "The token that decides what DNS shows. Default: `default_token`, else the anonymous token.",
         |c, v| { c.acl.dns_token = Some(secret(v)?) }
-    ),
-    key!("limits", "nodes_max", "100000", RELOADS, "Nodes.", |c, v| c.limits.nodes_max = value::count(v)?),
-    key!("limits", "instances_max", "1000000", RELOADS, "Instances of all services.", |c, v| c
-        .limits
-        .instances_max =
-        value::count(v)?),
-    key!("limits", "checks_max", "2000000", RELOADS, "Checks.", |c, v| c.limits.checks_max =
-        value::count(v)?),
-    key!(
-        "limits",
-        "checks_per_instance_max",
-        "64",
-        RELOADS,
-        "Checks of one instance, or of one node itself.",
-        |c, v| { c.limits.checks_per_instance_max = value::count(v)? }
-    ),
-    key!("limits", "tags_max", "64", RELOADS, "Tags of one instance.", |c, v| c.limits.tags_max =
-        value::count(v)?),
-    key!("limits", "tag_octets_max", "255", RELOADS, "Octets of one tag.", |c, v| c.limits.tag_octets_max =
-        value::count(v)?),
-    key!("limits", "meta_pairs_max", "64", RELOADS, "Meta pairs of one node or instance.", |c, v| c
-        .limits
-        .meta_pairs_max =
-        value::count(v)?),
-    key!("limits", "meta_key_octets_max", "128", RELOADS, "Octets of a meta key.", |c, v| c
-        .limits
-        .meta_key_octets_max =
-        value::count(v)?),
-    key!("limits", "meta_value_octets_max", "512", RELOADS, "Octets of a meta value.", |c, v| c
-        .limits
-        .meta_value_octets_max =
-        value::count(v)?),
-    key!("limits", "tagged_addresses_max", "16", RELOADS, "Tagged addresses of one instance.", |c, v| c
-        .limits
-        .tagged_addresses_max =
-        value::count(v)?),
-    key!(
-        "limits",
-        "definition_octets_max",
-        "131072",
-        RELOADS,
-        "Octets of one definition (a node, an instance, a check or a prepared query) as it is stored: what no limit of its own bounds.",
-        |c, v| c.limits.definition_octets_max = value::count(v)?
-    ),
-    key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
-        value::count(v)?),
-    key!("limits", "routes_max", "10000", RELOADS, "Routes of services.", |c, v| c.limits.routes_max =
-        value::count(v)?),
-    key!(
-        "limits",
-        "query_regexp_octets_max",
-        "262144",
-        RELOADS,
-        "Memory that the regular expression of one prepared query template may take, once compiled.",
-        |c, v| c.limits.query_regexp_octets_max = value::count(v)?
-    ),
-    key!(
-        "limits",
-        "acl_entries_max",
-        "100000",
-        RELOADS,
-        "Tokens, policies, roles, auth methods and binding rules together.",
-        |c, v| c.limits.acl_entries_max = value::count(v)?
-    ),
-    key!("limits", "watchers_max", "16384", AT_START, "Blocking queries that wait at once.", |c, v| c
-        .limits
-        .watchers_max =
-        value::count(v)?),
-    key!("limits", "queue_max", "4096", AT_START, "Requests that wait for the writer.", |c, v| c
-        .limits
-        .queue_max =
-        value::count(v)?),
-    key!("limits", "filter_octets_max", "16384", RELOADS, "Octets of a `?filter=` expression.", |c, v| c
-        .filter
-        .octets_max =
-        value::count(v)?),
-    key!(
-        "limits",
-        "filter_matches_max",
-        "256",
-        RELOADS,
-        "Comparisons in a `?filter=` expression.",
-        |c, v| c.filter.matches_max = value::count(v)?
-    ),
-    key!("limits", "commits_waiting_max", "4096", RELOADS, "Changes that wait for the disk.", |c, v| c
-        .limits
-        .commits_waiting_max =
-        value::count(v)?),
-    key!(
-        "limits",
-        "backups_max",
-        "4",
-        RELOADS,
-        "Backups at once; each has a thread while it is read.",
-        |c, v| c.http.backups_max = value::count(v)?
-    ),
-    key!("limits", "streams_max", "1024", RELOADS, "Clients of the stream of changes at once.", |c, v| c
-        .http
-        .streams_max =
-        value::count(v)?),
-    key!(
-        "limits",
-        "events_max",
-        "65536",
-        RELOADS,
-        "Changes that are kept for clients of the stream that come back; who was away for longer is told to read anew.",
-        |c, v| c.http.events_max = value::count(v)?
-    ),
-    key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
-        .http
-        .monitors_max =
-        value::count(v)?),
-    key!(
-        "limits",
-        "monitor_lines_max",
-        "512",
-        RELOADS,
-        "Log lines that wait for a client that follows the log; those beyond are counted, and it is told.",
-        |c, v| c.http.monitor_lines_max = value::count(v)?
     ),
 ];
 

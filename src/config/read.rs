@@ -79,20 +79,19 @@ pub(super) fn set(config: &mut Config, table: &str, name: &str, value: &DeValue<
 
 /// What the key may have been meant to be.
 fn unknown(table: &str, name: &str, shown: &str) -> String {
-    let elsewhere = keys::KEYS.iter().find(|key| key.name == name);
-    let tables = || keys::KEYS.iter().map(|key| key.table).filter(|table| !table.is_empty());
+    let elsewhere = keys::all().find(|key| key.name == name);
+    let tables = || keys::all().map(|key| key.table).filter(|table| !table.is_empty());
     match elsewhere {
         Some(key) if key.table.is_empty() => {
             format!("unknown key {shown}; {name} stands at the top, above all tables")
         }
         Some(key) => format!("unknown key {shown}; {name} stands in [{}]", key.table),
         None if !table.is_empty() => {
-            let known = keys::KEYS.iter().filter(|key| key.table == table).map(|key| key.name);
+            let known = keys::all().filter(|key| key.table == table).map(|key| key.name);
             format!("unknown key {shown}; [{table}] knows {}", known.collect::<Vec<_>>().join(", "))
         }
         None => {
-            let mut known: Vec<_> =
-                keys::KEYS.iter().filter(|k| k.table.is_empty()).map(|k| k.name).collect();
+            let mut known: Vec<_> = keys::all().filter(|k| k.table.is_empty()).map(|k| k.name).collect();
             known.extend(tables());
             known.extend(["service", "check", "zone"]);
             known.dedup();

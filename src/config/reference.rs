@@ -1,6 +1,6 @@
 //! The reference of all keys, printed from the table that files are read by.
 
-use super::keys::KEYS;
+use super::keys;
 
 const HEAD: &str = "# Configuration
 
@@ -62,7 +62,7 @@ file = \"zones/example.test.zone\"
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
     let mut table = None;
-    for key in KEYS {
+    for key in keys::all() {
         if table != Some(key.table) {
             table = Some(key.table);
             let title =

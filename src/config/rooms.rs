@@ -96,6 +96,7 @@ impl Config {
             write_wait: self.http.write_wait,
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,
+            ui: self.http.ui,
             shown: self.shown(),
         }
     }
@@ -119,7 +120,7 @@ impl Config {
             "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen,
             "[http] listen (unix)": http.unix, "[http] unix_mode, unix_owner": http.unix_access, "[https] listen": https.listen,
             "[locality] region and zone": locality.own, "[checks]": checks,
-            "[forward]": forward, "[store] cache": cache_octets, "[store] key_file": store_key, "[telemetry] log_format": log.format,
+            "[forward]": forward, "[store] cache": cache_octets, "[store] key_file": store_key, "[telemetry] log_format": log.format, "[audit]": audit,
             "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
         );
         differ

@@ -46,6 +46,12 @@ pub(super) fn count(value: &Value<'_>) -> Result<usize, String> {
     usize::try_from(number).map_err(|_| not(value, "a number that this machine can count to"))
 }
 
+/// The same, or 0 for none.
+pub(super) fn count_or_none(value: &Value<'_>) -> Result<usize, String> {
+    let number = number(value, 0, u64::from(u32::MAX))?;
+    usize::try_from(number).map_err(|_| not(value, "a number that this machine can count to"))
+}
+
 /// Octets: a number, or a text with a unit (`"64MiB"`).
 pub(super) fn octets(value: &Value<'_>) -> Result<usize, String> {
     let wanted = || not(value, "a size such as \"64MiB\", \"512KiB\" or a number of octets");
@@ -68,6 +74,13 @@ pub(super) fn time(value: &Value<'_>) -> Result<Duration, String> {
     let wanted = || not(value, "a duration such as \"5s\", \"250ms\" or \"1m30s\"");
     let duration = duration::parse(value.as_str().ok_or_else(wanted)?).map_err(|e| e.to_string())?;
     if duration.is_zero() { Err(not(value, "a duration above zero")) } else { Ok(duration) }
+}
+
+/// Go's form, zero included, at most an hour: what an operator waits for.
+pub(super) fn wait(value: &Value<'_>) -> Result<Duration, String> {
+    let wanted = || not(value, "a duration of at most an hour such as \"0s\" or \"10s\"");
+    let duration = duration::parse(value.as_str().ok_or_else(wanted)?).map_err(|e| e.to_string())?;
+    if duration > Duration::from_secs(3600) { Err(wanted()) } else { Ok(duration) }
 }
 
 /// Whole seconds, zero included.

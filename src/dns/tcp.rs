@@ -60,18 +60,18 @@ pub(super) struct Places {
 }
 
 impl Places {
-    fn take(&self, client: IpAddr, limits: &Limits) -> bool {
+    /// Errs with the key of the limit that is reached.
+    fn take(&self, client: IpAddr, limits: &Limits) -> Result<(), &'static str> {
         let (total, clients) = &mut *self.taken.lock();
-        let own = clients.entry(client).or_insert(0);
-        if *total >= limits.connections_max || *own >= limits.connections_per_client_max {
-            if *own == 0 {
-                clients.remove(&client);
-            }
-            return false;
+        if *total >= limits.connections_max {
+            return Err("tcp_connections_max");
         }
-        *own += 1;
+        if clients.get(&client).copied().unwrap_or(0) >= limits.connections_per_client_max {
+            return Err("tcp_connections_per_client_max");
+        }
+        *clients.entry(client).or_insert(0) += 1;
         *total += 1;
-        true
+        Ok(())
     }
 
     fn give_back(&self, client: IpAddr) {
@@ -104,8 +104,8 @@ pub(super) async fn serve(listener: TcpListener, places: Arc<Places>, state: Arc
         };
         let ip = client.ip().to_canonical();
         let limits = state.settings.load().tcp;
-        if !places.take(ip, &limits) {
-            state.metrics.dns.dropped("tcp connections");
+        if let Err(key) = places.take(ip, &limits) {
+            state.metrics.limits.hit(key);
             continue;
         }
         let (state, places) = (state.clone(), places.clone());

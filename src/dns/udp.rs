@@ -94,7 +94,7 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, mut fast: Fast, shar
             if let Some(question) = question
                 && let Some(written) = fast.answer(&state.registry, question, client.ip(), chance, answer)
             {
-                tally.add(written);
+                tally.add(written, answer.len());
                 continue;
             }
             answer.clear();

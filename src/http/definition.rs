@@ -9,6 +9,7 @@ use super::decode::{GoDuration, Kind, Shape, decode_snake};
 use super::error::Error;
 use super::text;
 use crate::model::address::AddressError;
+use crate::model::check::OUTPUT_OCTETS_MAX;
 use crate::model::name::is_label;
 use crate::model::{
     Address, Check, CheckId, CheckKind, Extras, Instance, InstanceId, Locality, NodeName, Origin, Pairs,
@@ -238,8 +239,6 @@ pub(super) const CATALOG_SERVICE: Shape = Shape {
     lax: false,
 };
 
-/// Consul's name for an output that is not limited further.
-const OUTPUT_OCTETS_MAX: usize = 4096;
 /// Below it, Consul raises an interval to it, and so do we: more often helps nobody.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 

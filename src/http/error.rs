@@ -8,6 +8,10 @@ use crate::model::NameError;
 use crate::model::address::AddressError;
 use crate::registry::Refused;
 
+/// The text of a refusal, for the audit log.
+#[derive(Debug, Clone)]
+pub(super) struct Why(pub(super) String);
+
 /// A refusal: its status and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Error {
@@ -39,7 +43,9 @@ impl Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        let why = Why(self.text.clone());
         let mut response = (self.status, self.text).into_response();
+        response.extensions_mut().insert(why);
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         response
     }

@@ -11,7 +11,9 @@ mod history;
 mod http_sd;
 mod import;
 mod log_level;
+mod recent;
 pub(super) mod steering;
+mod summary;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::State;
 use super::route::{get, put, with_rest};
-use history::History;
+use recent::Recent;
 
 /// A long answer is made in pieces of about this size.
 const PIECE_OCTETS: usize = 64 * 1024;
@@ -33,7 +35,7 @@ pub struct Faces {
     /// One import at a time: each holds what it brings in memory.
     importing: Semaphore,
     /// What changed of late, from the first who asked on.
-    history: OnceCell<Arc<History>>,
+    recent: OnceCell<Arc<Recent>>,
     streams: Arc<AtomicUsize>,
     /// Under way.
     pub(super) backups: Arc<AtomicUsize>,
@@ -59,7 +61,7 @@ impl Default for Faces {
     fn default() -> Self {
         Self {
             importing: Semaphore::new(1),
-            history: OnceCell::new(),
+            recent: OnceCell::new(),
             streams: Arc::default(),
             backups: Arc::default(),
         }
@@ -73,6 +75,10 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
         .route("/v1/rollcall/events", get(events::events))
         .route("/v1/rollcall/explain", get(explain::explain))
+        .route("/v1/rollcall/history/", get(history::history))
+        .route("/v1/rollcall/history/{*service}", get(history::history))
+        .route("/v1/rollcall/services", get(summary::services))
+        .route("/v1/rollcall/nodes", get(summary::nodes))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
         .merge(steering::routes())

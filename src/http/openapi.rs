@@ -147,9 +147,12 @@ const CONSISTENCY: &[Param] = &[
     Param { name: "filter", of: Of::Text, about: "An expression; what does not match is left out." },
 ];
 /// Of reads that have an index.
+const INDEX: Param =
+    Param { name: "index", of: Of::Number, about: "Wait until the answer's index is above this one." };
+const WAIT: Param = Param { name: "wait", of: Of::Duration, about: "How long to wait at most." };
 const BLOCKING: &[Param] = &[
-    Param { name: "index", of: Of::Number, about: "Wait until the answer's index is above this one." },
-    Param { name: "wait", of: Of::Duration, about: "How long to wait at most." },
+    INDEX,
+    WAIT,
     Param { name: "node-meta", of: Of::Texts, about: "key:value that the node must have." },
     Param { name: "near", of: Of::Text, about: "The node whose neighbours come first." },
 ];

@@ -52,8 +52,13 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
-/// State is loaded (nothing listens before) and definitions can be stored.
+/// State is loaded (nothing listens before), definitions can be stored, and the server was not told to stop.
 async fn ready(Extract(state): Extract<Arc<State>>) -> Result<&'static str, Error> {
+    if let Some(end) = state.leaving.get() {
+        let left = end.saturating_duration_since(tokio::time::Instant::now()).as_secs_f64();
+        let text = format!("everything is served, but this server stops in {left:.1} s ([lame_duck])\n");
+        return Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    }
     let writable = state.registry.writable();
     writable.map(|()| "ready\n").map_err(|e| {
         let text = format!("DNS and reads are served, but definitions cannot be stored: {e}\n");
@@ -66,7 +71,7 @@ async fn backup(Extract(state): Extract<Arc<State>>) -> Result<Response, Error> 
     // Each has a thread while it is read.
     let max = state.config.load().backups_max;
     let Some(place) = Place::take(&state.faces.backups, max) else {
-        state.metrics.http.refused("backups");
+        state.metrics.limits.hit("backups_max");
         let text = format!("{max} backups are under way already ([limits] backups_max)");
         return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
     };

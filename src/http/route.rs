@@ -17,11 +17,12 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::State;
-use super::door::origin;
 use super::door::request_log::Logged;
 use super::door::wrap::{self, Wishes};
+use super::door::{guard, origin};
 use super::error::Error;
-use crate::telemetry::origin::within;
+use crate::telemetry::metrics::FAMILY;
+use crate::telemetry::origin::{Origin, at_once, within};
 
 /// A path that is read: GET, HEAD and OPTIONS.
 pub(super) fn get<H, T>(handler: H) -> MethodRouter<Arc<State>>
@@ -81,7 +82,7 @@ impl FromRequest<Arc<State>> for Whole {
         let config = state.config.load_full();
         let max = config.body_octets_max;
         let too_large = || {
-            state.metrics.http.refused("body");
+            state.metrics.limits.hit("body_max");
             let text = format!("Request body too large, max size: {max} bytes ([http] body_max)");
             Error::new(StatusCode::PAYLOAD_TOO_LARGE, text)
         };
@@ -151,55 +152,69 @@ pub(super) fn json(value: &impl Serialize) -> Response {
     Json(value).into_response()
 }
 
-/// The last step of every answer: the headers that all have, `?pretty`, gzip, and the count.
-pub(super) async fn finish(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
-    let origin = origin::of(&request);
-    within(origin.clone(), async {
-        let mut response = finished(&state, request, next).await;
-        origin::tell(&origin, response.headers_mut());
-        response
-    })
-    .await
+/// What every request passes: whether it is let in, and the last step of every answer: the headers that all have, `?pretty`, gzip, and
+/// the count. A request may wait for minutes in here, so what is only needed before and after has no room in this future.
+pub(super) async fn finish(
+    Extract(state): Extract<Arc<State>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let origin = origin::of(&state, &request);
+    let ending = Ending::of(&request);
+    let let_in = at_once(origin.clone(), || guard::let_in(&state, &mut request));
+    let answer = match let_in {
+        Ok(()) => within(origin.clone(), next.run(request)).await,
+        Err(error) => error.into_response(),
+    };
+    Box::pin(within(origin.clone(), ending.of_answer(&state, &origin, answer))).await
 }
 
-async fn finished(state: &State, request: Request, next: Next) -> Response {
-    let (begun, access) = (Instant::now(), Logged::begin(&request));
-    let pretty = request
-        .uri()
-        .query()
-        .is_some_and(|query| query.split('&').any(|pair| pair == "pretty" || pair.starts_with("pretty=")));
-    let wishes = Wishes { pretty, gzip: wrap::takes_gzip(request.headers()) };
-    let family = family(request.uri().path());
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    let policy = if state.registry.default_is_allow() { "allow" } else { "deny" };
-    headers.insert("x-consul-default-acl-policy", HeaderValue::from_static(policy));
-    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response = wrap::wrap(response, wishes).await;
-    if let Some(access) = access {
-        access.answered(response.status().as_u16());
+/// How a request's answer is to end.
+struct Ending {
+    begun: Instant,
+    log: Option<Logged>,
+    wishes: Wishes,
+    family: &'static str,
+}
+
+impl Ending {
+    fn of(request: &Request) -> Box<Self> {
+        let query = request.uri().query().unwrap_or_default();
+        let pretty = query.split('&').any(|pair| pair == "pretty" || pair.starts_with("pretty="));
+        Box::new(Self {
+            begun: Instant::now(),
+            log: Logged::begin(request),
+            wishes: Wishes { pretty, gzip: wrap::takes_gzip(request.headers()) },
+            family: family(request.uri().path()),
+        })
     }
-    // A 503 that tells of somebody's health is no failure of ours.
-    let tells = response.headers().contains_key("x-consul-reason");
-    let status = if tells { StatusCode::OK } else { response.status() };
-    state.metrics.http.answered(family, status.as_u16(), begun.elapsed());
-    response
+
+    async fn of_answer(
+        self: Box<Self>,
+        state: &State,
+        origin: &Arc<Origin>,
+        mut answer: Response,
+    ) -> Response {
+        let headers = answer.headers_mut();
+        let policy = if state.registry.default_is_allow() { "allow" } else { "deny" };
+        headers.insert("x-consul-default-acl-policy", HeaderValue::from_static(policy));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        answer = wrap::wrap(answer, self.wishes).await;
+        if let Some(log) = self.log {
+            log.answered(answer.status().as_u16());
+        }
+        // A 503 that tells of somebody's health is no failure of ours.
+        let tells = answer.headers().contains_key("x-consul-reason");
+        let status = if tells { StatusCode::OK } else { answer.status() };
+        state.metrics.http.answered(self.family, status.as_u16(), self.begun.elapsed());
+        origin::audit(state, origin, &answer);
+        origin::tell(origin, answer.headers_mut());
+        answer
+    }
 }
 
 /// The first parts of a path, from a fixed set.
 fn family(path: &str) -> &'static str {
-    const FAMILIES: [&str; 10] = [
-        "/v1/acl",
-        "/v1/agent/service",
-        "/v1/agent/check",
-        "/v1/agent",
-        "/v1/catalog",
-        "/v1/health",
-        "/v1/query",
-        "/v1/status",
-        "/v1/rollcall",
-        "/metrics",
-    ];
-    FAMILIES.into_iter().find(|family| path.starts_with(family)).unwrap_or("other")
+    FAMILY.values.iter().find(|family| path.starts_with(**family)).unwrap_or(&"other")
 }

@@ -147,7 +147,7 @@ impl Params {
         let filter = Filter::new(expression, fields, &limits).map_err(|fault| {
             let text = format!("Failed to create boolean expression evaluator: {fault}");
             if fault.is_limit() {
-                state.metrics.http.refused("filter");
+                state.metrics.limits.hit("filter_max");
                 return Error::bad(text);
             }
             Error::server(text)

@@ -43,7 +43,7 @@ pub(super) async fn not_found(uri: Uri) -> Error {
     let named = NEVER.iter().find(|(prefix, _)| below(prefix));
     Error::not_found(match named {
         Some((prefix, what)) => format!("{prefix} is not served: Rollcall does discovery, not {what}"),
-        None if path == "/" || below("/ui") => "there is no web page yet; the API is under /v1/\n".to_owned(),
+        None if path == "/" => "the web page is at /ui/, the API under /v1/\n".to_owned(),
         None if path.contains("/v1/") => "Invalid URL path: not a recognized HTTP API endpoint\n".to_owned(),
         None => "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
             .to_owned(),

@@ -54,6 +54,9 @@ pub struct Check {
     pub terms: Arc<Terms>,
 }
 
+/// Octets of a check's output that are kept at most.
+pub const OUTPUT_OCTETS_MAX: usize = 4096;
+
 /// What a check does, how often, and how it is judged. Checks of one service often have the same, and then share them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Terms {
@@ -84,6 +87,26 @@ pub struct Terms {
     pub initial: Status,
     #[serde(default)]
     pub origin: Origin,
+}
+
+impl Terms {
+    /// Of a check that nobody probes: its status is told to us, or follows something else.
+    pub fn unprobed(kind: CheckKind, initial: Status, origin: Origin) -> Self {
+        Self {
+            name: String::new(),
+            notes: String::new(),
+            kind,
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+            success_before_passing: 0,
+            failures_before_warning: 0,
+            failures_before_critical: 0,
+            deregister_after: None,
+            output_max: OUTPUT_OCTETS_MAX,
+            initial,
+            origin,
+        }
+    }
 }
 
 impl Deref for Check {

@@ -221,7 +221,7 @@ pub fn check_stored(subsets: &[Subset]) -> Result<(), RouteError> {
             .find(|other| other.by.is(&subset.by) || (other.name.is_some() && other.name == subset.name))
         {
             let same = if other.by.is(&subset.by) {
-                subset.by.to_string()
+                other.by.to_string()
             } else {
                 format!("named {:?}", subset.name.as_deref().unwrap_or_default())
             };

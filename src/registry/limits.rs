@@ -25,6 +25,9 @@ pub struct Limits {
     pub routes_max: usize,
     /// Memory that one template's regular expression may take.
     pub query_regexp_octets_max: usize,
+    /// Changes that are kept for those who ask what became of a service, in all and of one; none are kept where it is 0.
+    pub history_max: usize,
+    pub history_per_service_max: usize,
     /// Blocking queries that wait at once.
     pub watchers_max: usize,
     /// Requests that wait for the writer.
@@ -51,6 +54,8 @@ impl Default for Limits {
             queries_max: 8_192,
             routes_max: 10_000,
             query_regexp_octets_max: 262_144,
+            history_max: 20_000,
+            history_per_service_max: 200,
             watchers_max: 16_384,
             queue_max: 4_096,
             commits_waiting_max: 4_096,

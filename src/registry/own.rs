@@ -66,17 +66,8 @@ fn ours(own: &NodeName, id: InstanceId, service: ServiceName) -> Instance {
 fn health(own: &NodeName, id: CheckId) -> Check {
     let terms = Terms {
         name: CHECK_NAME.to_owned(),
-        notes: String::new(),
-        kind: CheckKind::External,
-        interval: std::time::Duration::ZERO,
-        timeout: std::time::Duration::ZERO,
-        success_before_passing: 0,
-        failures_before_warning: 0,
-        failures_before_critical: 0,
-        deregister_after: None,
         output_max: CHECK_OUTPUT.len(),
-        initial: Status::Passing,
-        origin: Origin::Own,
+        ..Terms::unprobed(CheckKind::External, Status::Passing, Origin::Own)
     };
     Check { node: own.clone(), id, instance: None, terms: terms.into() }
 }

@@ -70,23 +70,11 @@ fn instance(node: usize, id: usize, service: usize, host: Option<u8>, port: u16)
 }
 
 fn check(node: usize, id: usize, of: Option<usize>, ttl: u64, initial: Status) -> Check {
-    let terms = Terms {
-        name: "a check".into(),
-        notes: String::new(),
-        kind: match ttl {
-            ALIAS => CheckKind::Alias { node: name(1), instance: InstanceId::parse(IDS[0]).ok() },
-            _ => CheckKind::Ttl { ttl: Duration::from_secs(ttl) },
-        },
-        interval: Duration::ZERO,
-        timeout: Duration::ZERO,
-        success_before_passing: 0,
-        failures_before_warning: 0,
-        failures_before_critical: 0,
-        deregister_after: None,
-        output_max: 4096,
-        initial,
-        origin: Origin::Agent,
+    let kind = match ttl {
+        ALIAS => CheckKind::Alias { node: name(1), instance: InstanceId::parse(IDS[0]).ok() },
+        _ => CheckKind::Ttl { ttl: Duration::from_secs(ttl) },
     };
+    let terms = Terms::unprobed(kind, initial, Origin::Agent);
     Check {
         node: name(node),
         id: CheckId::parse(CHECKS[id]).unwrap(),

@@ -28,6 +28,8 @@ pub(super) struct Routes {
     entries: OrdMap<ServiceName, Arc<RouteEntry>>,
     /// The last change to any, steps on the way left out.
     index: u64,
+    /// Those that leave anybody out.
+    active: usize,
 }
 
 impl Routes {
@@ -36,7 +38,16 @@ impl Routes {
         let shares = route.shares_at(now).into();
         self.index = self.index.max(modify_index);
         let name = route.service.clone();
-        self.entries.insert(name, Arc::new(RouteEntry { route, shares, create_index, modify_index }));
+        self.active += usize::from(route.is_active());
+        let entry = Arc::new(RouteEntry { route, shares, create_index, modify_index });
+        let old = self.entries.insert(name, entry);
+        self.active -= old.map_or(0, |old| usize::from(old.route.is_active()));
+    }
+
+    fn remove(&mut self, service: &ServiceName) -> bool {
+        let old = self.entries.remove(service);
+        self.active -= old.as_ref().map_or(0, |old| usize::from(old.route.is_active()));
+        old.is_some()
     }
 }
 
@@ -51,6 +62,10 @@ impl Snapshot {
         self.routes.entries.get(folded)
     }
 
+    pub(super) fn active_routes(&self) -> usize {
+        self.routes.active
+    }
+
     pub(super) fn index_of_routes(&self) -> u64 {
         self.routes.index
     }
@@ -63,7 +78,7 @@ impl Snapshot {
     }
 
     pub(super) fn remove_route(&mut self, index: u64, service: &ServiceName, effects: &mut Effects) {
-        if self.routes.entries.remove(service).is_some() {
+        if self.routes.remove(service) {
             self.routes.index = index;
             self.routed(service, effects);
             effects.topics.insert(Topic::Routes);

@@ -90,7 +90,7 @@ async fn start_writer(limits: Limits) -> (Registry, Arc<Held>, tokio::task::Join
         flips: Mutex::default(),
         handle: Mutex::default(),
     });
-    let config = Config { own: own(), limits };
+    let config = Config { own: own(), limits, audit: Default::default() };
     let (registry, writer) =
         Registry::start(held.clone(), queue, config, Arc::new(Metrics::default())).unwrap();
     let own = held.next().await;
@@ -106,20 +106,8 @@ fn register(id: &str, ttl: Duration, deregister_after: Option<Duration>) -> Comm
     let node = own().name;
     let instance: Instance =
         serde_json::from_value(serde_json::json!({ "node": "n1", "id": id, "service": "web" })).unwrap();
-    let terms = Terms {
-        name: "ttl".into(),
-        notes: String::new(),
-        kind: CheckKind::Ttl { ttl },
-        interval: Duration::ZERO,
-        timeout: Duration::ZERO,
-        success_before_passing: 0,
-        failures_before_warning: 0,
-        failures_before_critical: 0,
-        deregister_after,
-        output_max: 4096,
-        initial: Status::Critical,
-        origin: Origin::Agent,
-    };
+    let kind = CheckKind::Ttl { ttl };
+    let terms = Terms { deregister_after, ..Terms::unprobed(kind, Status::Critical, Origin::Agent) };
     let check = Check {
         node,
         id: CheckId::parse(&format!("service:{id}")).unwrap(),
@@ -372,7 +360,7 @@ async fn the_writer_ends_with_the_last_handle_in_whichever_moment_that_goes() {
     let begun = tokio::time::Instant::now();
     let seen =
         Observation { check, generation: None, status: Status::Passing, output: "so".into(), to_flip: 1 };
-    registry.observe(vec![seen]).await;
+    registry.observe(vec![seen], tokio::time::Instant::now()).await;
     *held.handle.lock() = Some(registry);
     writer.await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO, "it waited for a deadline");

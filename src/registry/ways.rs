@@ -11,7 +11,8 @@ use super::plan::{Plan, Planner};
 use super::routes::RouteEntry;
 use super::snapshot::Snapshot;
 use super::views;
-use super::writer::Writer;
+use super::writer::{Writer, of_ours};
+use crate::audit::Cause;
 use crate::model::ServiceName;
 
 /// How often a route on its way is looked at: no more publishes than that.
@@ -27,26 +28,37 @@ impl Writer {
         }
         let Some(entry) = self.state.route(service.folded()).cloned() else { return };
         if let Some(why) = trips(&self.state, &entry, now) {
-            return self.abort_route(service, &why);
+            return self.abort_route(service, entry.route.version, &why);
         }
         if entry.route.is_on_its_way(now) || entry.route.guard_at(now).is_some() {
             self.deadlines.set(Due::Route(service), Instant::now() + STEP);
         }
     }
 
+    /// A route is another one.
+    pub(super) fn count_route(&self, cause: &Cause) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let action = cause.action.strip_suffix("-route").unwrap_or(cause.action);
+        shared.metrics.registry.route_changes.of(action).inc();
+    }
+
     /// The former route comes back, through the store like any other.
-    fn abort_route(&mut self, service: ServiceName, why: &str) {
+    fn abort_route(&mut self, service: ServiceName, version: u64, why: &str) {
         let Some(shared) = self.shared.upgrade() else { return };
         self.look_ahead();
         let state = self.ahead.state(&self.state);
         let limits = shared.limits.load();
         let planner = Planner { state, limits: &limits, own: &self.own, now: views::now() };
         let mut plan = Plan::default();
-        tracing::warn!(%service, "putting the former route back: {why}");
-        // Nothing else is to be put back where somebody was faster.
-        let _ = planner.steer(service.clone(), Steer::Undo { why: Some(why.to_owned()) }, &mut plan);
-        if !plan.definitions.is_empty() {
-            self.propose(plan, None, Some(Due::Route(service)));
+        // Somebody was faster: theirs is looked at when it comes.
+        let newest = state.route(service.folded()).map(|entry| entry.route.version);
+        if newest != Some(version) {
+            return;
+        }
+        let undo = Steer::Undo { why: Some(why.to_owned()) };
+        if planner.steer(service.clone(), undo, &mut plan).is_ok() && !plan.definitions.is_empty() {
+            tracing::warn!(%service, "putting the former route back: {why}");
+            self.propose(plan, None, Some(Due::Route(service)), of_ours("abort-route"));
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -20,25 +20,28 @@ use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
+use super::history::Past;
+use super::history::pen::Pen;
 use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::resume::Unplaced;
+use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
-use super::{Published, Request, Shared};
+use super::{Found, Published, Request, Shared, told};
 use crate::acl::View;
+use crate::audit::{Audit, Cause, Entry, Outcome, Value};
 use crate::model::acl::Token;
 use crate::model::{
     Acl, AclKey, AclKind, Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record,
     Status,
 };
 use crate::store::{Log, LogEntry, Proposal};
-use crate::telemetry::metrics::Kind;
 
 /// What reaches the writer.
 pub(super) struct Queues {
     pub(super) commands: mpsc::Receiver<Request>,
-    pub(super) observations: mpsc::Receiver<Vec<Observation>>,
+    pub(super) observations: mpsc::Receiver<Found>,
     pub(super) log: Log,
 }
 
@@ -56,6 +59,8 @@ struct UnderWay {
     definitions: Arc<[Definition]>,
     plan: Plan,
     reply: Option<Reply>,
+    cause: Cause,
+    begun: Begun,
     /// The deadline that asked for it, to be set again if it fails.
     reaping: Option<Due>,
 }
@@ -73,8 +78,13 @@ pub(super) struct Writer {
     unplaced: Option<Unplaced>,
     pub(super) deadlines: Deadlines,
     pub(super) round: Round,
+    /// What is being changed began with this.
+    begun: Begun,
     /// Whether this round makes events.
     recording: bool,
+    /// Whether what becomes of each service is kept.
+    keeping: bool,
+    audit: Audit,
     closing: CancellationToken,
 }
 
@@ -84,12 +94,16 @@ pub(super) struct Round {
     pub(super) effects: Effects,
     changes: Vec<Change>,
     events: Vec<Event>,
+    /// What is kept of it.
+    pasts: Vec<Past>,
     kicks: Vec<CheckKey>,
     /// What goes to the store.
     proposals: Vec<Proposal>,
     /// Flips for the store to write behind.
     flips: Vec<Observation>,
     replies: Vec<(Reply, Result<(), Refused>)>,
+    /// The changes that answers can show.
+    shown: Vec<Shown>,
 }
 
 impl Writer {
@@ -111,7 +125,10 @@ impl Writer {
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
             round: Round::default(),
+            begun: Begun::now("server"),
             recording: false,
+            keeping: shared.limits.load().history_max > 0,
+            audit: shared.audit.clone(),
             closing: shared.closing.clone(),
         };
         // TTL checks get one full TTL from now, and what was critical is given its whole time again.
@@ -129,7 +146,7 @@ impl Writer {
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
-        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None);
+        writer.propose(Plan { definitions: vec![own], ..Plan::default() }, None, None, of_ours("start"));
         writer.publish(shared);
         writer
     }
@@ -144,7 +161,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 Some(entries) = self.queues.log.recv() => self.on_log(entries),
-                Some(seen) = self.queues.observations.recv() => self.on_observations(seen),
+                Some(found) = self.queues.observations.recv() => self.on_found(found),
                 () = sleep_until(next) => {}
                 () = self.closing.cancelled(), if !self.queues.commands.is_closed() => {
                     self.queues.commands.close();
@@ -177,8 +194,8 @@ impl Writer {
             self.on_log(entries);
         }
         for _ in 0..ROUND_MAX {
-            let Ok(seen) = self.queues.observations.try_recv() else { break };
-            self.on_observations(seen);
+            let Ok(found) = self.queues.observations.try_recv() else { break };
+            self.on_found(found);
         }
         for _ in 0..ROUND_MAX {
             if self.room() != Some(true) {
@@ -189,37 +206,41 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, view, reply }: Request) {
+    fn on_request(&mut self, Request { command, view, reply, origin, begun }: Request) {
         let Some(shared) = self.shared.upgrade() else { return };
+        self.begun = begun;
+        let cause = Cause { origin, action: command.action() };
+        let about = if self.audit.is_on() { command.about() } else { None };
         match self.plan(&shared, command, &view) {
             Err(refused) => {
                 if let Refused::Limit { key, .. } = refused {
                     shared.count_limit(key);
                 }
+                self.tell_failed(cause, about, &refused);
                 self.round.replies.push((reply, Err(refused)));
             }
             Ok(plan) if plan.volatile => {
-                self.on_file(plan);
+                self.on_file(plan, &cause);
                 self.round.replies.push((reply, Ok(())));
             }
             Ok(plan) if plan.definitions.is_empty() => {
-                self.finish(plan);
+                self.finish(plan, &cause);
                 self.round.replies.push((reply, Ok(())));
             }
-            Ok(plan) => self.propose(plan, Some(reply), None),
+            Ok(plan) => self.propose(plan, Some(reply), None, cause),
         }
     }
 
     /// The configuration file's definitions: applied, and not stored. To the first ones comes what an earlier process
     /// left.
-    fn on_file(&mut self, mut plan: Plan) {
+    fn on_file(&mut self, mut plan: Plan, cause: &Cause) {
         let left = self.unplaced.take().unwrap_or_default();
         let (words, seen) = left.place(&plan.definitions);
         plan.definitions.extend(words);
         if !plan.definitions.is_empty() {
             let index = self.next_index();
             self.ahead.apply(index, &plan.definitions);
-            self.apply(index, &plan.definitions);
+            self.apply(index, &plan.definitions, cause);
             for seen in seen {
                 self.state.observe(index, &seen, &mut self.round.effects);
                 if let Some(entry) = self.state.check(&seen.check).cloned() {
@@ -227,7 +248,7 @@ impl Writer {
                 }
             }
         }
-        self.finish(plan);
+        self.finish(plan, cause);
     }
 
     fn plan(&mut self, shared: &Shared, command: Command, view: &View) -> Result<Plan, Refused> {
@@ -241,13 +262,20 @@ impl Writer {
     }
 
     /// What is proposed goes to the store at the end of the round, together.
-    pub(super) fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>) {
+    pub(super) fn propose(
+        &mut self,
+        mut plan: Plan,
+        reply: Option<Reply>,
+        reaping: Option<Due>,
+        cause: Cause,
+    ) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
         self.tickets += 1;
         let ticket = self.tickets;
         self.ahead.add(&self.state, ticket, &definitions);
         let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
-        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, reaping });
+        let begun = self.begun;
+        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, cause, begun, reaping });
         self.round.proposals.push(proposal);
     }
 
@@ -259,11 +287,14 @@ impl Writer {
         match entry {
             LogEntry::Committed { ticket, index, definitions } => {
                 let index = index.max(self.next_index());
-                self.apply(index, &definitions);
+                let done = ticket.and_then(|ticket| self.under_way.remove(&ticket));
+                let cause = done.as_ref().map_or_else(|| of_ours("store"), |done| done.cause.clone());
+                self.begun = done.as_ref().map_or_else(|| Begun::now("server"), |done| done.begun);
+                self.apply(index, &definitions, &cause);
                 let Some(ticket) = ticket else { return self.ahead.forget() };
-                let Some(done) = self.under_way.remove(&ticket) else { return };
+                let Some(done) = done else { return };
                 self.ahead.remove(ticket, &done.definitions);
-                self.finish(done.plan);
+                self.finish(done.plan, &cause);
                 self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
             }
             LogEntry::Refused { ticket, error } => {
@@ -274,6 +305,8 @@ impl Writer {
                     self.deadlines.set(due, Instant::now() + REAP_AGAIN);
                 }
                 let refused = Refused::Unavailable(error.reason);
+                let about = failed.definitions.first().map(Definition::key);
+                self.tell_failed(failed.cause, about, &refused);
                 self.round.replies.extend(failed.reply.map(|reply| (reply, Err(refused))));
             }
         }
@@ -290,11 +323,21 @@ impl Writer {
         self.state.index + 1
     }
 
-    fn apply(&mut self, index: u64, definitions: &[Definition]) {
+    fn apply(&mut self, index: u64, definitions: &[Definition], cause: &Cause) {
         self.state.at = views::now();
+        let about: Vec<_> =
+            definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
+        let shows = std::mem::take(&mut self.round.effects.visible);
+        let mut pen = Pen::default();
         for definition in definitions {
-            if self.recording {
-                self.round.events.extend(self.state.event_of(index, definition));
+            if self.audit.is_on() {
+                self.tell(index, definition, cause);
+            }
+            if let Some(event) = self.noted().then(|| self.state.event_of(index, definition)).flatten() {
+                if self.keeping {
+                    pen.defines(&self.state, definition, &event);
+                }
+                self.round.events.extend(Some(event).filter(|_| self.recording));
             }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
@@ -305,6 +348,7 @@ impl Writer {
                 }
                 Definition::Put(Record::Route(route)) => {
                     self.deadlines.set(Due::Route(route.service.clone()), Instant::now());
+                    self.count_route(cause);
                 }
                 Definition::Put(Record::Acl(Acl::Token(token))) => self.arm_token(token),
                 Definition::Remove(Key::Acl(key)) if key.kind == AclKind::Token => {
@@ -320,34 +364,67 @@ impl Writer {
             self.round.changes.push(Change::Definition(definition.clone()));
         }
         self.state.index = index;
+        self.note(shows, about);
+        pen.close(&self.state, cause, &mut self.round.pasts);
+    }
+
+    /// Notes a change, where answers can show it. `before` is whether they can show what this round did before it.
+    fn note(&mut self, before: bool, about: impl IntoIterator<Item = About>) {
+        let visible = &mut self.round.effects.visible;
+        if *visible {
+            self.round.shown.push(Shown::new(self.begun, about.into_iter()));
+        }
+        *visible |= before;
+    }
+
+    /// Whether anybody wants to know what changes.
+    fn noted(&self) -> bool {
+        self.recording || self.keeping
     }
 
     /// The parts of a plan that are not stored.
-    fn finish(&mut self, plan: Plan) {
+    fn finish(&mut self, plan: Plan, cause: &Cause) {
         for key in &plan.renewals {
             if let Some(entry) = self.state.check(key).cloned() {
                 self.arm(&entry, true);
             }
         }
-        self.on_observations(plan.observations);
+        self.on_observations(plan.observations, cause);
         self.round.kicks.extend(plan.kicks);
     }
 
-    fn on_observations(&mut self, observations: Vec<Observation>) {
+    fn on_found(&mut self, Found { observations, since }: Found) {
+        self.begun = Begun { at: since, cause: "probe" };
+        self.on_observations(observations, &of_ours("probe"));
+    }
+
+    fn on_observations(&mut self, observations: Vec<Observation>, cause: &Cause) {
         self.state.at = views::now();
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
-            if !self.state.observe(index, &seen, &mut self.round.effects) {
+            let mut pen = Pen::default();
+            if self.keeping {
+                pen.observes(&self.state, &seen);
+            }
+            let audited = self.audit.is_on().then(|| self.state.check(&seen.check).map(|entry| entry.status));
+            let shows = std::mem::take(&mut self.round.effects.visible);
+            let flipped = self.state.observe(index, &seen, &mut self.round.effects);
+            self.note(shows, About::check(&self.state, &seen.check));
+            if !flipped {
                 continue;
+            }
+            if let Some(before) = audited {
+                self.tell_flip(index, &seen, before, cause);
             }
             let flip = before.and_then(|before| self.state.flip(index, &seen.check, before));
             self.round.events.extend(flip);
             self.state.index = index;
+            pen.close(&self.state, cause, &mut self.round.pasts);
             if let Some(shared) = self.shared.upgrade() {
                 let (check, output) = (&seen.check, seen.output.lines().next().unwrap_or(""));
                 tracing::info!(%check, status = %seen.status, output, "a check's status changed");
-                shared.metrics.registry.flips.get_or_create(&Kind { kind: seen.status.as_str() }).inc();
+                shared.metrics.registry.flips.of(seen.status.as_str()).inc();
             }
             if let Some(entry) = self.state.check(&seen.check).cloned() {
                 self.arm(&entry, false);
@@ -375,6 +452,7 @@ impl Writer {
     fn pass_deadlines(&mut self) {
         let now = Instant::now();
         while let Some(due) = self.deadlines.pop(now) {
+            self.begun = Begun { at: now, cause: "deadline" };
             match due {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),
@@ -392,13 +470,8 @@ impl Writer {
             last => format!("TTL expired (last output before timeout follows): {last}").into(),
         };
         let generation = Some(entry.generation);
-        self.on_observations(vec![Observation {
-            check,
-            generation,
-            status: Status::Critical,
-            output,
-            to_flip: 1,
-        }]);
+        let flip = Observation { check, generation, status: Status::Critical, output, to_flip: 1 };
+        self.on_observations(vec![flip], &of_ours("expire-check"));
     }
 
     /// An instance was critical for too long: it is deregistered, through the store like any other.
@@ -418,7 +491,7 @@ impl Writer {
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);
-        self.propose(plan, None, Some(Due::Reap(key)));
+        self.propose(plan, None, Some(Due::Reap(key)), of_ours("deregister-critical"));
     }
 
     /// Sets the deadline at which a token's time is over.
@@ -437,24 +510,56 @@ impl Writer {
         }
         let key = Key::Acl(AclKey::new(AclKind::Token, &accessor));
         let plan = Plan { definitions: vec![Definition::Remove(key)], ..Plan::default() };
-        self.propose(plan, None, Some(Due::Token(accessor)));
+        self.propose(plan, None, Some(Due::Token(accessor)), of_ours("expire-token"));
+    }
+
+    /// Tells the audit log what a definition will have changed; before it is applied.
+    fn tell(&self, index: u64, definition: &Definition, cause: &Cause) {
+        let key = definition.key();
+        let before = self.state.record(&key);
+        let after = match definition {
+            Definition::Put(record) => Some(record.clone()),
+            Definition::Remove(_) => None,
+        };
+        if before != after {
+            self.tell_change(index, key, before.map(Value::Record), after.map(Value::Record), cause);
+        }
+    }
+
+    /// That a check's status changed.
+    fn tell_flip(&self, index: u64, seen: &Observation, before: Option<Status>, cause: &Cause) {
+        let key = Key::Check(seen.check.node.clone(), seen.check.id.clone());
+        self.tell_change(index, key, before.map(Value::Status), Some(Value::Status(seen.status)), cause);
+    }
+
+    fn tell_change(&self, index: u64, key: Key, before: Option<Value>, after: Option<Value>, cause: &Cause) {
+        let (at, cause) = (SystemTime::now(), cause.clone());
+        let (key, index, reason) = (Some(key), Some(index), None);
+        self.audit.tell(Entry { at, cause, key, before, after, outcome: Outcome::Allowed, reason, index });
+    }
+
+    /// That something was not done.
+    fn tell_failed(&self, cause: Cause, about: Option<Key>, why: &Refused) {
+        self.audit.tell_failed(cause, || about, told::outcome(why), why);
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
     fn publish(&mut self, shared: &Shared) {
-        let round = std::mem::take(&mut self.round);
+        let mut round = std::mem::take(&mut self.round);
         if !round.proposals.is_empty() {
             shared.store.propose(round.proposals);
         }
+        self.keep(shared, std::mem::take(&mut round.pasts));
         if round.effects.changed {
             if round.effects.visible {
                 self.state.serial = self.state.index as u32;
             }
-            shared.published.store(Arc::new(self.state.clone()));
+            let old = shared.published.swap(Arc::new(self.state.clone()));
             if round.effects.access {
                 shared.views.refresh(self.state.acl(), views::now());
             }
             shared.versions.touch(round.effects.topics.iter().chain(&round.effects.paced));
+            shown::count(&round.shown, &old, shared);
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);
         }
@@ -474,18 +579,38 @@ impl Writer {
         }
     }
 
+    /// Keeps what happened, before it can be seen.
+    fn keep(&mut self, shared: &Shared, pasts: Vec<Past>) {
+        let limits = shared.limits.load();
+        if !pasts.is_empty() {
+            let gone = shared.history.put(pasts, limits.history_max, limits.history_per_service_max);
+            shared.metrics.registry.history_dropped.inc_by(gone as u64);
+        }
+        let keeping = limits.history_max > 0;
+        if self.keeping != keeping {
+            // What was not noted meanwhile is not known.
+            shared.history.forget(views::now());
+        }
+        self.keeping = keeping;
+    }
+
     fn show_metrics(&self, shared: &Shared) {
         let metrics = &shared.metrics.registry;
         metrics.publishes.inc();
         metrics.index.set(self.state.index as i64);
         metrics.nodes.set(self.state.nodes.len() as i64);
         metrics.services.set(self.state.services.len() as i64);
+        metrics.routes.set(self.state.active_routes() as i64);
         metrics.instances.set(self.state.counts.instances as i64);
         for status in [Status::Passing, Status::Warning, Status::Critical] {
-            let gauge = metrics.checks.get_or_create(&Kind { kind: status.as_str() });
-            gauge.set(self.state.checks_with(status) as i64);
+            metrics.checks.of(status.as_str()).set(self.state.checks_with(status) as i64);
         }
     }
+}
+
+/// Why we do something by ourselves.
+pub(super) fn of_ours(action: &'static str) -> Cause {
+    Cause { origin: None, action }
 }
 
 /// Sleeps until then; for ever when there is no deadline.

@@ -4,7 +4,7 @@
 //! ([`Explainer`]). Texts are sentences for people, in the words of the configuration and of Consul's API.
 
 use std::net::IpAddr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::near::{Nearness, Place};
 use super::why::{Considered, Pace, Why};
@@ -165,7 +165,7 @@ fn check(entry: &CheckEntry) -> String {
     let whose = if entry.check.instance.is_none() { "the node's check" } else { "check" };
     let since = match entry.since {
         0 => "since before this server began".to_owned(),
-        since => format!("since {}", moment(since)),
+        since => format!("since {}", utc::to_the_second(since)),
     };
     let said = entry.output.lines().map(str::trim).find(|line| !line.is_empty());
     let said = said.map_or_else(String::new, |line| {
@@ -177,11 +177,6 @@ fn check(entry: &CheckEntry) -> String {
 
 /// Of a check's output, as much as a sentence takes.
 const OUTPUT_CHARS: usize = 160;
-
-/// A moment in seconds since 1970.
-pub fn moment(seconds: u32) -> String {
-    utc::rfc3339(UNIX_EPOCH + Duration::from_secs(u64::from(seconds)))
-}
 
 fn maintained(considered: &Considered<'_>) -> String {
     let of_node = considered.node.and_then(|node| node.maintenance.as_ref());

@@ -17,6 +17,7 @@ mod overlay;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use redb::{Database, StorageBackend};
@@ -267,9 +268,10 @@ impl Thread {
                 (self.next, proposal.definitions.clone())
             })
             .collect();
+        let begun = Instant::now();
         let outcome = self.keep(&entries, committed);
         if outcome.is_ok() {
-            self.base.metrics.store.commits.inc();
+            self.base.metrics.store.committed(begun.elapsed());
         }
         self.base.set_writable(outcome.clone());
         let outcomes =

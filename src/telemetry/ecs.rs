@@ -15,7 +15,7 @@ use super::said::{Said, cut};
 use super::utc;
 
 /// The version of the schema.
-pub(super) const VERSION: &str = "8.11.0";
+pub const VERSION: &str = "8.11.0";
 /// Of a message, and of the text of one field.
 const TEXT_OCTETS_MAX: usize = 8192;
 
@@ -102,7 +102,7 @@ mod tests {
             message: "two\nlines \"quoted\"".into(),
             fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         };
-        let origin = Origin { id: RequestId::new(1) };
+        let origin = Origin::new(RequestId::new(1));
         let line =
             writer.line(SystemTime::UNIX_EPOCH, Level::WARN, "rollcall::http::guard", said, Some(&origin));
         assert!(

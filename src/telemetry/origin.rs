@@ -5,7 +5,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use serde_json::Value;
+use uuid::Uuid;
 
 /// Octets of a request's id that comes from a client.
 const ID_OCTETS_MAX: usize = 128;
@@ -19,6 +25,69 @@ tokio::task_local! {
 pub struct Origin {
     /// What the client called it, else what we do.
     pub id: RequestId,
+    /// When its head was there.
+    pub arrived: Instant,
+    pub client: Option<SocketAddr>,
+    /// Whom the client's certificate is of.
+    pub certificate: Option<Arc<str>>,
+    /// Of one that may change something, where anybody wants to know.
+    pub asked: Option<Asked>,
+    /// The accessor of its token.
+    who: OnceLock<Uuid>,
+    told: AtomicBool,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Asked {
+    pub method: Box<str>,
+    pub path: Box<str>,
+}
+
+impl Origin {
+    /// One that has just arrived.
+    pub fn new(id: RequestId) -> Self {
+        let (who, told) = (OnceLock::new(), AtomicBool::new(false));
+        Self { id, arrived: Instant::now(), client: None, certificate: None, asked: None, who, told }
+    }
+
+    /// Notes that the audit log was told of what this request came to.
+    pub fn told(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// The accessor of its token, where that is known.
+    pub fn who(&self) -> Option<Uuid> {
+        self.who.get().copied()
+    }
+
+    /// Its fields by the names of the Elastic Common Schema.
+    pub fn fields(&self, put: &mut impl FnMut(&str, Value)) {
+        put("http.request.id", self.id.as_str().into());
+        if let Some(who) = self.who.get() {
+            put("user.id", who.to_string().into());
+        }
+        if let Some(certificate) = &self.certificate {
+            put("tls.client.subject", (&**certificate).into());
+        }
+        if let Some(client) = self.client {
+            super::ecs::client(&client.to_string(), put);
+        }
+        if let Some(Asked { method, path }) = &self.asked {
+            put("http.request.method", (&**method).into());
+            put("url.path", (&**path).into());
+        }
+    }
+}
+
+/// Notes whose token the current request brought.
+pub fn note_who(accessor: Uuid) {
+    // It is known once.
+    let _ = look(|origin| origin.who.set(accessor));
 }
 
 /// `X-Request-Id`: visible ASCII without quotes and commas.
@@ -51,8 +120,13 @@ impl fmt::Display for RequestId {
 }
 
 /// Does some work for a request.
-pub async fn within<T>(origin: Arc<Origin>, work: impl Future<Output = T>) -> T {
-    CURRENT.scope(origin, work).await
+pub fn within<F: Future>(origin: Arc<Origin>, work: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(origin, work)
+}
+
+/// The same of work that waits for nothing.
+pub fn at_once<T>(origin: Arc<Origin>, work: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(origin, work)
 }
 
 /// The request that this task works for.
@@ -93,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_goes_along_with_the_work_that_another_task_does() {
-        let origin = Arc::new(Origin { id: RequestId::new(1) });
+        let origin = Arc::new(Origin::new(RequestId::new(1)));
         assert!(current().is_none());
         let seen = within(origin, async {
             let carried = tokio::spawn(carried(async { current().map(|origin| origin.id.clone()) }));

@@ -16,6 +16,12 @@ pub fn rfc3339_of(millis: u64) -> String {
     rfc3339(UNIX_EPOCH + Duration::from_millis(millis.min(LAST)))
 }
 
+/// `2006-01-02T15:04:05Z`, of a moment that is known to the second, in seconds since 1970.
+pub fn to_the_second(seconds: u32) -> String {
+    let (date, time, _) = parts(UNIX_EPOCH + Duration::from_secs(u64::from(seconds)));
+    format!("{date}T{time}Z")
+}
+
 /// Reads an RFC 3339 time, with whatever offset; milliseconds since 1970; none when it is not one, or before.
 pub fn parse(text: &str) -> Option<u64> {
     let number = |from: usize, to: usize| -> Option<i64> {

@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::validity;
 use super::words::client;
+use super::{subject, validity};
 use crate::model::private;
 
 /// Where the files of a listener are, and the least version that is spoken.
@@ -251,6 +251,11 @@ impl Server {
 }
 
 impl Session {
+    /// Whom the client's certificate is of.
+    pub fn subject(&self) -> Option<String> {
+        subject::subject(self.chain.first()?)
+    }
+
     /// Waits until the client may not stay: what is read later does not let it in.
     pub async fn expelled(&mut self) -> Refused {
         loop {

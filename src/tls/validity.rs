@@ -11,9 +11,9 @@ pub(super) struct Times {
     pub(super) until: Option<u64>,
 }
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const VERSION: u8 = 0xa0;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const INTEGER: u8 = 0x02;
+pub(super) const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
@@ -47,21 +47,21 @@ pub(super) fn revocations(der: &[u8]) -> Option<Times> {
 }
 
 /// What stands before the signature.
-fn signed(der: &[u8]) -> Option<Elements<'_>> {
+pub(super) fn signed(der: &[u8]) -> Option<Elements<'_>> {
     let mut whole = Elements(Elements(der).expect(SEQUENCE)?);
     Some(Elements(whole.expect(SEQUENCE)?))
 }
 
 /// Elements, one after the other.
-struct Elements<'a>(&'a [u8]);
+pub(super) struct Elements<'a>(pub(super) &'a [u8]);
 
 impl<'a> Elements<'a> {
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.0.first().copied()
     }
 
     /// Tag and contents. Lengths of at most four octets, and tags of one: the others do not occur here.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
+    pub(super) fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
         let (length, rest) = match first {
@@ -82,7 +82,7 @@ impl<'a> Elements<'a> {
         Some((tag, contents))
     }
 
-    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
+    pub(super) fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next().filter(|(found, _)| *found == tag).map(|(_, contents)| contents)
     }
 }

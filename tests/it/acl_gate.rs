@@ -275,5 +275,5 @@ async fn refused_writes_are_counted() {
         assert_eq!(server.put(REGISTER, json!({ "Name": name })).await.status, 403);
     }
     let metrics = server.with_token("GET", "/metrics", &root, "").await.text();
-    assert!(metrics.contains("rollcall_http_refused_total{kind=\"acl\"} 3\n"), "{metrics}");
+    assert!(metrics.contains("rollcall_http_refused_total{reason=\"acl\"} 3\n"), "{metrics}");
 }

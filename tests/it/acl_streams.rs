@@ -119,7 +119,7 @@ async fn backups_at_once_are_limited_and_each_gives_its_place_back() {
     let first = stalled(&server, "/v1/rollcall/backup").await;
     let refused = server.get("/v1/rollcall/backup").await;
     assert!(refused.status == 429 && refused.text().contains("[limits] backups_max"), "{}", refused.text());
-    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"backups\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"backups_max\"}").await, 1.0);
     drop(first);
     let free = async { while server.get("/v1/rollcall/backup").await.status != 200 {} };
     tokio::time::timeout(PATIENCE, free).await.expect("its place is never free");
@@ -132,7 +132,7 @@ async fn answers_of_any_kind_are_made_as_they_are_read_and_who_reads_nothing_is_
     let query = json!({ "Name": "q", "Service": { "Service": "web" } }).to_string();
     let made = request(server.http(), "POST", "/v1/query", &[], &query).await;
     assert_eq!(made.status, 200, "{}", made.text());
-    let series = "rollcall_http_refused_total{kind=\"slow reader\"}";
+    let series = "rollcall_http_refused_total{reason=\"slow reader\"}";
     for (count, path) in [
         "/v1/query/q/execute",
         "/v1/agent/health/service/name/web",
@@ -184,7 +184,7 @@ async fn who_reads_slowly_is_not_cut_off_and_neither_is_who_waits() {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let series = "rollcall_http_refused_total{kind=\"slow reader\"}";
+    let series = "rollcall_http_refused_total{reason=\"slow reader\"}";
     assert_eq!(server.metric(series).await, 0.0);
     server.register(json!({ "Name": "late" })).await;
     for client in [&mut waits, &mut events] {

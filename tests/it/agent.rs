@@ -152,7 +152,7 @@ async fn metrics_come_as_consuls_json_and_as_prometheus_text() {
     };
     assert_eq!(find("Gauges", "rollcall.registry.instances")["Value"], 1.0);
     assert!(find("Counters", "rollcall.store.commits")["Count"].as_f64().unwrap() >= 1.0);
-    assert!(find("Samples", "rollcall.http.duration_seconds")["Count"].as_f64().unwrap() >= 1.0);
+    assert!(find("Samples", "rollcall.http.request_duration_seconds")["Count"].as_f64().unwrap() >= 1.0);
     assert!(shown["Timestamp"].as_str().unwrap().ends_with(" +0000 UTC"));
     let text = server.get("/v1/agent/metrics?format=prometheus").await;
     assert!(text.header("content-type").starts_with("text/plain"), "{}", text.header("content-type"));
@@ -210,7 +210,7 @@ async fn who_may_follow_the_log_is_limited_and_places_come_back() {
         second.text()
     );
     let metrics = server.get("/metrics").await.text();
-    assert!(metrics.contains("rollcall_http_refused_total{kind=\"monitors\"} 1"), "{metrics}");
+    assert!(metrics.contains("rollcall_limit_hits_total{limit=\"monitors_max\"} 1"), "{metrics}");
     drop(first);
     let freed = async {
         while request(server.daemon.http[0], "HEAD", "/v1/agent/monitor", &[], "").await.status != 200 {

@@ -188,8 +188,7 @@ async fn udp_is_answered_while_tcp_is_flooded() {
     assert_eq!(connected, 2000);
     assert!(answered * 100 >= asked * 95, "{answered} of {asked}");
     // The last of the flood may still wait to be accepted.
-    let met =
-        async { while server.metric("rollcall_dns_dropped_total{kind=\"tcp connections\"}").await == 0.0 {} };
+    let met = async { while server.metric("rollcall_limit_hits_total").await == 0.0 {} };
     tokio::time::timeout(PATIENCE, met).await.expect("the flood did not meet the limit");
     drop((slow, open));
 }

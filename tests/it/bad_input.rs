@@ -253,7 +253,7 @@ async fn a_body_of_100_mb_is_refused_and_not_kept() {
         // Other tests run in this process at the same time.
         assert!(resident() < memory + (64 << 20), "from {memory} to {}", resident());
     }
-    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"body\"}").await, 2.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"body_max\"}").await, 2.0);
     assert_eq!(catalog(&server).await, before);
 }
 

@@ -161,7 +161,7 @@ async fn more_watchers_than_allowed_are_refused_and_counted() {
     let refused = server.get(&path).await;
     assert_eq!(refused.status, 429);
     assert!(refused.text().contains("[limits] watchers_max"), "{}", refused.text());
-    assert_eq!(server.metric("rollcall_registry_limits_total{kind=\"watchers\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"watchers_max\"}").await, 1.0);
     assert_eq!(server.get("/v1/health/service/web").await.status, 200, "who does not wait is answered");
     server.put("/v1/agent/check/fail/service:web", "").await;
     for watcher in watchers {

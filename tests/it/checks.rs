@@ -323,7 +323,7 @@ async fn a_probe_that_hangs_blocks_nobody() {
         let output = shown[0]["Checks"][1]["Output"].as_str().unwrap();
         assert!(output.contains("Timeout exceeded while awaiting headers"), "{output}");
     }
-    assert!(server.metric("rollcall_checks_limits_total{kind=\"in flight\"}").await >= 1.0);
+    assert!(server.metric("rollcall_limit_hits_total{limit=\"in_flight_max\"}").await >= 1.0);
 }
 
 /// The niceness of a process's threads, by their names (proc(5)).

@@ -105,6 +105,11 @@ async fn a_reload_takes_all_files_or_none() {
     let taken = served.put("/v1/agent/reload", "").await;
     assert_eq!(taken.status, 200, "{}", taken.text());
     assert_eq!((served.ports("web").await, served.ports("more").await), (vec![82], vec![9]));
+    let past = served.get("/v1/rollcall/history/more").await;
+    assert_eq!(
+        (&past["Changes"][0]["Cause"], &past["Changes"][0]["Actor"]),
+        (&json!("reload"), &json!("rollcall"))
+    );
     fs::remove_file(served.folder().join("30-checks.toml")).unwrap();
     assert_eq!(served.put("/v1/agent/reload", "").await.status, 200);
     let node = served.get("/v1/health/node/n1").await;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::server::{PATIENCE, TestServer};
+use crate::server::{PATIENCE, TestServer, request};
 
 /// A message as HTML section 9.2.6 has it.
 #[derive(Debug, PartialEq)]
@@ -175,6 +175,31 @@ async fn events_say_what_changed_and_how_it_stood_before_and_after() {
 }
 
 #[tokio::test]
+async fn a_route_is_an_event_of_its_service() {
+    let server = TestServer::start().await;
+    server.register(json!({"Name": "web", "Tags": ["blue"]})).await;
+    let mut reader = open(&server, "?service=WEB").await;
+    done(&server, "/v1/rollcall/route/web", json!({"Subsets": ["blue=1"]})).await;
+    // The same again is no change.
+    done(&server, "/v1/rollcall/route/web", json!({"Subsets": ["blue=1"]})).await;
+    done(&server, "/v1/rollcall/route/web/undo", json!(null)).await;
+    let set = |version: u64, subsets: Value, why: &str| {
+        event(
+            "route",
+            json!({"Service": "web", "Change": "set", "Version": version, "Subsets": subsets, "Why": why}),
+        )
+    };
+    assert_eq!(
+        reader.take(2).await,
+        [set(1, json!(["blue=1"]), "set"), set(2, json!([]), "undo of version 1: no route")]
+    );
+    done(&server, "/v1/agent/service/deregister/web", json!(null)).await;
+    assert_eq!(request(server.http(), "DELETE", "/v1/rollcall/route/web", &[], "").await.status, 200);
+    let removed = event("route", json!({"Service": "web", "Change": "removed"}));
+    assert_eq!(reader.take(2).await[1], removed);
+}
+
+#[tokio::test]
 async fn a_filter_gives_what_concerns_a_service_and_the_nodes_it_is_on() {
     let server = TestServer::start().await;
     server.register(json!({"Name": "web", "ID": "w1"})).await;
@@ -288,7 +313,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_counted() {
     server.register(json!({"Name": "web", "ID": "w1"})).await;
     reader.next().await;
     let reason = "x".repeat(1024);
-    let series = "rollcall_http_refused_total{kind=\"slow reader\"}";
+    let series = "rollcall_http_refused_total{reason=\"slow reader\"}";
     let whole = async {
         while server.metric(series).await == 0.0 {
             for enable in ["true", "false"] {
@@ -313,7 +338,7 @@ async fn streams_at_once_are_limited_and_end_with_the_server() {
     let reader = open(&server, "").await;
     let refused = server.get("/v1/rollcall/events").await;
     assert!(refused.status == 429 && refused.text().contains("[limits] streams_max"), "{}", refused.text());
-    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"streams\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"streams_max\"}").await, 1.0);
     drop(reader);
     let free = async {
         // Whoever went is noticed by the server in its own time.

@@ -291,7 +291,7 @@ async fn what_is_forwarded_is_said_and_nobody_is_asked() {
     let host = server.explained("web").await;
     assert_eq!(words(&host), ["by-name"]);
     assert!(said(&host).contains("asked of the upstreams"), "{host:#}");
-    assert_eq!(server.metric("rollcall_dns_forwarded_total{kind=\"failed\"}").await, 0.0);
+    assert_eq!(server.metric("rollcall_dns_forwarded_total{outcome=\"failed\"}").await, 0.0);
 }
 
 #[tokio::test]

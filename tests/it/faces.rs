@@ -217,7 +217,7 @@ async fn an_import_that_is_too_large_or_meets_a_limit_says_so() {
     let document = |ids: &[&str]| json!({"rollcall_export": 1, "records": ids.iter().map(|id| record(id)).collect::<Vec<_>>()});
     let long = server.put("/v1/rollcall/import", document(&[&"x".repeat(2_000)])).await;
     assert_eq!(long.status, 413, "{}", long.text());
-    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"import size\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"import_max\"}").await, 1.0);
     let report = server.put("/v1/rollcall/import", document(&["a", "b"])).await;
     assert_eq!(report.status, 409);
     let refused = &report.json()["Refused"];

@@ -250,7 +250,7 @@ async fn filters_that_are_too_large_are_refused_and_counted() {
     {
         let answer = filtered(&server, "/v1/catalog/nodes", filter).await;
         assert!(answer.status == 400 && answer.text().contains(key), "{}", answer.text());
-        let refused = server.metric("rollcall_http_refused_total{kind=\"filter\"}").await;
+        let refused = server.metric("rollcall_limit_hits_total{limit=\"filter_max\"}").await;
         assert_eq!(refused, count as f64 + 1.0);
     }
     let good = ["Node == n1"; 3].join(" or ");

@@ -169,7 +169,7 @@ async fn when_all_upstreams_are_dead_it_is_servfail_with_ra_and_live_names_go_on
     let answer = ask_for(&server, "www.example.test.", RecordType::A).await;
     assert_eq!(answer.response_code, ResponseCode::ServFail);
     assert!(answer.recursion_available && answer.answers.is_empty());
-    assert_eq!(server.metric("rollcall_dns_forwarded_total{kind=\"failed\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_dns_forwarded_total{outcome=\"failed\"}").await, 1.0);
     let live = ask_for(&server, "n1.node.internal.", RecordType::A).await;
     assert!(live.authoritative && live.recursion_available);
     assert_eq!(live.answers.len(), 1);
@@ -387,7 +387,7 @@ async fn more_questions_than_may_wait_are_servfail_at_once_and_counted() {
         assert_eq!((head.rcode(), head.has(wire::RA)), (2, true));
     }
     let metrics = server.get("/metrics").await.text();
-    assert!(metrics.contains("rollcall_dns_forwarded_total{kind=\"too many\"} 3"), "{metrics}");
+    assert!(metrics.contains("rollcall_dns_forwarded_total{outcome=\"too many\"} 3"), "{metrics}");
 }
 
 /// An upstream that takes a while for each answer. Returns its address and how many it worked on at once at most.

@@ -28,7 +28,7 @@ async fn a_page_whose_name_points_here_can_neither_read_nor_write() {
         }
     }
     assert_eq!(crate::http::catalog(&server).await, before);
-    assert_eq!(server.metric("rollcall_http_refused_total{kind=\"guard\"}").await, 20.0);
+    assert_eq!(server.metric("rollcall_http_refused_total{reason=\"guard\"}").await, 20.0);
     for host in ["localhost:1", "127.0.0.1", "[::1]:8500", "N1", "n1.:8500"] {
         let answer = request(server.http(), "GET", "/v1/catalog/services", &[("host", host)], "").await;
         assert_eq!(answer.status, 200, "{host}");

@@ -85,7 +85,7 @@ async fn get(to: SocketAddr, settings: Arc<rustls::ClientConfig>, path: &str) ->
 }
 
 async fn refused(server: &TestServer, kind: &str) -> f64 {
-    server.metric(&format!("{REFUSED}{{kind=\"{kind}\"}}")).await
+    server.metric(&format!("{REFUSED}{{reason=\"{kind}\"}}")).await
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn the_least_version_holds_and_the_plain_port_can_be_closed() {
     let stream = connect(to, new.clone()).await.unwrap();
     assert_eq!(stream.get_ref().1.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     let metrics = get(to, new, "/metrics").await.unwrap().text();
-    assert!(metrics.contains(&format!("{REFUSED}{{kind=\"handshake\"}} 1")), "{metrics}");
+    assert!(metrics.contains(&format!("{REFUSED}{{reason=\"handshake\"}} 1")), "{metrics}");
     server.running.stop().await;
     assert!(TcpStream::connect(to).await.is_err());
 }
@@ -327,7 +327,7 @@ async fn handshakes_are_bounded_in_time_and_number() {
     let silent = [TcpStream::connect(to).await.unwrap(), TcpStream::connect(to).await.unwrap()];
     let turned_away = async {
         while connect(to, settings.clone()).await.is_ok() {}
-        while refused(&server, "handshakes").await == 0.0 {}
+        while server.metric("rollcall_limit_hits_total{limit=\"handshakes_per_client_max\"}").await == 0.0 {}
     };
     tokio::time::timeout(PATIENCE, turned_away).await.unwrap();
     assert_eq!(kept.ask("GET", "/health", "").await.unwrap().status, 200, "others go on");

@@ -14,8 +14,8 @@ use crate::server::request;
 /// Instances of the smaller import, and how many times as many the larger has.
 const SMALL: usize = 2_000;
 const TIMES: usize = 5;
-/// Octets of meta of each, so that what is kept of a document can be told from what a process needs anyway.
-const META_OCTETS: usize = 500;
+/// Octets of meta of each, in three values, so that what is kept of a document can be told from what a process needs anyway.
+const META_OCTETS: usize = 1500;
 
 /// A process' clock ticks on a CPU, and the most kibibytes that it has held at once.
 fn cost(process: u32) -> Option<(u64, u64)> {
@@ -29,7 +29,7 @@ fn cost(process: u32) -> Option<(u64, u64)> {
 
 fn document(count: usize) -> String {
     let mut text = String::from("{\"rollcall_export\":1,\"records\":[\n");
-    let note = "x".repeat(META_OCTETS);
+    let note = "x".repeat(META_OCTETS / 3);
     for n in 0..count {
         let node = format!("h{}", n / 10);
         if n % 10 == 0 {
@@ -37,7 +37,9 @@ fn document(count: usize) -> String {
             writeln!(text, "{},", json!({ "node": { "name": node, "address": address } })).unwrap();
         }
         let service = format!("s{}", n % 97);
-        let instance = json!({ "node": node, "id": format!("i{n}"), "service": service, "port": 80, "meta": { "note": note } });
+        let meta = json!({ "a": note, "b": note, "c": note });
+        let instance =
+            json!({ "node": node, "id": format!("i{n}"), "service": service, "port": 80, "meta": meta });
         let end = if n + 1 == count { "" } else { "," };
         writeln!(text, "{}{end}", json!({ "instance": instance })).unwrap();
     }

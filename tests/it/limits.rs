@@ -157,7 +157,7 @@ async fn each_limit_of_the_registry_is_a_refusal_that_names_its_key() {
         assert!(answer.text().contains(&format!("([limits] {key})")), "{}", answer.text());
         assert_eq!(crate::http::catalog(&server).await, before, "{key}");
         assert_eq!(server.metric("rollcall_registry_index").await, index, "{key}");
-        let series = format!("rollcall_registry_limits_total{{kind=\"{key}\"}}");
+        let series = format!("rollcall_limit_hits_total{{limit=\"{key}\"}}");
         assert_eq!(server.metric(&series).await, 1.0, "{series}");
     }
 }
@@ -174,7 +174,7 @@ async fn connect(server: &TestServer) -> TcpStream {
 
 /// What refuses, how often it was counted, and that the server answers all others.
 async fn counted(server: &TestServer, kind: &str) -> f64 {
-    server.metric(&format!("rollcall_http_refused_total{{kind=\"{kind}\"}}")).await
+    server.metric(&format!("rollcall_http_refused_total{{reason=\"{kind}\"}}")).await
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn a_body_that_is_too_large_is_refused_however_it_is_announced() {
     );
     let answer = raw(connect(&server).await, &chunked).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("[http] body_max"), "{answer}");
-    assert_eq!(counted(&server, "body").await, 2.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"body_max\"}").await, 2.0);
     assert_eq!(crate::http::catalog(&server).await, before);
 }
 
@@ -250,7 +250,7 @@ async fn connections_beyond_the_limits_are_told_so_and_counted() {
         assert!(answer.starts_with("HTTP/1.1 429") && answer.contains(&format!("[http] {key}")), "{answer}");
         drop(idle.pop());
         // A place is free again, as soon as the server has seen it.
-        let series = "rollcall_http_refused_total{kind=\"connections\"}";
+        let series = format!("rollcall_limit_hits_total{{limit=\"{key}\"}}");
         let again = async {
             loop {
                 let sent = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -261,7 +261,7 @@ async fn connections_beyond_the_limits_are_told_so_and_counted() {
             }
         };
         let metrics = tokio::time::timeout(PATIENCE, again).await.expect("the place is not given back");
-        let count = metrics.lines().find_map(|line| line.strip_prefix(series)).unwrap();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap();
         assert!(count.trim().parse::<f64>().unwrap() >= 1.0, "{count}");
     }
 }
@@ -290,7 +290,7 @@ async fn thousands_of_idle_connections_do_not_keep_others_out() {
         let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse::<f64>().unwrap())
     };
-    assert_eq!(value("rollcall_http_refused_total{kind=\"connections\"}"), 100.0);
+    assert_eq!(value("rollcall_limit_hits_total{limit=\"connections_per_client_max\"}"), 100.0);
     assert!(value("rollcall_http_connections") <= (allowed - 49) as f64);
     let soa = server.ask("internal.", hickory_proto::rr::RecordType::SOA).await;
     assert_eq!(soa.answers.len(), 1, "DNS is answered meanwhile");

@@ -223,7 +223,7 @@ async fn plain_services_stay_with_the_fast_path_and_near_ones_leave_it() {
     let server = TestServer::with(placed).await;
     server.four("web").await;
     server.four("other").await;
-    let paths = ["fast", "general"].map(|path| format!("rollcall_dns_paths_total{{kind=\"{path}\"}}"));
+    let paths = ["fast", "general"].map(|path| format!("rollcall_dns_answers_total{{path=\"{path}\"}}"));
     let taken = async |name: &str, message: &dyn Fn(Message) -> Message| {
         let before = [server.metric(&paths[0]).await, server.metric(&paths[1]).await];
         for _ in 0..4 {

@@ -479,7 +479,7 @@ async fn the_limits_are_reached_counted_and_undone() {
         (status, text.as_str()),
         (400, "prepared queries: 3: at most 2 are allowed ([limits] queries_max)")
     );
-    assert_eq!(server.metric("rollcall_registry_limits_total{kind=\"queries_max\"}").await, 1.0);
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"queries_max\"}").await, 1.0);
     assert_eq!(
         server.put(&format!("/v1/query/{first}"), plain("uno")).await.status,
         200,

@@ -279,7 +279,7 @@ async fn a_client_that_reads_nothing_keeps_no_listing() {
     let mut stream = socket.connect(server.http()).await.unwrap();
     stream.write_all(b"GET /v1/catalog/service/web HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let cut = async {
-        while server.metric("rollcall_http_refused_total{kind=\"slow reader\"}").await != 1.0 {
+        while server.metric("rollcall_http_refused_total{reason=\"slow reader\"}").await != 1.0 {
             tokio::task::yield_now().await;
         }
     };

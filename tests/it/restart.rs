@@ -23,9 +23,13 @@ use crate::server::{Answer, PATIENCE, ask, query, request};
 struct Later(i32);
 
 impl Later {
+    /// Its first thread may be a zombie while others still hold its files.
     fn is_running(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.0));
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
-        stat.rsplit(") ").next().is_some_and(|state| !state.is_empty() && !state.starts_with(['Z', 'X']))
+        let state = stat.rsplit(") ").next().unwrap_or_default();
+        threads.is_ok_and(|threads| threads.count() > 1)
+            || !(state.is_empty() || state.starts_with(['Z', 'X']))
     }
 }
 

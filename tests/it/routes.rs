@@ -30,6 +30,20 @@ impl TestServer {
         assert_eq!((taken.status, taken.text().as_str()), (200, ""), "{body}");
     }
 
+    async fn until_version(&self, version: u64) -> Value {
+        let reading = async {
+            let mut index = 0;
+            loop {
+                let answer = self.wait(ROUTE, index).await;
+                if answer.json()["Version"] == version {
+                    return answer.json();
+                }
+                index = answer.index();
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("the version never came")
+    }
+
     /// The weight of each target's first address in SRV, by its last number.
     async fn weights(&self, name: &str) -> BTreeMap<u8, u16> {
         let message = self.ask(name, RecordType::SRV).await;
@@ -172,6 +186,55 @@ async fn a_ramp_moves_by_itself_and_a_guard_puts_the_former_back() {
     let why = "version 3 aborted: 1 of the 2 instances that gained by it were unhealthy, more than 49 %";
     assert_eq!((&shown["Version"], &shown["Why"]), (&json!(4), &json!(why)));
     assert_eq!(server.addresses("web.service.internal").await, [3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_explain_and_metrics_tell_of_a_route() {
+    let server = colors().await;
+    let shown = "rollcall_registry_change_to_answer_seconds_count{cause=\"request\"}";
+    let before = server.metric(shown).await;
+    server.route(json!({ "Subsets": ["blue=1"] })).await;
+    assert_eq!(server.metric(shown).await, before + 1.0);
+    let index = server.get(ROUTE).await.json()["ModifyIndex"].clone();
+    server.route(json!({ "Subsets": ["blue=3", "green=1"], "AbortIfUnhealthy": "0%" })).await;
+    server.colored(3, "green", "critical").await;
+    server.until_version(3).await;
+    let told = server.get("/v1/rollcall/history/web?at=0s").await.json();
+    let routed: Vec<_> =
+        told["Changes"].as_array().unwrap().iter().filter(|one| one["Kind"] == "route").collect();
+    let [aborted, again, set] = routed[..] else { panic!("{told:#}") };
+    assert_eq!((&set["Cause"], &set["Actor"], &set["Index"]), (&json!("route"), &json!("127.0.0.1"), &index));
+    assert_eq!((&again["Subsets"], &again["Version"]), (&json!(["blue=3", "green=1"]), &json!(2)));
+    assert_eq!((&aborted["Cause"], &aborted["Actor"]), (&json!("the route's guard"), &json!("rollcall")));
+    assert!(aborted["Why"].as_str().unwrap().starts_with("version 2 aborted: 1 of the 1 "), "{aborted}");
+    assert_eq!(told["At"]["Route"], json!({ "Version": 3, "Subsets": ["blue=1"] }));
+    let printed = run(&["history", "web", "--server", &server.http().to_string()]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("route version 2: blue=3 green=1"), "{printed}");
+    let told = server.get("/v1/rollcall/explain?name=web").await.json();
+    assert!(told.to_string().contains("route version 3: blue 100 %"), "{told:#}");
+    assert_eq!(server.metric("rollcall_registry_routes").await, 1.0);
+    for (action, count) in [("set", 2.0), ("abort", 1.0), ("undo", 0.0)] {
+        let series = format!("rollcall_registry_route_changes_total{{action=\"{action}\"}}");
+        assert_eq!(server.metric(&series).await, count, "{action}");
+    }
+    let cleared = request(server.http(), "DELETE", ROUTE, &[], "").await;
+    assert_eq!((cleared.status, server.metric("rollcall_registry_routes").await), (200, 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_with_a_route_have_a_limit() {
+    let server = TestServer::with(|config| config.limits.routes_max = 1).await;
+    for name in ["web", "api"] {
+        server.register(json!({ "Name": name, "Address": "10.8.0.1", "Tags": ["blue"] })).await;
+    }
+    server.route(json!({ "Subsets": ["blue=1"] })).await;
+    server.route(json!({ "Subsets": ["blue=2"] })).await;
+    let refused = server.put("/v1/rollcall/route/api", json!({ "Subsets": ["blue=1"] })).await;
+    let text = "routes: 2: at most 1 are allowed ([limits] routes_max)";
+    assert_eq!((refused.status, refused.text().trim()), (400, text));
+    assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"routes_max\"}").await, 1.0);
+    assert_eq!(server.get("/v1/rollcall/routes").await.json().as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

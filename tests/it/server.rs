@@ -138,11 +138,9 @@ impl TestServer {
         ask(self.dns(), &query(name, kind)).await
     }
 
-    /// The value of a metric, named with its labels as /metrics shows it; 0 when it was never counted.
+    /// The value of a metric, or the sum of its series that have these labels; 0 when it was never counted.
     pub async fn metric(&self, series: &str) -> f64 {
-        let text = self.get("/metrics").await.text();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().unwrap())
+        metric(&self.get("/metrics").await.text(), series)
     }
 
     /// Waits until one of our own services' health changes past an index; the new answer.
@@ -165,6 +163,22 @@ impl TestServer {
             .await
             .unwrap_or_else(|_| panic!("{service} never became as wanted"))
     }
+}
+
+/// The same in what /metrics showed.
+pub fn metric(text: &str, series: &str) -> f64 {
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let labels = labels.trim_end_matches('}');
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let (shown, value) = match rest.strip_prefix('{') {
+            Some(rest) => rest.rsplit_once("} ")?,
+            None => ("", rest.strip_prefix(' ')?),
+        };
+        let has = |wanted: &str| wanted.is_empty() || format!("{shown},").contains(&format!("{wanted},"));
+        labels.split(',').all(has).then(|| value.parse::<f64>().unwrap())
+    };
+    text.lines().filter_map(value).sum()
 }
 
 /// One request on one connection. No Content-Type, as curl's users send it.

@@ -281,7 +281,7 @@ async fn a_disk_that_hangs_fills_the_queue_to_its_limit_and_no_further() {
         assert_eq!(refused.status, 429, "{}", refused.text());
         assert!(refused.text().contains("([limits] queue_max)"), "{}", refused.text());
     }
-    assert!(server.metric("rollcall_registry_limits_total{kind=\"queue\"}").await >= 5.0);
+    assert!(server.metric("rollcall_limit_hits_total{limit=\"queue_max\"}").await >= 5.0);
     // Reads and DNS go on.
     assert_eq!(server.get("/v1/health/service/web?passing").await.json().as_array().unwrap().len(), 1);
     assert_eq!(server.ask("web.service.internal.", RecordType::A).await.answers.len(), 1);

@@ -53,7 +53,7 @@ async fn register(server: &TestServer, name: &str, to: &str, mut check: Value) {
     server.register(json!({ "Name": name, "Check": check })).await;
 }
 
-const METRIC: &str = "rollcall_checks_limits_total{kind=\"targets\"}";
+const METRIC: &str = "rollcall_checks_unmade_total{reason=\"denied target\"}";
 
 #[tokio::test]
 async fn a_denied_target_is_critical_and_never_touched_whatever_leads_there() {

@@ -7,21 +7,22 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("acl", &["filter", "model"]),
+    ("audit", &["model"]),
     ("gently", &[]),
     ("store", &["model", "gently"]),
-    ("registry", &["acl", "model", "store", "gently"]),
+    ("registry", &["acl", "audit", "model", "store", "gently"]),
     ("select", &["acl", "model", "registry"]),
     ("dns", &["acl", "model", "registry", "select", "gently"]),
     ("filter", &[]),
-    ("http", &["acl", "model", "registry", "select", "filter", "tls"]),
+    ("http", &["acl", "audit", "model", "registry", "select", "filter", "tls"]),
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
     ("telemetry", &[]),
     (
         "config",
         &[
-            "acl", "model", "registry", "select", "dns", "http", "checks", "store", "filter", "handover",
-            "tls",
+            "acl", "audit", "model", "registry", "select", "dns", "http", "checks", "store", "filter",
+            "handover", "tls",
         ],
     ),
     ("handover", &[]),
@@ -54,6 +55,10 @@ fn sources() -> Vec<(PathBuf, String)> {
             if path.is_dir() {
                 folders.push(path);
             } else {
+                // The files of the web page have rules of their own.
+                if path.extension().is_none_or(|end| end != "rs") {
+                    continue;
+                }
                 let text = fs::read_to_string(&path).unwrap();
                 // Tests may know more.
                 if path.ends_with("tests.rs") {

@@ -61,7 +61,7 @@ async fn every_query_of_bursts_from_many_clients_is_answered_once() {
 #[tokio::test]
 async fn each_path_answers_its_share() {
     let server = crowd(3).await;
-    let path = |kind| format!("rollcall_dns_paths_total{{kind=\"{kind}\"}}");
+    let path = |kind| format!("rollcall_dns_answers_total{{path=\"{kind}\"}}");
     for kind in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::MX] {
         for name in ["web.service.internal.", "WEB.Service.Consul.", "nobody.service.internal."] {
             server.ask(name, kind).await;

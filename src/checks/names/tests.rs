@@ -135,7 +135,7 @@ async fn an_address_is_asked_for_once_within_its_ttl_and_a_change_is_followed_af
     assert_eq!(last(&names, "web.test").await, Ok(2));
     assert_eq!(server.asked().len(), 2);
     assert_eq!(metrics.checks.names.get(), 1);
-    assert!(metrics.encode().contains("rollcall_checks_lookups_total{kind=\"found\"} 2"));
+    assert!(metrics.encode().contains("rollcall_checks_lookups_total{outcome=\"found\"} 2"));
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn beyond_the_limit_names_are_looked_up_each_time() {
     let times = |name: &str| asked.iter().filter(|asked| *asked == name).count();
     assert_eq!((times("web1.test."), times("web2.test."), times("web3.test.")), (1, 1, 3));
     assert_eq!(metrics.checks.names.get(), 2);
-    assert!(metrics.encode().contains("rollcall_checks_limits_total{kind=\"names\"} 3"));
+    assert!(metrics.encode().contains("rollcall_limit_hits_total{limit=\"names_max\"} 3"));
 }
 
 #[tokio::test]

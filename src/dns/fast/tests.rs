@@ -35,7 +35,7 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
     let (log, queue) = tokio::sync::mpsc::unbounded_channel();
     let store = Arc::new(Ephemeral::new(log, std::time::SystemTime::now()));
     let own: Node = serde_json::from_value(json!({ "name": "n1", "address": "10.0.0.1" })).unwrap();
-    let own = registry::Config { own, limits: config.limits.clone() };
+    let own = registry::Config { own, limits: config.limits.clone(), audit: Default::default() };
     let _inside = runtime.enter();
     let (registry, _) = Registry::start(store, queue, own, metrics.clone()).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -335,7 +335,7 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
                     output: "so".into(),
                     to_flip: *to_flip,
                 };
-                runtime.block_on(state.registry.observe(vec![seen]));
+                runtime.block_on(state.registry.observe(vec![seen], tokio::time::Instant::now()));
                 // A command behind it: what is answered is published.
                 let nobody = crate::model::NodeName::parse("nobody").unwrap();
                 let command = Command::CatalogDeregister { node: nobody, instance: None, check: None };

@@ -18,11 +18,9 @@ use crate::http::query::Params;
 use crate::http::route::{self, Done, Rest, Whole, get, put};
 use crate::http::selectors::{self, listed};
 use crate::http::shape;
+use crate::model::check::OUTPUT_OCTETS_MAX;
 use crate::model::{CheckId, InstanceId, Origin, Status};
 use crate::registry::{Caller, Command};
-
-/// Octets of a client's output that are kept; Consul's default.
-const OUTPUT_OCTETS_MAX: usize = 4096;
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()

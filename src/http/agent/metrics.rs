@@ -98,8 +98,9 @@ fn summary(text: &str, timestamp: &str) -> Value {
             }
         }
     }
-    let samples: Vec<Value> =
-        samples.into_iter().map(|((name, labels), of)| sample(&name, labels, &of)).collect();
+    // What nothing was seen of is not there, as with Consul.
+    let seen = samples.into_iter().filter(|(_, of)| of.count > 0.0);
+    let samples: Vec<Value> = seen.map(|((name, labels), of)| sample(&name, labels, &of)).collect();
     json!({ "Timestamp": timestamp, "Gauges": gauges, "Points": [], "Counters": counters, "Samples": samples })
 }
 
@@ -131,12 +132,14 @@ fn pairs(labels: &str) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::telemetry::Metrics;
+    use crate::telemetry::metrics::Answer;
 
     #[test]
     fn gauges_counters_and_histograms_have_consuls_shapes() {
         let metrics = Metrics::default();
         metrics.registry.instances.set(7);
-        metrics.dns.answered("A", "NOERROR", "udp", 3);
+        let answer = Answer { r#type: "A", rcode: "NOERROR", transport: "udp", path: "fast" };
+        metrics.dns.answered(answer, 3);
         metrics.http.answered("/v1/agent", 200, Duration::from_millis(500));
         metrics.http.answered("/v1/agent", 200, Duration::from_millis(250));
         let shown = summary(&metrics.encode_text(), "now");
@@ -148,9 +151,9 @@ mod tests {
         let gauge = json!({ "Name": "rollcall.registry.instances", "Value": 7.0, "Labels": {} });
         assert_eq!(find("Gauges", "rollcall.registry.instances"), gauge);
         let counter = find("Counters", "rollcall.dns.answers");
-        let labels = json!({ "type": "A", "rcode": "NOERROR", "transport": "udp" });
+        let labels = json!({ "type": "A", "rcode": "NOERROR", "transport": "udp", "path": "fast" });
         assert_eq!((&counter["Count"], &counter["Labels"]), (&json!(3), &labels));
-        let sample = find("Samples", "rollcall.http.duration_seconds");
+        let sample = find("Samples", "rollcall.http.request_duration_seconds");
         assert_eq!(
             [&sample["Count"], &sample["Sum"], &sample["Mean"]],
             [&json!(2), &json!(0.75), &json!(0.375)]

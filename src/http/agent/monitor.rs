@@ -30,9 +30,9 @@ async fn monitor(
     let json = params.flag("logjson")?;
     let config = state.config.load();
     let (max, lines_max) = (config.monitors_max, config.monitor_lines_max);
-    let metrics = &state.metrics.http;
-    let Some(watch) = tap::watch(level, json, max, lines_max, metrics.unwatched.clone()) else {
-        metrics.refused("monitors");
+    let limits = &state.metrics.limits;
+    let Some(watch) = tap::watch(level, json, max, lines_max, limits.hits("monitor_lines_max")) else {
+        limits.hit("monitors_max");
         let text = format!("{max} clients follow the log already ([limits] monitors_max)");
         return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
     };

@@ -164,13 +164,6 @@ pub(in crate::http) fn registration(value: serde_json::Value, state: &State) -> 
             undefined.build(&of, instance.as_ref(), state)
         })?;
         let status = Status::parse(&status).unwrap_or(Status::Critical);
-        let output = match text::prose("its output", &output) {
-            Ok(()) => output,
-            Err(error) => {
-                notes.push(format!("check {id:?} is taken without its output: {}", error.text));
-                String::new()
-            }
-        };
         checks.push(Seen { check: built, status, output: output.into() });
     }
     Ok(Registration { node, instance, checks, notes })
@@ -279,20 +272,7 @@ impl CheckEntryBody {
 }
 
 fn external(of: &Context<'_>, id: CheckId, instance: Option<InstanceId>) -> Check {
-    let terms = Terms {
-        name: String::new(),
-        notes: String::new(),
-        kind: CheckKind::External,
-        interval: std::time::Duration::ZERO,
-        timeout: std::time::Duration::ZERO,
-        success_before_passing: 0,
-        failures_before_warning: 0,
-        failures_before_critical: 0,
-        deregister_after: None,
-        output_max: 4096,
-        initial: Status::Critical,
-        origin: of.origin,
-    };
+    let terms = Terms::unprobed(CheckKind::External, Status::Critical, of.origin);
     Check { node: of.node.clone(), id, instance, terms: terms.into() }
 }
 

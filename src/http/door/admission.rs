@@ -19,6 +19,7 @@ use crate::http::error::Error;
 use crate::model::{PreparedQuery, Secret};
 use crate::registry::views::TOKEN_OCTETS_MAX;
 use crate::registry::{Command, Refused};
+use crate::telemetry::origin;
 
 /// What is shown of a secret to those who may not see it, in Consul's words.
 pub(in crate::http) const HIDDEN: &str = "<hidden>";
@@ -54,6 +55,10 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/health", Open, Never),
     ("/metrics", Agent(Read), Never),
     ("/ready", Open, Never),
+    // What is on the page is no secret; what it shows, it asks for.
+    ("/ui", Open, Never),
+    ("/ui/", Open, Never),
+    ("/ui/{*file}", Open, Never),
     ("/v1/acl/auth-method", Never, Acl(Write)),
     ("/v1/acl/auth-method/", Acl(Read), Acl(Write)),
     ("/v1/acl/auth-method/{*name}", Acl(Read), Acl(Write)),
@@ -146,13 +151,17 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/events", Acl(Write), Never),
     ("/v1/rollcall/explain", Known, Never),
     ("/v1/rollcall/export", Acl(Write), Never),
+    ("/v1/rollcall/history/", Known, Never),
+    ("/v1/rollcall/history/{*service}", Known, Never),
     ("/v1/rollcall/http_sd", Known, Never),
     ("/v1/rollcall/import", Never, Acl(Write)),
     ("/v1/rollcall/log-level", Agent(Read), Agent(Write)),
+    ("/v1/rollcall/nodes", Known, Never),
     ("/v1/rollcall/openapi.json", Open, Never),
     ("/v1/rollcall/route/{service}", Known, Known),
     ("/v1/rollcall/route/{service}/undo", Never, Known),
     ("/v1/rollcall/routes", Known, Never),
+    ("/v1/rollcall/services", Known, Never),
     ("/v1/status/leader", Open, Never),
     ("/v1/status/peers", Open, Never),
 ];
@@ -251,6 +260,9 @@ fn resolve(state: &State, uri: &Uri, headers: &HeaderMap) -> Result<Admitted, Er
         return Err(refused("token too long"));
     }
     let view = state.registry.view(token.as_deref()).map_err(|_| refused("unknown token"))?;
+    if let Some(accessor) = view.accessor() {
+        origin::note_who(accessor);
+    }
     Ok(Admitted { view, token: token.map(|token| Secret::new(&token)) })
 }
 
@@ -292,8 +304,11 @@ impl Admitted {
             let changed = state.registry.access_changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let need = need(route, &Method::GET).unwrap_or(Never);
-            let may = self.again(&state).is_ok_and(|view| require(&state, need, &view).is_ok());
+            // A route that no line lets in is none that anyone may go on reading.
+            let need = need(route, &Method::GET);
+            let may = need.is_some_and(|need| {
+                self.again(&state).is_ok_and(|view| require(&state, need, &view).is_ok())
+            });
             if !may {
                 state.metrics.http.refused("acl");
                 return;

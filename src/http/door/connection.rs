@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::{Over, Peer};
 use super::listener::{self, Listener, Said, Socket};
+use super::origin::Certificate;
 use super::parked;
 use crate::http::{Config, State};
 use crate::tls::{Refused, Session};
@@ -137,7 +138,7 @@ pub(in crate::http) async fn accept(listener: Listener, routes: Router, state: A
         let place = match state.open.connections.take(peer.address(), &bounds(&config)) {
             Ok(place) => place,
             Err((key, max)) => {
-                state.metrics.http.refused("connections");
+                state.metrics.limits.hit(key);
                 turn_away(&socket, peer, key, max);
                 continue;
             }
@@ -236,8 +237,12 @@ async fn converse(
     state: &State,
 ) {
     let shutdown = state.shutdown.clone();
+    let certificate = session.as_ref().and_then(Session::subject).map(|subject| Certificate(subject.into()));
     let ask = move |mut request: Request<Incoming>| -> BoxFuture<'static, Response> {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         let (mut routes, shutdown) = (routes.clone(), shutdown.clone());
         Box::pin(async move {
             let answer = tower_service::Service::call(&mut routes, request.map(axum::body::Body::new)).await;

@@ -9,12 +9,9 @@
 //! Unix socket, whose clients write into Host what they like (Go's writes the path).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State as Extract};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use super::admission;
 use super::caller::{Over, Peer};
@@ -22,24 +19,13 @@ use crate::http::error::Error;
 use crate::http::{Config, State};
 
 /// Lets a request through, or refuses it.
-pub(in crate::http) async fn guard(
-    Extract(state): Extract<Arc<State>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let config = state.config.load_full();
+pub(in crate::http) fn let_in(state: &State, request: &mut Request) -> Result<(), Error> {
+    let config = state.config.load();
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
     let over = peer.map_or(Over::Tcp, |ConnectInfo(peer)| peer.over);
-    match check(&config, over, request.method(), request.uri().host(), request.headers()) {
-        Ok(()) => match admission::admit(&state, &mut request) {
-            Ok(()) => next.run(request).await,
-            Err(error) => error.into_response(),
-        },
-        Err(error) => {
-            state.metrics.http.refused("guard");
-            error.into_response()
-        }
-    }
+    check(&config, over, request.method(), request.uri().host(), request.headers())
+        .inspect_err(|_| state.metrics.http.refused("guard"))?;
+    admission::admit(state, request)
 }
 
 fn check(

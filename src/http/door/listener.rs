@@ -82,9 +82,12 @@ pub(in crate::http) async fn handshake(
         all: ("handshakes_max", config.handshakes_max),
         client: ("handshakes_per_client_max", config.handshakes_per_client_max),
     };
-    let Ok(_place) = state.open.handshakes.take(peer.address(), &bounds) else {
-        state.metrics.http.refused("handshakes");
-        return None;
+    let _place = match state.open.handshakes.take(peer.address(), &bounds) {
+        Ok(place) => place,
+        Err((key, _)) => {
+            state.metrics.limits.hit(key);
+            return None;
+        }
     };
     match tokio::time::timeout(config.handshake_wait, server.accept(stream)).await {
         Ok(Ok(done)) => Some(done),

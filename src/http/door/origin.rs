@@ -1,20 +1,68 @@
 //! The id of each request: the client's `X-Request-Id`, or one of ours. The answer has it, and so does every log line that is
-//! written for the request, so that what a client saw is found in the log.
+//! written for the request, so that what a client saw is found in the log. With an audit log, also who asked, and what.
 
 use std::sync::Arc;
 
-use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::Response;
 
-use crate::telemetry::origin::{Origin, RequestId};
+use super::caller::Peer;
+use super::request_log::short;
+use crate::audit::{Cause, Entry, Outcome};
+use crate::http::State;
+use crate::http::error::Why;
+use crate::telemetry::origin::{Asked, Origin, RequestId};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is known of a request before it is looked at.
-pub(in crate::http) fn of(request: &Request) -> Arc<Origin> {
+pub(in crate::http) fn of(state: &State, request: &Request) -> Arc<Origin> {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = given.and_then(RequestId::parse).unwrap_or_else(|| RequestId::new(rand::random()));
-    Arc::new(Origin { id })
+    let mut origin = Origin::new(id);
+    origin.client = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.remote);
+    if state.audit.is_on() {
+        let method = request.method();
+        origin.certificate = request.extensions().get::<Certificate>().map(|known| known.0.clone());
+        origin.asked = changes(method)
+            .then(|| Asked { method: method.as_str().into(), path: short(request.uri().path()).into() });
+    }
+    Arc::new(origin)
+}
+
+/// Whom a client's certificate is of; with each request of its connection.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct Certificate(pub(in crate::http) Arc<str>);
+
+/// Whether a request of this method may change something.
+fn changes(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// What has an effect that is no change of the registry.
+const EFFECTS: [&str; 3] = ["/v1/agent/leave", "/v1/agent/reload", "/v1/rollcall/log-level"];
+
+/// Tells the audit log of what the registry's writer never saw: a request that was refused before, and what changes no
+/// record.
+pub(in crate::http) fn audit(state: &State, origin: &Arc<Origin>, answer: &Response) {
+    let Some(asked) = origin.asked.as_ref().filter(|_| state.audit.is_on() && !origin.is_told()) else {
+        return;
+    };
+    let outcome = match answer.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,
+        status if status.is_client_error() => Outcome::Refused,
+        status if status.is_server_error() => Outcome::Error,
+        _ if EFFECTS.contains(&&*asked.path) => Outcome::Allowed,
+        // It changed nothing.
+        _ => return,
+    };
+    let cause = Cause { origin: Some(origin.clone()), action: "request" };
+    let why =
+        answer.extensions().get::<Why>().map_or_else(|| answer.status().to_string(), |why| why.0.clone());
+    let mut entry = Entry::failed(cause, None, outcome, why);
+    entry.reason = entry.reason.filter(|_| outcome != Outcome::Allowed);
+    state.audit.tell(entry);
 }
 
 /// Tells the client.

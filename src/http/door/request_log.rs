@@ -86,7 +86,7 @@ fn without_secrets(query: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(SHOWN_OCTETS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),

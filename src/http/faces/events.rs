@@ -1,6 +1,6 @@
 //! A stream of changes as server-sent events: `GET /v1/rollcall/events`.
 //!
-//! Events are typed (`service`, `check`, `node`, `maintenance`), their data is JSON with the index of the change. The last event of an
+//! Events are typed (`service`, `check`, `node`, `maintenance`, `route`), their data is JSON with the index of the change. The last event of an
 //! index bears it as `id`, so that a client that comes back with `Last-Event-ID`, as browsers do by themselves, gets what it
 //! missed and nothing twice. `begin` says from where a stream goes on, `reset` that something before it is not known any more:
 //! read the registry anew, what comes after is in the stream. The stream ends when the token that it was opened with may not read it any more; a client that reads more
@@ -19,12 +19,12 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::Place;
-use super::history::{Behind, History};
+use super::recent::{Behind, Recent};
 use crate::http::State;
 use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
-use crate::registry::events::{Event, What};
+use crate::registry::events::{Event, Of, What};
 
 /// A stream with nothing to say says so, and where it is.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -53,14 +53,14 @@ pub(super) async fn events(
     let services: Vec<String> = services.collect();
     let max = state.config.load().streams_max;
     let Some(place) = Place::take(&state.faces.streams, max) else {
-        state.metrics.http.refused("streams");
+        state.metrics.limits.hit("streams_max");
         let text = format!("{max} streams of changes are open already ([limits] streams_max)");
         return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
     };
-    let history = History::of(&state).await;
+    let recent = Recent::of(&state).await;
     let (pieces, mut queue) = mpsc::channel(WAITING_MAX);
     let lapses = access.lapses(state.clone(), "/v1/rollcall/events");
-    let stream = Stream { last: last.unwrap_or_else(|| history.end()), state, history, services, pieces };
+    let stream = Stream { last: last.unwrap_or_else(|| recent.end()), state, recent, services, pieces };
     tokio::spawn(async move {
         stream.run(last.is_some()).await;
         drop(place);
@@ -78,7 +78,7 @@ pub(super) async fn events(
 /// One client's.
 struct Stream {
     state: Arc<State>,
-    history: Arc<History>,
+    recent: Arc<Recent>,
     /// In lower case; all where there is none.
     services: Vec<String>,
     /// All up to this index was sent.
@@ -94,7 +94,7 @@ impl Stream {
             self.last = 0;
         }
         let mut piece = format!("retry: {RETRY_MILLIS}\n\n");
-        match self.history.behind(self.last) {
+        match self.recent.behind(self.last) {
             Behind::Lost(index) => self.reset(index, &mut piece),
             Behind::Events(_) => piece += &message("begin", &json!({ "Index": self.last }), Some(self.last)),
         }
@@ -102,11 +102,11 @@ impl Stream {
             return;
         }
         loop {
-            let history = self.history.clone();
-            let grown = history.grown.notified();
+            let recent = self.recent.clone();
+            let grown = recent.grown.notified();
             tokio::pin!(grown);
             grown.as_mut().enable();
-            let piece = match history.behind(self.last) {
+            let piece = match recent.behind(self.last) {
                 // It reads, but more slowly than things change.
                 Behind::Lost(index) => {
                     let mut piece = String::new();
@@ -155,11 +155,11 @@ impl Stream {
     fn wants(&self, event: &Event) -> bool {
         let wanted = |name: &str| self.services.is_empty() || self.services.iter().any(|own| own == name);
         match &event.of {
-            Some((service, _)) => wanted(service.folded()),
-            None if self.services.is_empty() => true,
-            None => {
+            Of::Instance(_, service, _) | Of::Service(service) => wanted(service.folded()),
+            Of::Node(_) if self.services.is_empty() => true,
+            Of::Node(node) => {
                 let snapshot = self.state.registry.load();
-                let node = snapshot.node(event.node.folded());
+                let node = snapshot.node(node.folded());
                 let here = node.into_iter().flat_map(|node| node.instances.values());
                 here.into_iter().any(|entry| wanted(entry.instance.service.folded()))
             }
@@ -185,7 +185,25 @@ fn message(kind: &str, data: &Value, id: Option<u64>) -> String {
 fn shown(event: &Event) -> (&'static str, Value) {
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
-    let (kind, change) = match &event.what {
+    let (kind, change) = words(&event.what);
+    put("Index", json!(event.index));
+    put("Change", json!(change));
+    match &event.of {
+        Of::Node(node) => put("Node", json!(node)),
+        Of::Instance(node, service, id) => {
+            put("Node", json!(node));
+            put("Service", json!(service));
+            put("ID", json!(id));
+        }
+        Of::Service(service) => put("Service", json!(service)),
+    }
+    details(&event.what, &mut put);
+    (kind, Value::Object(map))
+}
+
+/// A change's kind, and what it is, in a word each.
+pub(super) fn words(what: &What) -> (&'static str, &'static str) {
+    match what {
         What::Node { new } => ("node", if *new { "registered" } else { "changed" }),
         What::NodeRemoved => ("node", "removed"),
         What::Registered { new } => ("service", if *new { "registered" } else { "changed" }),
@@ -193,16 +211,14 @@ fn shown(event: &Event) -> (&'static str, Value) {
         What::Check { .. } => ("check", "defined"),
         What::CheckRemoved { .. } => ("check", "removed"),
         What::Status { .. } => ("check", "status"),
+        What::Route(route) => ("route", if route.is_some() { "set" } else { "removed" }),
         What::Maintenance(reason) => ("maintenance", if reason.is_some() { "begun" } else { "ended" }),
-    };
-    put("Index", json!(event.index));
-    put("Change", json!(change));
-    put("Node", json!(event.node));
-    if let Some((service, id)) = &event.of {
-        put("Service", json!(service));
-        put("ID", json!(id));
     }
-    match &event.what {
+}
+
+/// What else there is to say of a change.
+pub(super) fn details(what: &What, put: &mut impl FnMut(&str, Value)) {
+    match what {
         What::Check { check, before, after } => {
             put("CheckID", json!(check));
             put("Before", json!(before));
@@ -222,7 +238,11 @@ fn shown(event: &Event) -> (&'static str, Value) {
             }
         }
         What::Maintenance(Some(reason)) => put("Reason", json!(reason)),
+        What::Route(Some(route)) => {
+            put("Version", json!(route.version));
+            put("Subsets", json!(route.subsets.iter().map(ToString::to_string).collect::<Vec<_>>()));
+            put("Why", json!(route.why));
+        }
         _ => {}
     }
-    (kind, Value::Object(map))
 }

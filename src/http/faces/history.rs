@@ -1,177 +1,204 @@
-//! What changed of late: a bounded list of events that streams read from, each at its own pace.
+//! What became of a service of late: `GET /v1/rollcall/history/{service}`, and with `?at=` how it stood at a moment.
 //!
-//! One task follows the registry and keeps what it is told. It begins with the first stream that is asked for, so that
-//! nobody pays who has none. Whoever asks for what is not there any more, or never was, is told to read anew.
+//! Changes are kept in memory within bounds (`[limits] history_max`, `history_per_service_max`) and since the process began; `Since`
+//! says from when on they are complete. How it stood is worked out from what is now, backwards.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::sync::broadcast::error::RecvError;
+use axum::extract::State as Extract;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
 
+use super::events;
 use crate::http::State;
-use crate::registry::Registry;
-use crate::registry::events::Event;
+use crate::http::door::admission::Admitted;
+use crate::http::error::Error;
+use crate::http::query::Params;
+use crate::http::route::{self, Rest};
+use crate::model::{Route, ServiceName, duration};
+use crate::registry::events::What;
+use crate::registry::history::{Past, Source, Told, Was};
+use crate::registry::{Snapshot, views};
+use crate::telemetry::utc;
 
-/// Events that are given at once.
-const AT_ONCE: usize = 256;
-
-pub(super) struct History {
-    kept: Mutex<Kept>,
-    /// Rung when there is more.
-    pub(super) grown: Notify,
+pub(super) async fn history(
+    Extract(state): Extract<Arc<State>>,
+    Rest(service): Rest,
+    params: Params,
+) -> Result<Response, Error> {
+    if service.is_empty() {
+        return Err(Error::bad("Missing service name"));
+    }
+    let service = ServiceName::parse(&service)?;
+    let now = views::now();
+    let moment = params.get("at").filter(|text| !text.is_empty());
+    let moment = moment.map(|text| moment_of(text, now)).transpose().map_err(Error::bad)?;
+    let snapshot = state.registry.snapshot();
+    // Read after the snapshot, so that all that led to it is there.
+    let told = state.registry.history(&service, &snapshot);
+    let known = snapshot.service(service.folded()).is_some() || !told.past.is_empty();
+    if !known || !params.asker.view.reads_service(service.folded()) {
+        let text = format!("there is no service {:?}, and nothing of one is kept", service.as_str());
+        return Err(Error::not_found(text));
+    }
+    let (asker, mut hidden) = (&params.asker, false);
+    let seen = told.past.iter().filter(|past| {
+        past.service.is_some()
+            || past.instance().is_some_and(|instance| asker.shows_node(instance.node.folded(), &mut hidden))
+    });
+    let changes: Vec<Value> = seen.map(|past| change(past)).collect();
+    let mut value = json!({
+        "Service": service,
+        "Index": snapshot.index(),
+        "Since": utc::rfc3339_of(told.begin),
+        "Changes": changes,
+    });
+    if let Some(moment) = moment {
+        value["At"] = stood(&snapshot, &service, &told, moment, asker, &mut hidden);
+    }
+    Ok(params.asker.filtered(route::json(&value), hidden))
 }
 
-/// In the order of their indexes.
-struct Kept {
-    events: VecDeque<Arc<Event>>,
-    /// What changed up to this index is not known here.
-    begin: u64,
-    /// What changed up to this index is.
-    end: u64,
+/// A time as it is written: RFC 3339, seconds since 1970, or how long ago; in milliseconds since 1970.
+fn moment_of(text: &str, now: u64) -> Result<u64, String> {
+    let seconds = || text.parse::<u64>().ok().and_then(|seconds| seconds.checked_mul(1000));
+    let ago = || {
+        let ago = duration::parse(text).ok()?;
+        now.checked_sub(u64::try_from(ago.as_millis()).ok()?)
+    };
+    let moment = utc::parse(text).or_else(seconds).or_else(ago);
+    let moment = moment.ok_or_else(|| {
+        format!(
+            "Invalid time {text:?} in ?at: 2006-01-02T15:04:05Z, seconds since 1970, or how long ago (10m)"
+        )
+    })?;
+    if moment > now {
+        return Err(format!("{text:?} in ?at is still to come; it is {}", utc::rfc3339_of(now)));
+    }
+    Ok(moment)
 }
 
-/// What came behind an index.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Behind {
-    /// Some of it is not known any more: what is read from the registry now is as of this index at least.
-    Lost(u64),
-    /// The next ones, whole indexes; none while nothing changed.
-    Events(Vec<Arc<Event>>),
+/// How a service stood at a moment, if that is known.
+fn stood(
+    snapshot: &Snapshot,
+    service: &ServiceName,
+    told: &Told,
+    moment: u64,
+    asker: &Admitted,
+    hidden: &mut bool,
+) -> Value {
+    let mut value = json!({ "Time": utc::rfc3339_of(moment), "Known": moment >= told.begin });
+    if moment < told.begin {
+        value["Reason"] = format!("what was before {} is not kept", utc::rfc3339_of(told.begin)).into();
+        return value;
+    }
+    let all = snapshot.stood_at(service, &told.past, moment);
+    let seen = all.iter().filter(|was| asker.shows_node(was.instance.node.folded(), hidden));
+    value["Instances"] = seen.map(instance).collect();
+    value["Route"] =
+        snapshot.route(service.folded()).map_or(Value::Null, |entry| routed(&entry.route, moment));
+    value
 }
 
-impl Kept {
-    fn take(&mut self, index: u64, events: Option<&Vec<Event>>, max: usize) {
-        match events {
-            Some(events) => {
-                let known = self.begin;
-                self.events.extend(events.iter().filter(|event| event.index > known).cloned().map(Arc::new));
-            }
-            // Nobody noted what it was.
-            None if index > self.begin => self.forget(index),
-            None => {}
-        }
-        self.end = self.end.max(index);
-        while self.events.len() > max {
-            let Some(oldest) = self.events.pop_front() else { break };
-            self.begin = self.begin.max(oldest.index);
-        }
-    }
+/// The version of a route that held at a moment, as it was set; null where there was none, or it is not kept.
+fn routed(route: &Route, moment: u64) -> Value {
+    let own = (route.set, route.version, &route.subsets);
+    let past = route.past.iter().map(|past| (past.set, past.version, &past.subsets));
+    let held = std::iter::once(own).chain(past).find(|(set, ..)| *set <= moment);
+    held.filter(|(.., subsets)| !subsets.is_empty()).map_or(Value::Null, |(_, version, subsets)| {
+        json!({ "Version": version, "Subsets": subsets.iter().map(ToString::to_string).collect::<Vec<_>>() })
+    })
+}
 
-    /// What changed up to an index is not known.
-    fn forget(&mut self, index: u64) {
-        self.events.clear();
-        self.begin = self.begin.max(index);
-        self.end = self.end.max(index);
-    }
+fn instance(was: &Was) -> Value {
+    let Was { instance, node, health } = was;
+    json!({
+        "ID": instance.id,
+        "Node": instance.node,
+        "Address": instance.address.as_ref().unwrap_or(&node.address).to_string(),
+        "Port": instance.port,
+        "Tags": instance.tags,
+        "Health": health.as_str(),
+        "In": health.is_served(),
+    })
+}
 
-    fn behind(&self, last: u64) -> Behind {
-        if last < self.begin {
-            return Behind::Lost(self.end);
-        }
-        let from = self.events.partition_point(|event| event.index <= last);
-        let mut some: Vec<Arc<Event>> = Vec::new();
-        for event in self.events.range(from..) {
-            // An index is not torn apart: who has seen it has seen all of it.
-            if some.len() >= AT_ONCE && some.last().is_some_and(|last| last.index != event.index) {
-                break;
-            }
-            some.push(event.clone());
-        }
-        Behind::Events(some)
+fn change(past: &Past) -> Value {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
+    let (kind, word) = events::words(&past.what);
+    put("Index", json!(past.index));
+    put("Time", json!(utc::rfc3339_of(past.at)));
+    put("Kind", json!(kind));
+    put("Change", json!(word));
+    put("OfNode", json!(past.of_node));
+    if let Some(instance) = past.instance() {
+        put("ID", json!(instance.id));
+        put("Node", json!(instance.node));
+    }
+    events::details(&past.what, &mut put);
+    if !matches!(past.what, What::Status { .. } | What::Route(_)) {
+        let health = |was: &Option<Was>| was.as_ref().map(|was| was.health.as_str());
+        put("Health", json!({ "Before": health(&past.before), "After": health(&past.after) }));
+    }
+    if past.service.is_none() {
+        let (before, after) = past.served();
+        put("Served", json!({ "Before": before, "After": after }));
+    }
+    put("Cause", json!(cause(past.source)));
+    put("Actor", json!(actor(past.source)));
+    if let Some(client) = past.source.client {
+        put("Address", json!(client));
+    }
+    if let Some(output) = &past.output {
+        put("Output", json!(output));
+    }
+    Value::Object(map)
+}
+
+/// What a change came of, in a word or two.
+fn cause(source: Source) -> &'static str {
+    match source.action {
+        "register-instance" | "register-check" | "catalog-register" => "registration",
+        "deregister-instance" | "deregister-check" | "catalog-deregister" => "deregistration",
+        "begin-maintenance" | "end-maintenance" => "maintenance",
+        "set-route" | "undo-route" | "clear-route" => "route",
+        "abort-route" => "the route's guard",
+        "configuration-file" => "reload",
+        "expire-check" => "TTL expiry",
+        "update-check" => "TTL update",
+        "deregister-critical" => "critical for too long",
+        other => other,
     }
 }
 
-impl History {
-    /// The one of this server, which begins now if it has not.
-    pub(super) async fn of(state: &Arc<State>) -> Arc<Self> {
-        state.faces.history.get_or_init(|| Self::begin(state)).await.clone()
-    }
-
-    async fn begin(state: &Arc<State>) -> Arc<Self> {
-        let mut published = state.registry.record().await;
-        // All that comes after this snapshot comes by the way of what is published.
-        let index = state.registry.load().index();
-        let kept = Kept { events: VecDeque::new(), begin: index, end: index };
-        let history = Arc::new(Self { kept: Mutex::new(kept), grown: Notify::new() });
-        let (following, state) = (history.clone(), state.clone());
-        tokio::spawn(async move {
-            loop {
-                let next = tokio::select! {
-                    next = published.recv() => next,
-                    () = state.shutdown.cancelled() => return,
-                };
-                match next {
-                    Ok(next) => {
-                        let max = state.config.load().events_max;
-                        following.kept.lock().take(next.index, next.events.as_ref(), max);
-                    }
-                    Err(RecvError::Lagged(_)) => following.lose(&state.registry),
-                    Err(RecvError::Closed) => return,
-                }
-                following.grown.notify_waiters();
-            }
-        });
-        history
-    }
-
-    fn lose(&self, registry: &Registry) {
-        self.kept.lock().forget(registry.load().index());
-    }
-
-    /// The newest index of which all is known.
-    pub(super) fn end(&self) -> u64 {
-        self.kept.lock().end
-    }
-
-    /// What came behind an index.
-    pub(super) fn behind(&self, last: u64) -> Behind {
-        self.kept.lock().behind(last)
-    }
+/// Who: the accessor of a token, else an address, else we.
+fn actor(source: Source) -> String {
+    let who = source.who.map(|who| who.to_string());
+    let client = source.client.map(|client| client.to_string());
+    who.or(client).unwrap_or_else(|| "rollcall".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::NodeName;
-    use crate::registry::events::What;
 
-    fn event(index: u64) -> Event {
-        let node = NodeName::parse("n1").unwrap();
-        Event { index, node, of: None, what: What::Node { new: true } }
-    }
-
-    fn indexes(behind: Behind) -> Vec<u64> {
-        match behind {
-            Behind::Events(events) => events.iter().map(|event| event.index).collect(),
-            Behind::Lost(_) => panic!("lost"),
+    #[test]
+    fn a_time_is_written_in_three_ways_and_is_not_to_come() {
+        let now = 1_800_000_000_000;
+        for (text, moment) in [
+            ("2027-01-15T07:59:59Z", Some(now - 1000)),
+            ("1799999999", Some(now - 1000)),
+            ("1s", Some(now - 1000)),
+            ("10m", Some(now - 600_000)),
+            ("2027-01-15T08:00:00.000Z", Some(now)),
+            ("2027-01-15T08:00:01Z", None),
+            ("1800000001", None),
+            ("99999999999999999999", None),
+            ("-1s", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(moment_of(text, now).ok(), moment, "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_kept_is_given_and_what_is_not_is_said() {
-        let mut kept = Kept { events: VecDeque::new(), begin: 5, end: 5 };
-        kept.take(6, Some(&vec![event(5), event(6), event(6)]), 4);
-        kept.take(8, Some(&vec![event(8)]), 4);
-        assert_eq!(kept.behind(4), Behind::Lost(8));
-        assert_eq!(indexes(kept.behind(5)), [6, 6, 8]);
-        assert_eq!(indexes(kept.behind(6)), [8]);
-        assert_eq!(indexes(kept.behind(8)), [0u64; 0]);
-        kept.take(10, Some(&vec![event(9), event(10)]), 4);
-        // The first of index 6 went, so nobody gets half of it.
-        assert_eq!(kept.behind(5), Behind::Lost(10));
-        assert_eq!(indexes(kept.behind(6)), [8, 9, 10]);
-        kept.take(12, None, 4);
-        assert_eq!((kept.behind(11), indexes(kept.behind(12))), (Behind::Lost(12), vec![]));
-    }
-
-    #[test]
-    fn an_index_is_given_whole() {
-        let mut kept = Kept { events: VecDeque::new(), begin: 0, end: 0 };
-        kept.take(2, Some(&[vec![event(1)], vec![event(2); 2 * AT_ONCE]].concat()), usize::MAX);
-        kept.take(3, Some(&vec![event(3)]), usize::MAX);
-        assert_eq!(indexes(kept.behind(0)).len(), 1 + 2 * AT_ONCE);
-        assert_eq!(indexes(kept.behind(2)), [3]);
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn import(
 ) -> Result<Response, Error> {
     let (dry_run, prune) = (params.flag("dry-run")?, params.flag("prune")?);
     let Ok(_one) = state.faces.importing.try_acquire() else {
-        state.metrics.http.refused("import");
+        state.metrics.http.refused("import under way");
         return Err(Error::new(
             StatusCode::TOO_MANY_REQUESTS,
             "another import is under way; wait for its end",
@@ -109,7 +109,7 @@ async fn feed(state: &State, request: Request, to: mpsc::Sender<io::Result<Bytes
         let Ok(piece) = frame.into_data() else { continue };
         octets += piece.len();
         if octets > config.import_octets_max {
-            state.metrics.http.refused("import size");
+            state.metrics.limits.hit("import_max");
             let _ = to.send(Err(io::Error::other("too large"))).await;
             let max = config.import_octets_max;
             let text =

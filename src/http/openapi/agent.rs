@@ -1,8 +1,8 @@
 //! Operations of `/v1/agent`.
 
 use super::{
-    ALWAYS, Answer, BODY, CONSISTENCY, DONE, Form, Of, Operation, Param, READ, UNKNOWN, WHOSE, WRITE, answer,
-    failure,
+    ALWAYS, Answer, BODY, CONSISTENCY, DONE, Form, Of, Operation, Param, READ, UNKNOWN, WAIT, WHOSE, WRITE,
+    answer, failure,
 };
 
 const REASON: &[Param] = &[
@@ -15,10 +15,8 @@ const REPLACE: &[Param] = &[Param {
     of: Of::Flag,
     about: "Checks that the body does not name go.",
 }];
-const HASH: &[Param] = &[
-    Param { name: "hash", of: Of::Text, about: "Wait until the answer's hash is another." },
-    Param { name: "wait", of: Of::Duration, about: "How long to wait at most." },
-];
+const HASH: &[Param] =
+    &[Param { name: "hash", of: Of::Text, about: "Wait until the answer's hash is another." }, WAIT];
 const FORMAT: &[Param] =
     &[Param { name: "format", of: Of::Word(&["text"]), about: "One word instead of JSON." }];
 const NO_SCRIPTS: &[Answer] = &[failure(

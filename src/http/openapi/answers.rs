@@ -57,6 +57,11 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("TargetGroup", object(&[("targets", texts()), ("labels", map(&text()))])),
         ("Export", open(&["rollcall_export", "records"])),
         ("ImportReport", open(&["DryRun", "Nodes", "Services", "Checks", "Removed", "Refused", "BrokeOff"])),
+        ("History", open(&["Service", "Index", "Since", "Changes"])),
+        (
+            "Summary",
+            open(&["Name", "Instances", "Passing", "Warning", "Critical", "Maintenance", "Writable"]),
+        ),
         ("Route", open(&["Service", "Version", "Subsets", "Strict", "Over", "Guard", "Set", "Why", "Past"])),
         ("LogLevel", object(&[("Level", text())])),
         ("Tags", texts()),

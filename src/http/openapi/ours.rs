@@ -1,8 +1,8 @@
 //! Operations that are not Consul's.
 
 use super::{
-    Answer, BLOCKING, BODY, CONSISTENCY, DONE, Form, Of, Operation, Param, READ, UNKNOWN, WRITE, answer,
-    failure,
+    Answer, BLOCKING, BODY, CONSISTENCY, DONE, Form, INDEX, Of, Operation, Param, READ, UNKNOWN, WAIT, WRITE,
+    answer, failure,
 };
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
@@ -18,10 +18,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/health", "Whether the process answers.", &[&[answer(200, "It does.", Form::Text)]]),
     get(
         "/ready",
-        "Whether definitions can be stored.",
+        "Whether definitions can be stored, and the server is to go on.",
         &[&[
-            answer(200, "They can.", Form::Text),
-            failure(503, "They cannot.", &["DNS and reads are served, but "]),
+            answer(200, "They can, and it is.", Form::Text),
+            failure(
+                503,
+                "They cannot, or it was told to stop.",
+                &["DNS and reads are served, but ", "everything is served, but "],
+            ),
         ]],
     ),
     get(
@@ -107,6 +111,28 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "This document.",
         &[&[answer(200, "OpenAPI 3.1.", Form::Json("Document"))]],
     ),
+    get("/ui", "Where the web page is.", &[&[answer(308, "At /ui/.", Form::Nothing)]]),
+    get("/ui/", "The web page.", UI),
+    get("/ui/{file}", "A file of the web page.", UI),
+    Operation {
+        query: &[SERVICES],
+        ..get("/v1/rollcall/services", "All services, with how many of their instances stand how.", SUMMARY)
+    },
+    Operation {
+        query: &[NODES],
+        ..get("/v1/rollcall/nodes", "All nodes, with how many of their instances stand how.", SUMMARY)
+    },
+    Operation {
+        query: &[HISTORY],
+        ..get(
+            "/v1/rollcall/history/{service}",
+            "What became of a service of late, and how it stood at a moment.",
+            &[&[
+                answer(200, "The changes that are kept, the newest first.", Form::Json("History")),
+                answer(404, "There is no such service, and nothing of one is kept.", Form::Text),
+            ]],
+        )
+    },
     Operation {
         query: &[CONSISTENCY, BLOCKING],
         ..get(
@@ -164,6 +190,21 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
+const UI: &[&[Answer]] = &[&[
+    answer(200, "The file.", Form::Other("text/html")),
+    answer(304, "It is as it was.", Form::Nothing),
+    answer(404, "There is no such file, or the page is switched off.", Form::Text),
+]];
+const SUMMARY: &[&[Answer]] =
+    &[&[answer(200, "A row for each.", Form::Indexed(&Form::List("Summary")))], READ];
+const SERVICES: &[Param] =
+    &[Param { name: "service", of: Of::Texts, about: "These services alone." }, INDEX, WAIT];
+const NODES: &[Param] = &[Param { name: "node", of: Of::Texts, about: "These nodes alone." }, INDEX, WAIT];
+const HISTORY: &[Param] = &[Param {
+    name: "at",
+    of: Of::Text,
+    about: "How it stood at this time (RFC 3339, or seconds since 1970), or so long ago (10m).",
+}];
 const EXPLAIN: &[Param] = &[
     Param { name: "name", of: Of::Text, about: "The name that is asked for, or a service's alone." },
     Param { name: "type", of: Of::Text, about: "The record type; A without it." },

@@ -13,7 +13,7 @@ use crate::http::faces::steering;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
-    let all: [(&str, &Shape, &[&str]); 13] = [
+    let all: [(&str, &Shape, &[&str]); 14] = [
         ("AclToken", &acl::TOKEN, &[]),
         ("AclPolicy", &acl::POLICY, &["Name"]),
         ("AclRole", &acl::ROLE, &["Name"]),

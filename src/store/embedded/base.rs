@@ -258,12 +258,13 @@ impl Base {
         let high_water = if top + BLOCK / 2 > inner.high_water { top + BLOCK } else { inner.high_water };
         let all = changes.iter().chain(more);
         let numbers = Numbers { high_water, committed, journal: inner.journal };
+        let begun = Instant::now();
         let Err(error) = write(&database, &self.form, all, &flips, &numbers) else {
             inner.high_water = high_water;
             let mut tail = self.tail.lock();
             tail.reserve_at = high_water - BLOCK / 2;
             tail.committed = tail.committed.max(committed);
-            self.metrics.store.checkpoints.inc();
+            self.metrics.store.checkpointed(begun.elapsed());
             return Ok(());
         };
         drop(database);

@@ -39,7 +39,7 @@ async fn s4_1_1_a_response_is_never_answered() {
     response[2] |= 0x80;
     assert_eq!(wire::ask_tcp(server.dns(), &response).await, None, "TCP: closed");
     let dropped = server.get("/metrics").await.text();
-    assert!(dropped.contains("rollcall_dns_dropped_total{kind=\"not a request\"} 49"), "{dropped}");
+    assert!(dropped.contains("rollcall_dns_dropped_total{reason=\"not a request\"} 49"), "{dropped}");
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ async fn s6_2_3_an_idle_connection_is_closed() {
     assert!(soon(read_tcp(&mut used)).await.is_some());
     assert!(is_closed(&mut silent).await && is_closed(&mut used).await);
     let metrics = server.get("/metrics").await.text();
-    assert!(metrics.contains("rollcall_dns_dropped_total{kind=\"tcp timeout\"} 2"), "{metrics}");
+    assert!(metrics.contains("rollcall_dns_dropped_total{reason=\"tcp timeout\"} 2"), "{metrics}");
 }
 
 /// Every octet comes sooner than any wait for one octet would end; only the time of the whole query stops it.
@@ -116,7 +116,7 @@ async fn s10_a_query_that_drips_octet_by_octet_is_cut_off() {
     assert!(sent < 1000, "{sent} octets were taken");
     assert_eq!(wire_answers(&server).await, 1, "others are served");
     let metrics = server.get("/metrics").await.text();
-    assert!(metrics.contains("rollcall_dns_dropped_total{kind=\"tcp timeout\"} 1"), "{metrics}");
+    assert!(metrics.contains("rollcall_dns_dropped_total{reason=\"tcp timeout\"} 1"), "{metrics}");
 }
 
 async fn wire_answers(server: &TestServer) -> u16 {
@@ -214,7 +214,10 @@ async fn s6_2_2_connections_are_limited_per_client_and_counted() {
     }
     assert!(is_closed(&mut connect(&server).await).await, "the fourth");
     let metrics = server.get("/metrics").await.text();
-    assert!(metrics.contains("rollcall_dns_dropped_total{kind=\"tcp connections\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("rollcall_limit_hits_total{limit=\"tcp_connections_per_client_max\"} 1"),
+        "{metrics}"
+    );
     // Another client is another matter.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
@@ -248,5 +251,5 @@ async fn s6_2_2_connections_are_limited_in_total_over_all_listeners() {
         assert!(is_closed(&mut stream).await, "listener {listener}");
     }
     let metrics = server.get("/metrics").await.text();
-    assert!(metrics.contains("rollcall_dns_dropped_total{kind=\"tcp connections\"} 2"), "{metrics}");
+    assert!(metrics.contains("rollcall_limit_hits_total{limit=\"tcp_connections_max\"} 2"), "{metrics}");
 }

@@ -1,0 +1,127 @@
+// One service, and one node: what is there, how it stands, and what may be done to it.
+
+import { Refused, follow, get, part, put } from "./api.js";
+import { facts, h, plural, replace, status, table, tags, worst } from "./dom.js";
+import { history } from "./history.js";
+
+const SHOWN = 100;
+const STYLES = { passing: "good", warning: "warns", critical: "bad", maintenance: "away" };
+
+// Maintenance is shown as a check by Consul's API.
+const isWord = (check) => check.CheckID.startsWith("_service_maintenance:") || check.CheckID === "_node_maintenance";
+const standing = (checks) => (checks.some(isWord) ? "maintenance" : worst(checks.map((check) => check.Status)));
+const pairs = (map) => Object.entries(map ?? {}).map(([key, value]) => h("div", {}, `${key} = ${value}`));
+
+function checkRows(checks) {
+  const rows = checks.map((check) => [
+    h("span", {}, check.Name || check.CheckID, h("div", { class: "soft" }, check.Type ? `${check.CheckID} (${check.Type})` : check.CheckID)),
+    status(isWord(check) ? "maintenance" : check.Status),
+    h("pre", {}, (isWord(check) ? check.Notes : check.Output) || "no output yet"),
+  ]);
+  return rows.length ? table(["Check", "Status", "Output"], rows) : h("p", { class: "soft" }, "No checks: it counts as passing.");
+}
+
+// Asks for a reason; null where it is called off.
+function askReason(what) {
+  const dialog = document.getElementById("reason-dialog");
+  document.getElementById("reason-what").textContent = what;
+  const text = document.getElementById("reason-text");
+  [text.value, dialog.returnValue] = ["", "cancel"];
+  dialog.showModal();
+  text.focus();
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => done(dialog.returnValue === "use" ? text.value : null), { once: true });
+  });
+}
+
+// Begins or ends maintenance by a click.
+function maintenance(path, node, on, what, failed) {
+  const change = async () => {
+    const reason = on ? "" : await askReason(what);
+    if (reason === null) return;
+    try {
+      await put(`${path}?enable=${!on}&reason=${part(reason)}&node=${part(node)}`);
+      failed(null);
+    } catch (error) {
+      failed(error);
+    }
+  };
+  return h("button", { type: "button", "data-key": `${node} ${path}`, onclick: change }, on ? "End maintenance" : "Begin maintenance…");
+}
+
+function instance(entry, writable, failed) {
+  const { Service: own, Node: node, Checks: checks } = entry;
+  const stands = standing(checks);
+  const on = checks.some((check) => check.CheckID === `_service_maintenance:${own.ID}`);
+  const host = own.Address || node.Address;
+  const action = writable && maintenance(`/v1/agent/service/maintenance/${part(own.ID)}`, node.Node, on, `${own.ID} on ${node.Node} leaves DNS until it is ended.`, failed);
+  return h("section", { class: `card ${STYLES[stands]}`, "aria-label": own.ID, "data-instance": own.ID },
+    h("div", { class: "top" }, h("strong", {}, own.ID), status(stands), h("span", {}, `${host.includes(":") ? `[${host}]` : host}:${own.Port}`),
+      h("a", { href: `#/node/${part(node.Node)}` }, node.Node), tags(own.Tags), action),
+    facts([["Weights", `${own.Weights.Passing} passing, ${own.Weights.Warning} warning`], ["Meta", pairs(own.Meta)]]),
+    checkRows(checks));
+}
+
+export function service(main, signal, failed, name) {
+  let [shown, entries, writable] = [SHOWN, null, false];
+  const body = h("div", { class: "bar" });
+  const cards = h("div", { class: "cards" });
+  cards.style.display = "grid";
+  cards.style.gap = ".5rem";
+  const past = history(name, signal);
+  const show = () => {
+    const counts = {};
+    for (const entry of entries) counts[standing(entry.Checks)] = (counts[standing(entry.Checks)] ?? 0) + 1;
+    replace(body, plural(entries.length, "instance"),
+      ["passing", "warning", "critical", "maintenance"].filter((word) => counts[word]).map((word) => [status(word), ` ${counts[word]}`]).flat());
+    if (!entries.length) return replace(cards, h("p", { class: "empty" }, "No instance of this service is registered that may be seen."));
+    const order = (entry) => ["critical", "maintenance", "warning", "passing"].indexOf(standing(entry.Checks));
+    const sorted = [...entries].sort((a, b) => order(a) - order(b));
+    const more = sorted.length > shown
+      && h("button", { type: "button", onclick: () => { shown *= 4; show(); } }, `Show more of ${plural(sorted.length, "instance")}`);
+    replace(cards, ...sorted.slice(0, shown).map((entry) => instance(entry, writable, failed)), more || "");
+  };
+  main.replaceChildren(
+    h("div", { class: "bar" }, h("h1", {}, name), h("a", { href: `#/ask?name=${part(name)}&type=SRV` }, "Why does DNS answer what it answers?")),
+    body, cards, past.element);
+  const seen = async (value) => {
+    entries = value;
+    const { value: rows } = await get(`/v1/rollcall/services?service=${part(name)}`, signal).catch(() => ({ value: [] }));
+    if (signal.aborted) return;
+    writable = rows[0]?.Writable ?? false;
+    show();
+    past.read();
+  };
+  follow(`/v1/health/service/${part(name)}`, seen, failed, signal);
+}
+
+export function node(main, signal, failed, name) {
+  const body = h("div");
+  body.style.display = "grid";
+  body.style.gap = ".5rem";
+  main.replaceChildren(h("h1", {}, name), body);
+  const seen = async (checks) => {
+    try {
+      const [{ value: all }, { value: rows }] = await Promise.all([
+        get(`/v1/catalog/node-services/${part(name)}`, signal), get(`/v1/rollcall/nodes?node=${part(name)}`, signal)]);
+      if (signal.aborted) return;
+      if (!all?.Node) return replace(body, h("p", { class: "empty" }, "No such node is registered that may be seen."));
+      const own = checks.filter((check) => !check.ServiceID);
+      const on = own.some(isWord);
+      const action = rows[0]?.Writable && maintenance("/v1/agent/maintenance", name, on, `All instances on ${name} leave DNS until it is ended.`, failed);
+      const instances = all.Services.map((one) => {
+        const of = checks.filter((check) => check.ServiceID === one.ID || !check.ServiceID);
+        return [h("a", { href: `#/service/${part(one.Service)}` }, one.Service), one.ID, status(standing(of)), `${one.Address || all.Node.Address}:${one.Port}`];
+      });
+      replace(body,
+        h("section", { class: `card ${STYLES[standing(own)]}` },
+          h("div", { class: "top" }, status(standing(own)), h("span", {}, all.Node.Address), action || ""),
+          facts([["Meta", pairs(all.Node.Meta)]]), checkRows(own)),
+        h("h2", {}, "Instances"),
+        instances.length ? table(["Service", "Instance", "Health", "Address"], instances) : h("p", { class: "empty" }, "None."));
+    } catch (error) {
+      if (error instanceof Refused) failed(error);
+    }
+  };
+  follow(`/v1/health/node/${part(name)}`, seen, failed, signal);
+}

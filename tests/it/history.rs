@@ -1,0 +1,313 @@
+//! What became of a service: every change with its cause and whose it was, and how the service stood at a moment.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rollcall::config::Config;
+use serde_json::{Value, json};
+
+use crate::acl::{Asks, controlled};
+use crate::daemon::run;
+use crate::server::{Answer, TestServer};
+
+impl TestServer {
+    async fn past(&self, path: &str) -> Value {
+        let answer = self.get(&format!("/v1/rollcall/history/{path}")).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    async fn done(&self, path: &str, body: Value) -> Answer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = self.put(path, body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer
+    }
+
+    /// `web-N`, with a TTL check that passes.
+    async fn web(&self, n: u8) {
+        self.register(json!({
+            "Name": "web", "ID": format!("web-{n}"), "Address": format!("10.1.0.{n}"), "Port": 80,
+            "Check": { "CheckID": format!("c{n}"), "TTL": "1h", "Status": "passing" },
+        }))
+        .await;
+    }
+}
+
+fn changes(told: &Value) -> Vec<&Value> {
+    told["Changes"].as_array().unwrap().iter().collect()
+}
+
+/// The instances that were given, of those that were there.
+fn given(told: &Value) -> BTreeMap<String, bool> {
+    assert_eq!(told["At"]["Known"], json!(true), "{told:#}");
+    let rows = told["At"]["Instances"].as_array().unwrap().iter();
+    rows.map(|row| (row["ID"].as_str().unwrap().to_owned(), row["In"].as_bool().unwrap())).collect()
+}
+
+/// The next millisecond, so that what comes is after it and what was is not.
+fn now() -> Value {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let begun = now();
+    let mut next = now();
+    while next <= begun + 1 {
+        std::hint::spin_loop();
+        next = now();
+    }
+    json!(rollcall::telemetry::utc::rfc3339(UNIX_EPOCH + Duration::from_millis(begun as u64 + 1)))
+}
+
+fn at(moment: &Value) -> String {
+    format!("web?at={}", moment.as_str().unwrap())
+}
+
+#[tokio::test]
+async fn each_change_has_its_time_its_cause_and_what_it_did_to_dns() {
+    let server = TestServer::start().await;
+    server.web(1).await;
+    server.done("/v1/agent/check/fail/c1?note=no+disk", Value::Null).await;
+    server.done("/v1/agent/check/pass/c1", Value::Null).await;
+    server.done("/v1/agent/service/maintenance/web-1?enable=true&reason=new+disk", Value::Null).await;
+    server.done("/v1/agent/service/maintenance/web-1?enable=false", Value::Null).await;
+    server.done("/v1/agent/maintenance?enable=true&reason=moving", Value::Null).await;
+    server.done("/v1/agent/maintenance?enable=false", Value::Null).await;
+    server.done("/v1/agent/check/warn/c1", Value::Null).await;
+    server
+        .done(
+            "/v1/agent/check/register",
+            json!({ "Name": "more", "CheckID": "more", "ServiceID": "web-1", "TTL": "1h" }),
+        )
+        .await;
+    server.done("/v1/agent/check/deregister/more", Value::Null).await;
+    server.done("/v1/agent/service/deregister/web-1", Value::Null).await;
+    let told = server.past("web").await;
+    let served = |change: &Value| {
+        (change["Served"]["Before"] == json!(true), change["Served"]["After"] == json!(true))
+    };
+    let seen: Vec<_> = changes(&told)
+        .into_iter()
+        .rev()
+        .map(|change| {
+            assert_eq!((&change["ID"], &change["Node"]), (&json!("web-1"), &json!("n1")));
+            let text = |key: &str| change[key].as_str().unwrap();
+            (text("Kind"), text("Change"), text("Cause"), served(change), change["OfNode"] == json!(true))
+        })
+        .collect();
+    let (out, into, stays) = ((true, false), (false, true), (true, true));
+    assert_eq!(
+        seen,
+        [
+            ("service", "registered", "registration", into, false),
+            ("check", "status", "TTL update", out, false),
+            ("check", "status", "TTL update", into, false),
+            ("maintenance", "begun", "maintenance", out, false),
+            ("maintenance", "ended", "maintenance", into, false),
+            ("maintenance", "begun", "maintenance", out, true),
+            ("maintenance", "ended", "maintenance", into, true),
+            ("check", "status", "TTL update", stays, false),
+            ("check", "defined", "registration", out, false),
+            ("check", "removed", "deregistration", into, false),
+            ("service", "deregistered", "deregistration", out, false),
+        ]
+    );
+    let all = changes(&told);
+    assert!(all.is_sorted_by(
+        |a, b| a["Index"].as_u64() > b["Index"].as_u64() && a["Time"].as_str() >= b["Time"].as_str()
+    ));
+    let failed = all[all.len() - 2];
+    assert_eq!(
+        (&failed["CheckID"], &failed["Before"], &failed["After"]),
+        (&json!("c1"), &json!("passing"), &json!("critical"))
+    );
+    assert_eq!(
+        (&failed["Output"], &failed["Actor"], &failed["Address"]),
+        (&json!("no disk"), &json!("127.0.0.1"), &json!("127.0.0.1"))
+    );
+    assert_eq!(all[7]["Reason"], json!("new disk"));
+}
+
+/// What nobody asked for by its name: deadlines, and an import.
+#[tokio::test]
+async fn what_comes_of_time_or_of_an_import_has_its_cause() {
+    let server = TestServer::start().await;
+    let check = json!({ "CheckID": "c", "TTL": "100ms", "Status": "passing", "DeregisterCriticalServiceAfter": "100ms" });
+    server.register(json!({ "Name": "web", "Port": 80, "Check": check })).await;
+    let export = server.get("/v1/rollcall/export").await;
+    server.until("web", |nodes| nodes.as_array().unwrap().is_empty()).await;
+    server.done("/v1/rollcall/import", export.json()).await;
+    let told = server.past("web").await;
+    let seen: Vec<_> = changes(&told)
+        .into_iter()
+        .rev()
+        .map(|change| {
+            let text = |key: &str| change[key].as_str().unwrap();
+            (text("Kind"), text("Change"), text("Cause"), text("Actor"))
+        })
+        .collect();
+    assert_eq!(
+        seen[..4],
+        [
+            ("service", "registered", "registration", "127.0.0.1"),
+            ("check", "status", "TTL expiry", "rollcall"),
+            ("service", "deregistered", "critical for too long", "rollcall"),
+            ("service", "registered", "import", "127.0.0.1"),
+        ],
+        "{told:#}"
+    );
+}
+
+#[tokio::test]
+async fn how_it_stood_at_a_moment_is_worked_out_backwards() {
+    let server = TestServer::start().await;
+    let before = now();
+    server.web(1).await;
+    let one = now();
+    server.web(2).await;
+    server.done("/v1/agent/check/fail/c1", Value::Null).await;
+    let failing = now();
+    server.done("/v1/agent/service/deregister/web-1", Value::Null).await;
+    server.done("/v1/agent/maintenance?enable=true", Value::Null).await;
+    let maintained = now();
+    server.done("/v1/agent/maintenance?enable=false", Value::Null).await;
+    server.done("/v1/agent/service/deregister/web-2", Value::Null).await;
+    let gone = now();
+    let is = |told: Value, wanted: &[(&str, bool)]| {
+        let wanted: BTreeMap<_, _> = wanted.iter().map(|(id, given)| ((*id).to_owned(), *given)).collect();
+        assert_eq!(given(&told), wanted, "{told:#}");
+    };
+    is(server.past(&at(&before)).await, &[]);
+    is(server.past(&at(&one)).await, &[("web-1", true)]);
+    is(server.past(&at(&failing)).await, &[("web-1", false), ("web-2", true)]);
+    is(server.past(&at(&maintained)).await, &[("web-2", false)]);
+    is(server.past(&at(&gone)).await, &[]);
+    is(server.past("web?at=0s").await, &[]);
+    // Letter case is the client's.
+    is(server.past(&at(&one).replace("web", "WEB")).await, &[("web-1", true)]);
+    let told = server.past(&at(&one)).await;
+    let row = &told["At"]["Instances"][0];
+    assert_eq!(
+        (&row["Address"], &row["Port"], &row["Health"]),
+        (&json!("10.1.0.1"), &json!(80), &json!("passing"))
+    );
+    let told = server.past("web?at=24h").await;
+    assert_eq!(told["At"]["Known"], json!(false), "{told:#}");
+    assert_eq!(
+        told["At"]["Reason"],
+        json!(format!("what was before {} is not kept", told["Since"].as_str().unwrap()))
+    );
+    assert!(told["At"]["Instances"].is_null());
+}
+
+#[tokio::test]
+async fn what_is_kept_is_bounded_and_it_is_said_since_when() {
+    let server = TestServer::with(|config| {
+        config.limits.history_max = 6;
+        config.limits.history_per_service_max = 3;
+    })
+    .await;
+    server.web(1).await;
+    let after_first = now();
+    for _ in 0..4 {
+        server.done("/v1/agent/check/fail/c1", Value::Null).await;
+        server.done("/v1/agent/check/pass/c1", Value::Null).await;
+    }
+    let told = server.past(&at(&after_first)).await;
+    assert_eq!((changes(&told).len(), &told["At"]["Known"]), (3, &json!(false)), "{told:#}");
+    assert_eq!(server.metric("rollcall_registry_history_dropped_total").await, 6.0, "of nine");
+    assert!(told["Since"].as_str() > after_first.as_str());
+    for n in 0..6 {
+        server.register(json!({ "Name": format!("other{n}"), "Port": 1 })).await;
+    }
+    assert_eq!(changes(&server.past("web").await).len(), 0, "it is the oldest of all");
+    assert_eq!(changes(&server.past("other5").await).len(), 1);
+
+    let off = TestServer::with(|config: &mut Config| config.limits.history_max = 0).await;
+    off.web(1).await;
+    let told = off.past("web").await;
+    assert_eq!(changes(&told).len(), 0, "{told:#}");
+}
+
+#[tokio::test]
+async fn bad_times_and_unknown_services_are_refused() {
+    let server = TestServer::start().await;
+    server.web(1).await;
+    for (path, status, text) in [
+        ("web?at=yesterday", 400, "Invalid time \"yesterday\" in ?at: "),
+        ("web?at=2999-01-01T00:00:00Z", 400, "\"2999-01-01T00:00:00Z\" in ?at is still to come; it is 20"),
+        ("web?at=-1s", 400, "Invalid time \"-1s\" in ?at"),
+        ("gone", 404, "there is no service \"gone\", and nothing of one is kept"),
+        ("", 400, "Missing service name"),
+        ("a%00b", 400, "service name \"a\\0b\" contains a control character"),
+    ] {
+        let refused = server.get(&format!("/v1/rollcall/history/{path}")).await;
+        assert!(
+            refused.status == status && refused.text().starts_with(text),
+            "{path}: {} {}",
+            refused.status,
+            refused.text()
+        );
+    }
+}
+
+#[tokio::test]
+async fn it_names_the_token_and_shows_only_what_a_token_may_see() {
+    let (server, root) = controlled(false).await;
+    for node in ["n1", "other"] {
+        let body = json!({ "Node": node, "Address": "10.9.0.1", "Service": { "Service": "web", "ID": format!("on-{node}") } });
+        let made = server.with_token("PUT", "/v1/catalog/register", &root, &body.to_string()).await;
+        assert_eq!(made.status, 200, "{}", made.text());
+    }
+    let one = server
+        .token_with(&root, "one", r#"service "web" { policy = "read" } node "n1" { policy = "read" }"#)
+        .await;
+    let past =
+        async |token: &str| server.with_token("GET", "/v1/rollcall/history/web?at=0s", token, "").await;
+    let own = server.with_token("GET", "/v1/acl/token/self", &root, "").await.json();
+    let all = past(&root).await.json();
+    let actors: Vec<_> =
+        changes(&all).into_iter().map(|change| (&change["Actor"], &change["Cause"])).collect();
+    assert_eq!(actors, [(&own["AccessorID"], &json!("registration")); 2], "{all:#}");
+    assert_eq!(given(&all).len(), 2);
+    let answer = past(&one).await;
+    assert_eq!(answer.header("x-consul-results-filtered-by-acls"), "true");
+    let seen = answer.json();
+    assert_eq!(
+        (changes(&seen).len(), given(&seen).into_keys().collect::<Vec<_>>()),
+        (1, vec!["on-n1".to_owned()])
+    );
+    assert!(!seen.to_string().contains("other"), "{seen:#}");
+    let hidden = past("").await;
+    assert_eq!(
+        (hidden.status, hidden.text()),
+        (404, "there is no service \"web\", and nothing of one is kept".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_shows_it() {
+    let server = TestServer::start().await;
+    server.web(1).await;
+    server.done("/v1/agent/check/fail/c1?note=%1B[2Jno", Value::Null).await;
+    let at = server.http().to_string();
+    let printed = |words: &[&str]| {
+        let output = run(&[words, &["--server", &at]].concat());
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = printed(&["history", "web", "--at", "0s"]);
+    for part in [
+        "web: complete since 20",
+        "check c1: passing to critical",
+        "in to out",
+        "TTL update",
+        "127.0.0.1",
+        "?[2Jno",
+        "\nout  web-1  n1    10.1.0.1  80    critical",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(printed(&["history", "web", "--at", "48h"]).contains("not known; what was before 20"));
+    let value: Value = serde_json::from_str(&printed(&["history", "web", "--json"])).unwrap();
+    assert_eq!(changes(&value).len(), 2);
+    assert_eq!(run(&["history", "gone", "--server", &at]).status.code(), Some(1));
+}
