@@ -220,7 +220,7 @@ impl<'a> Teller<'a> {
         }
         self.rows(service, tag, ask.place(), &rows);
         if let Selection::Known(known) = &selection
-            && let Some(entry) = world.snapshot.route(service.name.folded())
+            && let Some(entry) = world.snapshot.route_of(service.name.folded())
         {
             self.steered(entry, known.steered);
         }

@@ -33,7 +33,7 @@ pub enum Of {
 }
 
 impl Of {
-    fn of(node: &NodeName, instance: Option<&Instance>) -> Self {
+    fn whose(node: &NodeName, instance: Option<&Instance>) -> Self {
         match instance {
             Some(of) => Self::Instance(node.clone(), of.service.clone(), of.id.clone()),
             None => Self::Node(node.clone()),
@@ -115,14 +115,14 @@ impl Snapshot {
         };
         // A check of an instance that is not there is passed over.
         let lost = matches!(what, What::Check { .. }) && id.is_some() && of.is_none();
-        (!lost).then(|| Event { index, of: Of::of(node, of), what })
+        (!lost).then(|| Event { index, of: Of::whose(node, of), what })
     }
 
     /// That a route is set or goes.
     fn event_of_route(&self, index: u64, service: &ServiceName, definition: &Definition) -> Option<Event> {
         let what = match definition {
             Definition::Put(Record::Route(route)) => What::Route(Some(route.clone())),
-            _ => self.route(service.folded()).map(|_| What::Route(None))?,
+            _ => self.route_of(service.folded()).map(|_| What::Route(None))?,
         };
         Some(Event { index, of: Of::Service(service.clone()), what })
     }
@@ -155,6 +155,6 @@ impl Snapshot {
         let instance = self.check(key)?.check.instance.as_ref();
         let instance = instance.and_then(|id| self.instance(key.node.folded(), id.as_str()));
         let what = What::Status { check: key.id.clone(), before, after, health: health_before.zip(health) };
-        Some(Event { index, of: Of::of(&key.node, instance.map(|entry| &*entry.instance)), what })
+        Some(Event { index, of: Of::whose(&key.node, instance.map(|entry| &*entry.instance)), what })
     }
 }

@@ -58,7 +58,7 @@ impl Snapshot {
     }
 
     /// The route of a service, its name in lower case.
-    pub fn route(&self, folded: &str) -> Option<&Arc<RouteEntry>> {
+    pub fn route_of(&self, folded: &str) -> Option<&Arc<RouteEntry>> {
         self.routes.entries.get(folded)
     }
 
@@ -71,7 +71,7 @@ impl Snapshot {
     }
 
     pub(super) fn put_route(&mut self, index: u64, route: &Arc<Route>, effects: &mut Effects) {
-        let created = self.route(route.service.folded()).map_or(index, |old| old.create_index);
+        let created = self.route_of(route.service.folded()).map_or(index, |old| old.create_index);
         self.routes.put(route.clone(), self.at, created, index);
         self.routed(&route.service, effects);
         effects.topics.insert(Topic::Routes);

@@ -27,7 +27,7 @@ impl Snapshot {
                 Record::Maintenance(Maintenance { node: node.clone(), instance: instance.clone(), reason })
             }
             Key::Query(id) => Record::Query(self.query(*id)?.query.clone()),
-            Key::Route(service) => Record::Route(self.route(service.folded())?.route.clone()),
+            Key::Route(service) => Record::Route(self.route_of(service.folded())?.route.clone()),
             Key::Acl(key) => Record::Acl(self.acl_record(key)?),
         })
     }

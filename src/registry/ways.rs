@@ -26,7 +26,7 @@ impl Writer {
         if self.state.step_route(&service, now, &mut self.round.effects) {
             self.state.index = index;
         }
-        let Some(entry) = self.state.route(service.folded()).cloned() else { return };
+        let Some(entry) = self.state.route_of(service.folded()).cloned() else { return };
         if let Some(why) = trips(&self.state, &entry, now) {
             return self.abort_route(service, entry.route.version, &why);
         }
@@ -51,7 +51,7 @@ impl Writer {
         let planner = Planner { state, limits: &limits, own: &self.own, now: views::now() };
         let mut plan = Plan::default();
         // Somebody was faster: theirs is looked at when it comes.
-        let newest = state.route(service.folded()).map(|entry| entry.route.version);
+        let newest = state.route_of(service.folded()).map(|entry| entry.route.version);
         if newest != Some(version) {
             return;
         }

@@ -22,7 +22,7 @@ pub(super) enum About<'a> {
 impl<'a> About<'a> {
     pub(super) fn of(world: World<'a>, service: &str, tag: Option<&'a str>) -> Self {
         let Some(tag) = tag else { return Self::All };
-        let route = world.snapshot.route(service).map(|entry| &*entry.route);
+        let route = world.snapshot.route_of(service).map(|entry| &*entry.route);
         match route.and_then(|route| Some((route, route.named(tag)?))) {
             Some((route, at)) => Self::Subset(route, at),
             None => Self::Tag(tag),
@@ -124,7 +124,8 @@ impl<'a> Known<'a> {
 }
 
 /// Gives the instances of each subset weights in the proportion of their own, whose sums are in the proportion of the shares: the
-/// smallest whole numbers that are, or where those do not fit, the nearest of the largest.
+/// largest whole numbers that are, or where none fit, the nearest. Large, since some clients drop the low bits (HAProxy
+/// divides by 256).
 fn weigh(chosen: &mut [Chosen<'_>], shares: &[(u8, u32)]) {
     let sum = |at: u8| {
         let own = chosen.iter().filter(|chosen| chosen.subset == Some(at));
@@ -156,7 +157,7 @@ fn weigh(chosen: &mut [Chosen<'_>], shares: &[(u8, u32)]) {
     let room = u128::from(u16::MAX);
     for (chosen, weight) in chosen.iter_mut().zip(weights) {
         let fitted = match most / divisor <= room {
-            true => weight / divisor,
+            true => weight / divisor * (room / (most / divisor)),
             false if weight == 0 => 0,
             false => ((weight * room + most / 2) / most).max(1),
         };

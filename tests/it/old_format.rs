@@ -138,7 +138,7 @@ async fn the_second_form_has_no_journal_and_a_newer_one_is_refused() {
     };
     let said = error.to_string();
     assert!(
-        said.contains("in format 5, this rollcall reads up to 4; start the version that wrote it"),
+        said.contains("in format 6, this rollcall reads up to 5; start the version that wrote it"),
         "{said}"
     );
 }

@@ -96,7 +96,7 @@ fn stood(
     let seen = all.iter().filter(|was| asker.shows_node(was.instance.node.folded(), hidden));
     value["Instances"] = seen.map(instance).collect();
     value["Route"] =
-        snapshot.route(service.folded()).map_or(Value::Null, |entry| routed(&entry.route, moment));
+        snapshot.route_of(service.folded()).map_or(Value::Null, |entry| routed(&entry.route, moment));
     value
 }
 

@@ -148,7 +148,7 @@ async fn read(
     answer(&state, &params, &Topic::Routes, |snapshot| {
         let asker = params.asker.renewed(&state)?;
         asker.read_service(service.as_str())?;
-        let entry = snapshot.route(service.folded());
+        let entry = snapshot.route_of(service.folded());
         entry.map(|entry| shown(entry)).ok_or_else(|| {
             Error::not_found(format!("service {:?} has no route, and had none", service.as_str()))
         })

@@ -15,7 +15,7 @@ impl Planner<'_> {
         steer: Steer,
         plan: &mut Plan,
     ) -> Result<(), Refused> {
-        let old = self.state.route(service.folded()).map(|entry| &*entry.route);
+        let old = self.state.route_of(service.folded()).map(|entry| &*entry.route);
         let known = self.state.service(service.folded());
         let none = || Refused::NoRoute(service.to_string());
         let next = match steer {
@@ -91,7 +91,7 @@ impl Planner<'_> {
         mut subsets: Vec<Subset>,
         (strict, over, guard): (bool, u64, Option<Guard>),
     ) -> Route {
-        let entry = self.state.route(service.folded());
+        let entry = self.state.route_of(service.folded());
         let active = entry.filter(|entry| entry.route.is_active());
         // What had a share loses it on the way.
         if let (Some(entry), true) = (active, over > 0) {

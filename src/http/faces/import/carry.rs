@@ -45,7 +45,7 @@ pub(super) async fn carry(state: Arc<State>, gathered: Gathered, dry_run: bool, 
         }
     }
     for route in routes {
-        let old = here.route(route.service.folded());
+        let old = here.route_of(route.service.folded());
         if report.routes.weigh(old.is_some(), old.is_some_and(|old| *old.route == route)) {
             let service = route.service.clone();
             let command = Command::Route { service: service.clone(), steer: Steer::Bring(Box::new(route)) };

@@ -141,7 +141,7 @@ impl Gathered {
                     self.part(&node, of.as_ref()).maintenance.push(word);
                 }
             }
-            Record::Route(route) => self.route(&route)?,
+            Record::Route(route) => self.steered(&route)?,
             Record::Query(query) => {
                 query_rules(&query)?;
                 self.queries.push(std::sync::Arc::unwrap_or_clone(query));
@@ -150,7 +150,7 @@ impl Gathered {
         Ok(())
     }
 
-    fn route(&mut self, route: &Route) -> Result<(), Error> {
+    fn steered(&mut self, route: &Route) -> Result<(), Error> {
         if route.is_active() {
             check_stored(&route.subsets).map_err(|error| Error::bad(error.to_string()))?;
         }
