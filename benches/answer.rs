@@ -60,6 +60,7 @@ fn state(services: usize, instances: usize) -> (Runtime, dns::State) {
         zones: ArcSwap::from_pointee(zones()),
         forwarder: None,
         metrics,
+        traces: Default::default(),
         shutdown: CancellationToken::new(),
     };
     (runtime, state)

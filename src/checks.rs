@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::Targets;
 use crate::registry::Registry;
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Tracer;
 use crate::tls::{Clients, TlsError};
 
 /// Bounds on probing, and what is allowed.
@@ -86,11 +87,12 @@ pub fn run(
     registry: Registry,
     config: Config,
     metrics: Arc<Metrics>,
+    traces: Tracer,
     shutdown: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send + 'static, StartError> {
     let names = names::Names::new(config.names_max, names::Files::default(), metrics.clone());
     let targets = config.targets.clone();
-    let tools = probe::Tools { tls: Clients::new()?, names, targets, metrics: metrics.clone() };
+    let tools = probe::Tools { tls: Clients::new()?, names, targets, metrics: metrics.clone(), traces };
     let runner = runner::Runner::new(registry, config, tools, metrics);
     let niceness = getpriority_process(None).map_or(GIVE_WAY, |ours| ours + GIVE_WAY);
     let runtime = runtime(niceness)?;

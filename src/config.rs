@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::model::{Address, Check, Instance, NodeName, private};
 use crate::telemetry::logs;
-use crate::{acl, audit, checks, dns, filter, handover, registry, select, store, tls};
+use crate::{acl, audit, checks, dns, filter, handover, otlp, registry, select, store, tls};
 
 pub use rooms::node_address;
 pub use value::http_listen;
@@ -60,6 +60,7 @@ pub struct Config {
     pub store_key: store::KeySource,
     pub log: logs::Config,
     pub audit: audit::Config,
+    pub otlp: otlp::Config,
     pub zones: Vec<Zone>,
     /// Definitions that the files own.
     pub services: Vec<(Instance, Vec<Check>)>,
@@ -96,7 +97,7 @@ pub struct Dns {
 }
 
 /// `[http]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Http {
     pub listen: Vec<SocketAddr>,
     /// Paths of Unix sockets.
@@ -131,7 +132,7 @@ pub struct Locality {
 }
 
 /// `[https]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Https {
     pub listen: Vec<SocketAddr>,
     /// Empty paths are absent ones.
@@ -301,32 +302,8 @@ impl Default for Config {
                 payload: 0,
                 tcp: dns::TcpLimits::default(),
             },
-            http: Http {
-                listen: Vec::new(),
-                unix: Vec::new(),
-                unix_access: Default::default(),
-                allowed_hosts: Vec::new(),
-                ui: true,
-                body_max: 0,
-                connections_max: 0,
-                connections_per_client_max: 0,
-                idle: Duration::ZERO,
-                body_wait: Duration::ZERO,
-                import_max: 0,
-                write_wait: Duration::ZERO,
-                streams_max: 0,
-                backups_max: 0,
-                events_max: 0,
-                monitors_max: 0,
-                monitor_lines_max: 0,
-            },
-            https: Https {
-                listen: Vec::new(),
-                files: Default::default(),
-                handshake_wait: Duration::ZERO,
-                handshakes_max: 0,
-                handshakes_per_client_max: 0,
-            },
+            http: Http::default(),
+            https: Https::default(),
             checks: checks::Config {
                 in_flight_max: 0,
                 kept_max: 0,
@@ -342,6 +319,7 @@ impl Default for Config {
             store_key: Default::default(),
             log: logs::Config::default(),
             audit: audit::Config::default(),
+            otlp: otlp::Config::default(),
             zones: Vec::new(),
             services: Vec::new(),
             node_checks: Vec::new(),

@@ -39,6 +39,7 @@ use crate::gently;
 use crate::registry::{Kept, Registry};
 use crate::select::kept_for;
 use crate::telemetry::metrics::SizeTally;
+use crate::telemetry::trace::{Kind as SpanKind, Span, Tracer};
 use crate::telemetry::{Metrics, metrics};
 use encode::{Answer, ExtendedError};
 use fast::Fast;
@@ -77,6 +78,19 @@ impl Settings {
     }
 }
 
+/// What a question that took the general path was, and what came of it.
+fn note(span: &mut Span, message: &[u8], transport: Transport, client: IpAddr, outcome: &Outcome) {
+    if let Ok(request) = request::read(message) {
+        span.note("dns.question.name", || request.question.name.to_string().into());
+        span.note("dns.question.type", || request.question.kind.to_string().into());
+    }
+    span.note("network.transport", || if transport == Transport::Udp { "udp" } else { "tcp" }.into());
+    span.note("client.address", || client.to_string().into());
+    if let Outcome::Reply(reply) = outcome {
+        span.note("dns.response_code", || reply.rcode.to_string().into());
+    }
+}
+
 /// What the listeners share.
 pub struct State {
     pub registry: Registry,
@@ -84,6 +98,7 @@ pub struct State {
     pub zones: ArcSwap<Zones>,
     pub forwarder: Option<Forwarder>,
     pub metrics: Arc<Metrics>,
+    pub traces: Tracer,
     pub shutdown: CancellationToken,
 }
 
@@ -110,14 +125,22 @@ impl State {
             client,
             pick: rand::random(),
         };
-        respond(message, &context)
+        let mut span = self.traces.start("dns.query", SpanKind::Server, None);
+        let mut outcome = respond(message, &context);
+        if span.is_recorded() {
+            note(&mut span, message, transport, client, &outcome);
+            if let Outcome::Ask(pending) = &mut outcome {
+                pending.span = span;
+            }
+        }
+        outcome
     }
 
     /// Lets the forwarder finish what needs others.
     async fn ask(&self, pending: &Pending) -> Reply {
         let _waiting = self.metrics.dns.forwarding();
         let answer = match &self.forwarder {
-            Some(forwarder) => forwarder.ask(&pending.request.question, &pending.want).await,
+            Some(forwarder) => forwarder.ask(&pending.request.question, &pending.want, &pending.span).await,
             None => None,
         };
         let outcome = match &answer {

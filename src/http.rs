@@ -44,6 +44,7 @@ use crate::model::{NodeName, Targets};
 use crate::registry::Registry;
 use crate::select;
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Tracer;
 
 pub use acl::Jwks;
 pub use agent::{Asked, Shown};
@@ -106,6 +107,7 @@ pub struct State {
     pub config: ArcSwap<Config>,
     pub metrics: Arc<Metrics>,
     pub audit: Audit,
+    pub traces: Tracer,
     /// Keys of auth methods that stand elsewhere.
     pub jwks: Jwks,
     /// Connections of all listeners.

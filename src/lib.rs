@@ -15,6 +15,7 @@ pub mod gently;
 pub mod handover;
 pub mod http;
 pub mod model;
+pub mod otlp;
 pub mod registry;
 pub mod select;
 pub mod store;
@@ -50,6 +51,7 @@ use model::ServiceName;
 use registry::{Command, Registry, Topic};
 use store::Store;
 use telemetry::Metrics;
+use telemetry::trace::Tracer;
 
 pub use http::{Asked, openapi};
 
@@ -94,6 +96,7 @@ struct Core {
     /// The certificate, where HTTPS is listened for.
     tls: Option<Arc<tls::Server>>,
     audit: Audit,
+    traces: Tracer,
 }
 
 /// Tasks that end by one token.
@@ -312,6 +315,7 @@ impl Prepared {
         let Opened { store, log, node_id, metrics } = opened;
         let node_id = config.node_id.unwrap_or(node_id);
         let audit = Audit::start(&config.audit, config.node_name.as_str(), &metrics)?;
+        let (traces, exporter) = otlp::start(&config.otlp, config.node_name.as_str(), &metrics)?;
         let (own, limits) = (config.own_node(node_id), config.limits.clone());
         let own = registry::Config { own, limits, audit: audit.clone() };
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
@@ -323,39 +327,67 @@ impl Prepared {
 
         let doors = Tasks::new();
         let (asking, asked) = mpsc::channel(ASKED_WAITING_MAX);
-        let checks =
-            checks::run(registry.clone(), config.checks.clone(), metrics.clone(), doors.shutdown.clone())?;
+        let checks = checks::run(
+            registry.clone(),
+            config.checks.clone(),
+            metrics.clone(),
+            traces.clone(),
+            doors.shutdown.clone(),
+        )?;
         let answering = Tasks::new();
+        if let Some(exporter) = exporter {
+            answering.all.spawn(exporter.run(answering.shutdown.clone()));
+        }
         let dns_state = Arc::new(dns::State {
             registry: registry.clone(),
             settings: ArcSwap::from_pointee(config.dns_settings()),
             zones: ArcSwap::from(zones),
             forwarder,
             metrics: metrics.clone(),
+            traces: traces.clone(),
             shutdown: answering.shutdown.clone(),
         });
         registry.tell_kept(dns_state.kept());
-        let explaining = dns_state.clone();
-        let http_state = Arc::new(http::State {
-            registry: registry.clone(),
-            config: ArcSwap::from_pointee(config.http_config(node_id)),
-            metrics,
-            audit: audit.clone(),
+        let dns_addresses = dns.addresses();
+        answering.all.spawn(dns::serve(dns, dns_state.clone()));
+        let tls = listeners.tls.clone();
+        let core = Core {
+            config,
+            node_id,
+            registry,
+            store,
+            dns_state,
+            answering,
+            writer,
+            sockets,
+            tls,
+            audit,
+            traces,
+        };
+        let http_state = core.http_state(&doors, asking);
+        let checks = Box::pin(checks);
+        Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
+    }
+}
+
+impl Core {
+    /// What the HTTP API works on.
+    fn http_state(&self, doors: &Tasks, asked: mpsc::Sender<Asked>) -> Arc<http::State> {
+        let explaining = self.dns_state.clone();
+        Arc::new(http::State {
+            registry: self.registry.clone(),
+            config: ArcSwap::from_pointee(self.config.http_config(self.node_id)),
+            metrics: self.dns_state.metrics.clone(),
+            audit: self.audit.clone(),
+            traces: self.traces.clone(),
             jwks: http::Jwks::default(),
             open: http::Open::default(),
             shutdown: doors.shutdown.clone(),
             leaving: OnceLock::new(),
             faces: http::Faces::default(),
             explainer: Box::new(move |inquiry, asker| explaining.explain(inquiry, asker)),
-            asked: asking,
-        });
-        let dns_addresses = dns.addresses();
-        answering.all.spawn(dns::serve(dns, dns_state.clone()));
-        let tls = listeners.tls.clone();
-        let core =
-            Core { config, node_id, registry, store, dns_state, answering, writer, sockets, tls, audit };
-        let checks = Box::pin(checks);
-        Ok(Answering { core, dns: dns_addresses, listeners, http_state, checks, doors, asked })
+            asked,
+        })
     }
 }
 
@@ -438,6 +470,7 @@ impl Running {
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }
+        core.traces.set_ratio(config.otlp.ratio);
         core.config = config;
         Ok(waiting)
     }

@@ -53,6 +53,7 @@ use crate::model::{Change, CheckKey, Node, Observation, ServiceName};
 use crate::store::{Log, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::origin::{self, Origin};
+use crate::telemetry::trace::{Kind as SpanKind, Span};
 use shown::Begun;
 
 pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen, Steer};
@@ -111,6 +112,8 @@ struct Request {
     /// Whose request it is.
     origin: Option<Arc<Origin>>,
     begun: Begun,
+    /// From when it was sent to when it is answered.
+    span: Span,
 }
 
 /// What probes found, and when the first of them ended.
@@ -207,7 +210,8 @@ impl Registry {
         }
         let (reply, outcome) = oneshot::channel();
         let begun = Begun::of_request(origin.as_ref().map(|origin| origin.arrived));
-        let request = Request { command, view, reply, origin, begun };
+        let span = origin.as_ref().map(|origin| origin.span.child("registry.write", SpanKind::Internal));
+        let request = Request { command, view, reply, origin, begun, span: span.unwrap_or_default() };
         let ended = || Err(Refused::Unavailable("the server is stopping or restarting; try again".into()));
         match self.shared.commands.try_send(request) {
             Ok(()) => outcome.await.unwrap_or_else(|_| ended()),

@@ -154,7 +154,7 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         return if above { Selection::Above } else { Selection::Unknown };
     }
     let mut known = Known::new(service, found, seconds(ttl, ceiling));
-    let steering = world.snapshot.route(service.name.folded()).filter(|entry| entry.route.is_active());
+    let steering = world.snapshot.route_of(service.name.folded()).filter(|entry| entry.route.is_active());
     if let (Some(entry), None) = (steering, asked.tag) {
         // Shares go before nearness.
         known.steer(entry);

@@ -1,4 +1,4 @@
-//! What the server says of itself: metrics and logs.
+//! What the server says of itself: metrics, logs, and traces.
 
 pub mod ecs;
 pub mod logs;
@@ -7,6 +7,7 @@ pub mod origin;
 mod repeats;
 mod said;
 pub mod tap;
+pub mod trace;
 pub mod utc;
 
 pub use metrics::Metrics;

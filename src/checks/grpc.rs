@@ -19,12 +19,23 @@ mod message;
 /// Octets of an answer that are read; a real one has two.
 const ANSWER_OCTETS_MAX: usize = 4096;
 
-/// Asks once for the health of `service` (empty: of the server as a whole), on a connection of its own. No time limit
+/// Asks once for the health of `service` (empty: of the server as a whole), on a connection of its own, as a part of a trace. No time limit
 /// of its own.
-pub(super) async fn probe(address: &str, service: &str, tls: Option<&ProbeTls>, with: &Tools) -> Finding {
+pub(super) async fn probe(
+    address: &str,
+    service: &str,
+    tls: Option<&ProbeTls>,
+    with: &Tools,
+    traceparent: Option<&str>,
+) -> Finding {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}/grpc.health.v1.Health/Check", authority(address, tls));
-    let request = Request::post(url)
+    let request = Request::post(url);
+    let request = match traceparent {
+        Some(value) => request.header("traceparent", value),
+        None => request,
+    };
+    let request = request
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, concat!("rollcall/", env!("CARGO_PKG_VERSION")))

@@ -38,6 +38,8 @@ pub(super) struct Asked<'a> {
     pub(super) tls: &'a ProbeTls,
     /// Octets of the body that are wanted.
     pub(super) output_max: usize,
+    /// The trace that the probe is a part of.
+    pub(super) traceparent: Option<&'a str>,
 }
 
 /// What came of it.
@@ -264,6 +266,9 @@ fn request(asked: &Asked<'_>, hop: &Hop) -> Result<Request<Full<Bytes>>, Unreach
     let host = HeaderValue::from_str(given.map_or(host, String::as_str)).map_err(|e| wrong(&e))?;
     to.insert(header::HOST, host);
     to.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    if let Some(value) = asked.traceparent.and_then(|text| HeaderValue::from_str(text).ok()) {
+        to.entry("traceparent").or_insert(value);
+    }
     to.entry(header::ACCEPT).or_insert(ACCEPT);
     if let Some(basic) = basic(&hop.url) {
         to.entry(header::AUTHORIZATION).or_insert(basic);

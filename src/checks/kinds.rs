@@ -8,7 +8,8 @@ use super::http::{self, Asked};
 use super::kept::{Kept, Stream};
 use super::probe::{Finding, Tools};
 use super::{grpc, h2ping, script, tcp, udp};
-use crate::model::{Check, CheckKind};
+use crate::model::{Check, CheckKind, Status};
+use crate::telemetry::trace::{Kind, Span};
 
 /// What one probe came to, and what is left of it.
 pub(super) struct Probed {
@@ -38,6 +39,9 @@ pub(super) fn target(kind: &CheckKind) -> Option<String> {
 /// Probes once. Dropping the future ends the probe and all it began.
 pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> Probed {
     let begun = Instant::now();
+    let mut span = tools.traces.start("check.probe", Kind::Client, None);
+    let traceparent = span.context().map(|context| context.to_string());
+    let traceparent = traceparent.as_deref();
     let timeout = if check.timeout.is_zero() { TIMEOUT_DEFAULT } else { check.timeout };
     let mut probed = match &check.kind {
         CheckKind::Http { url, method, header, body, follow_redirects, tls } => {
@@ -46,7 +50,7 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
                 None => (None, false),
             };
             let (follow_redirects, output_max) = (*follow_redirects, check.output_max);
-            let asked = Asked { url, method, header, body, follow_redirects, tls, output_max };
+            let asked = Asked { url, method, header, body, follow_redirects, tls, output_max, traceparent };
             let answered = http::probe(&asked, kept, tools, begun + timeout).await;
             let http::Answered { finding, stream, again, cut_off, timed_out } = answered;
             let again = again || broken;
@@ -58,7 +62,7 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
         }
         // It knows what silence means.
         CheckKind::Udp { address } => Probed::from(udp::probe(address, timeout, tools).await),
-        kind => match timeout_at(begun + timeout, plain(kind, tools)).await {
+        kind => match timeout_at(begun + timeout, plain(kind, tools, traceparent)).await {
             Ok(finding) => Probed::from(finding),
             Err(_) => Probed { timed_out: true, ..Probed::from(Finding::critical(timed_out(kind, timeout))) },
         },
@@ -69,13 +73,29 @@ pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> P
     }
     probed.ended = Instant::now();
     probed.took = probed.ended - begun;
+    note(&mut span, check, &probed);
     probed
 }
 
-async fn plain(kind: &CheckKind, tools: &Tools) -> Finding {
+/// What a probe was of, and what it came to.
+fn note(span: &mut Span, check: &Check, probed: &Probed) {
+    span.note("rollcall.check.kind", || check.kind.type_word().into());
+    span.note("rollcall.check.id", || check.key().to_string().into());
+    if let Some(instance) = &check.instance {
+        span.note("rollcall.instance.id", || instance.as_str().into());
+    }
+    span.note("rollcall.check.status", || probed.finding.status.as_str().into());
+    if probed.finding.status == Status::Critical {
+        span.fail(|| probed.finding.output.lines().next().unwrap_or_default().to_owned());
+    }
+}
+
+async fn plain(kind: &CheckKind, tools: &Tools, traceparent: Option<&str>) -> Finding {
     match kind {
         CheckKind::Tcp { address, tls } => tcp::probe(address, tls.as_ref(), tools).await,
-        CheckKind::Grpc { address, service, tls } => grpc::probe(address, service, tls.as_ref(), tools).await,
+        CheckKind::Grpc { address, service, tls } => {
+            grpc::probe(address, service, tls.as_ref(), tools, traceparent).await
+        }
         CheckKind::H2Ping { address, tls } => h2ping::probe(address, tls.as_ref(), tools).await,
         kind => Finding::critical(format!("a {} check is not probed", kind.type_word())),
     }
@@ -119,7 +139,6 @@ mod tests {
     use super::super::kept::Shelf;
     use super::super::tests::{http, tcp_check, tools};
     use super::*;
-    use crate::model::Status;
     use crate::telemetry::Metrics;
 
     #[tokio::test]

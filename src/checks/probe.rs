@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::names::Names;
 use crate::model::{Status, Targets};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Tracer;
 
 /// The result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,4 +35,5 @@ pub(super) struct Tools {
     pub(super) names: Arc<Names>,
     pub(super) targets: Targets,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) traces: Tracer,
 }

@@ -54,7 +54,8 @@ impl Room {
         let metrics = Arc::new(Metrics::default());
         let (registry, _) = Registry::start(store, entries, own, metrics.clone()).unwrap();
         let shutdown = CancellationToken::new();
-        let run = super::run(registry.clone(), config, metrics.clone(), shutdown.clone()).unwrap();
+        let run = super::run(registry.clone(), config, metrics.clone(), Default::default(), shutdown.clone())
+            .unwrap();
         Self { registry, metrics, shutdown, running: tokio::spawn(run) }
     }
 
@@ -170,7 +171,7 @@ pub(super) fn tools() -> &'static Tools {
 pub(super) fn tools_with(tls: Clients) -> Tools {
     let metrics = Arc::new(Metrics::default());
     let names = Names::new(100, Files::default(), metrics.clone());
-    Tools { tls, names, targets: Default::default(), metrics }
+    Tools { tls, names, targets: Default::default(), metrics, traces: Default::default() }
 }
 
 /// For tests of the pure parts.

@@ -120,7 +120,8 @@ impl Config {
             "[dns] alt_domains": dns.alt_domains, "[dns] udp_threads": dns.udp_threads, "[http] listen": http.listen,
             "[http] listen (unix)": http.unix, "[http] unix_mode, unix_owner": http.unix_access, "[https] listen": https.listen,
             "[locality] region and zone": locality.own, "[checks]": checks,
-            "[forward]": forward, "[store] cache": cache_octets, "[store] key_file": store_key, "[telemetry] log_format": log.format, "[audit]": audit,
+            "[forward]": forward, "[store] cache": cache_octets, "[store] key_file": store_key, "[telemetry] log_format": log.format, "[audit]": audit, "[telemetry] otlp_endpoint": otlp.endpoint, "[telemetry] otlp_protocol": otlp.protocol,
+            "[telemetry] headers": otlp.headers, "[limits] trace_spans_max": otlp.spans_max,
             "[limits] watchers_max": limits.watchers_max, "[limits] queue_max": limits.queue_max,
         );
         differ

@@ -20,6 +20,7 @@ use super::encode::{Answer, ExtendedError};
 use super::live::Live;
 use super::respond::Want;
 use crate::dns::request::Question;
+use crate::telemetry::trace::{Kind, Span};
 
 /// How forwarding is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,15 +116,19 @@ impl Forwarder {
     }
 
     /// The answer to a question of somebody else's, or the rest of an answer of ours. `None` when too many wait already.
-    pub(super) async fn ask(&self, question: &Question, want: &Want) -> Option<Answer> {
+    pub(super) async fn ask(&self, question: &Question, want: &Want, span: &Span) -> Option<Answer> {
         let _place = self.places.try_acquire().ok()?;
         Some(match want {
-            Want::Question => self.question(&question.name, question.kind).await,
-            Want::Hosts(live) => self.hosts(question, live).await,
+            Want::Question => self.question(&question.name, question.kind, span).await,
+            Want::Hosts(live) => self.hosts(question, live, span).await,
         })
     }
 
-    async fn question(&self, name: &Name, kind: RecordType) -> Answer {
+    /// What others say of a name, as a part of some work.
+    async fn question(&self, name: &Name, kind: RecordType, of: &Span) -> Answer {
+        let mut span = of.child("dns.forward", Kind::Client);
+        span.note("dns.question.name", || name.to_string().into());
+        span.note("dns.question.type", || kind.to_string().into());
         let lookup = tokio::time::timeout(self.within, self.resolver.lookup(name.clone(), kind)).await;
         let found = lookup.unwrap_or(Err(NetError::Timeout));
         self.note(&found);
@@ -142,6 +147,7 @@ impl Forwarder {
             }
             Err(error) => {
                 tracing::debug!(%name, %kind, "forwarding: {error}");
+                span.fail(|| error.to_string());
                 let rcode = match error {
                     NetError::Dns(DnsError::ResponseCode(code)) if code == ResponseCode::Refused => code,
                     _ => ResponseCode::ServFail,
@@ -164,12 +170,13 @@ impl Forwarder {
     }
 
     /// Adds the addresses of host names: behind a CNAME under their own name, else under the name asked for.
-    async fn hosts(&self, question: &Question, live: &Live) -> Answer {
+    async fn hosts(&self, question: &Question, live: &Live, of: &Span) -> Answer {
+        let span = of.child("dns.resolve", Kind::Internal);
         const HOSTS_MAX: usize = 16;
         let mut answer = live.answer.clone();
         let behind_cname = answer.answers.iter().any(|r| r.record_type() == RecordType::CNAME);
         for host in live.hosts.iter().take(HOSTS_MAX) {
-            let found = self.question(host, question.kind).await;
+            let found = self.question(host, question.kind, &span).await;
             for mut record in found.answers {
                 if !behind_cname {
                     if record.record_type() != question.kind {

@@ -16,6 +16,7 @@ use super::zone::{Zone, Zones};
 use crate::acl::View;
 use crate::registry::Snapshot;
 use crate::select::{Order, World};
+use crate::telemetry::trace::Span;
 
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +66,8 @@ pub(super) struct Pending {
     transport: Transport,
     payload: u16,
     subnet: Option<(Subnet, u8)>,
+    /// Until it is answered.
+    pub(super) span: Span,
 }
 
 /// What the forwarder is to find.
@@ -85,7 +88,7 @@ pub(super) fn respond(bytes: &[u8], context: &Context<'_>) -> Outcome {
     let pending = |want, request| {
         let (transport, payload) = (context.transport, context.settings.payload);
         let subnet = subnet(&request, context);
-        Outcome::Ask(Box::new(Pending { request, want, transport, payload, subnet }))
+        Outcome::Ask(Box::new(Pending { request, want, transport, payload, subnet, span: Span::default() }))
     };
     match look_up(&request, context, Order::Draw(context.pick)) {
         Found::Answer(answer) => Outcome::Reply(fitting(&request, &answer, context, forwards)),

@@ -23,6 +23,7 @@ use super::door::{guard, origin};
 use super::error::Error;
 use crate::telemetry::metrics::FAMILY;
 use crate::telemetry::origin::{Origin, at_once, within};
+use crate::telemetry::trace::Span;
 
 /// A path that is read: GET, HEAD and OPTIONS.
 pub(super) fn get<H, T>(handler: H) -> MethodRouter<Arc<State>>
@@ -159,8 +160,9 @@ pub(super) async fn finish(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let origin = origin::of(&state, &request);
-    let ending = Ending::of(&request);
+    let span = origin::span(&state, &request);
+    let origin = origin::of(&state, &request, &span);
+    let ending = Ending::of(&request, span);
     let let_in = at_once(origin.clone(), || guard::let_in(&state, &mut request));
     let answer = match let_in {
         Ok(()) => within(origin.clone(), next.run(request)).await,
@@ -172,17 +174,19 @@ pub(super) async fn finish(
 /// How a request's answer is to end.
 struct Ending {
     begun: Instant,
+    span: Span,
     log: Option<Logged>,
     wishes: Wishes,
     family: &'static str,
 }
 
 impl Ending {
-    fn of(request: &Request) -> Box<Self> {
+    fn of(request: &Request, span: Span) -> Box<Self> {
         let query = request.uri().query().unwrap_or_default();
         let pretty = query.split('&').any(|pair| pair == "pretty" || pair.starts_with("pretty="));
         Box::new(Self {
             begun: Instant::now(),
+            span,
             log: Logged::begin(request),
             wishes: Wishes { pretty, gzip: wrap::takes_gzip(request.headers()) },
             family: family(request.uri().path()),
@@ -190,7 +194,7 @@ impl Ending {
     }
 
     async fn of_answer(
-        self: Box<Self>,
+        mut self: Box<Self>,
         state: &State,
         origin: &Arc<Origin>,
         mut answer: Response,
@@ -210,6 +214,7 @@ impl Ending {
         state.metrics.http.answered(self.family, status.as_u16(), self.begun.elapsed());
         origin::audit(state, origin, &answer);
         origin::tell(origin, answer.headers_mut());
+        origin::end(&mut self.span, origin, &answer);
         answer
     }
 }

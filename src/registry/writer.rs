@@ -37,6 +37,7 @@ use crate::model::{
     Status,
 };
 use crate::store::{Log, LogEntry, Proposal};
+use crate::telemetry::trace::{Kind as SpanKind, Span, Value as Traced};
 
 /// What reaches the writer.
 pub(super) struct Queues {
@@ -52,7 +53,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How long until a deregistration that the store refused is tried again.
 const REAP_AGAIN: Duration = Duration::from_secs(1);
 
-pub(super) type Reply = oneshot::Sender<Result<(), Refused>>;
+/// Who waits for an answer.
+pub(super) struct Reply {
+    to: oneshot::Sender<Result<(), Refused>>,
+    /// From when they asked to their answer.
+    span: Span,
+}
 
 /// A proposal that the store has not answered.
 struct UnderWay {
@@ -61,6 +67,8 @@ struct UnderWay {
     reply: Option<Reply>,
     cause: Cause,
     begun: Begun,
+    /// While the store has it.
+    commit: Span,
     /// The deadline that asked for it, to be set again if it fails.
     reaping: Option<Due>,
 }
@@ -104,6 +112,8 @@ pub(super) struct Round {
     replies: Vec<(Reply, Result<(), Refused>)>,
     /// The changes that answers can show.
     shown: Vec<Shown>,
+    /// From what came back from the store to when it is published.
+    publishing: Vec<Span>,
 }
 
 impl Writer {
@@ -206,13 +216,19 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, view, reply, origin, begun }: Request) {
+    fn on_request(&mut self, Request { command, view, reply, origin, begun, mut span }: Request) {
         let Some(shared) = self.shared.upgrade() else { return };
         self.begun = begun;
+        span.note("rollcall.action", || command.action().into());
         let cause = Cause { origin, action: command.action() };
         let about = if self.audit.is_on() { command.about() } else { None };
-        match self.plan(&shared, command, &view) {
+        let planning = span.child("registry.plan", SpanKind::Internal);
+        let planned = self.plan(&shared, command, &view);
+        drop(planning);
+        let mut reply = Reply { to: reply, span };
+        match planned {
             Err(refused) => {
+                reply.span.fail(|| refused.to_string());
                 if let Refused::Limit { key, .. } = refused {
                     shared.count_limit(key);
                 }
@@ -273,9 +289,11 @@ impl Writer {
         self.tickets += 1;
         let ticket = self.tickets;
         self.ahead.add(&self.state, ticket, &definitions);
+        let commit = reply.as_ref().map(|reply| reply.span.child("store.commit", SpanKind::Internal));
+        let commit = commit.unwrap_or_default();
         let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
         let begun = self.begun;
-        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, cause, begun, reaping });
+        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, cause, begun, commit, reaping });
         self.round.proposals.push(proposal);
     }
 
@@ -287,7 +305,10 @@ impl Writer {
         match entry {
             LogEntry::Committed { ticket, index, definitions } => {
                 let index = index.max(self.next_index());
-                let done = ticket.and_then(|ticket| self.under_way.remove(&ticket));
+                let mut done = ticket.and_then(|ticket| self.under_way.remove(&ticket));
+                if let Some(done) = &mut done {
+                    self.publishing(done, index);
+                }
                 let cause = done.as_ref().map_or_else(|| of_ours("store"), |done| done.cause.clone());
                 self.begun = done.as_ref().map_or_else(|| Begun::now("server"), |done| done.begun);
                 self.apply(index, &definitions, &cause);
@@ -298,7 +319,8 @@ impl Writer {
                 self.round.replies.extend(done.reply.map(|reply| (reply, Ok(()))));
             }
             LogEntry::Refused { ticket, error } => {
-                let Some(failed) = self.under_way.remove(&ticket) else { return };
+                let Some(mut failed) = self.under_way.remove(&ticket) else { return };
+                failed.commit.fail(|| error.reason.to_string());
                 self.ahead.remove(ticket, &failed.definitions);
                 self.ahead.forget();
                 if let Some(due) = failed.reaping {
@@ -309,6 +331,16 @@ impl Writer {
                 self.tell_failed(failed.cause, about, &refused);
                 self.round.replies.extend(failed.reply.map(|reply| (reply, Err(refused))));
             }
+        }
+    }
+
+    /// The store has done its part: what is left of a traced request is to show it.
+    fn publishing(&mut self, done: &mut UnderWay, index: u64) {
+        drop(std::mem::take(&mut done.commit));
+        if let Some(reply) = done.reply.as_ref().filter(|reply| reply.span.is_recorded()) {
+            let mut span = reply.span.child("registry.publish", SpanKind::Internal);
+            span.note("rollcall.index", || Traced::from(i64::try_from(index).unwrap_or(i64::MAX)));
+            self.round.publishing.push(span);
         }
     }
 
@@ -573,9 +605,11 @@ impl Writer {
             let _ = shared.wakes.send(Arc::new(Published { index, changes, events, kicks }));
         }
         self.recording = shared.recorded.load(Ordering::Relaxed);
-        for (reply, outcome) in round.replies {
+        drop(round.publishing);
+        for (Reply { to, span }, outcome) in round.replies {
+            drop(span);
             // The client may have gone.
-            let _ = reply.send(outcome);
+            let _ = to.send(outcome);
         }
     }
 

@@ -51,6 +51,9 @@ impl Writer {
         put("process.pid", self.pid.into());
         if let Some(origin) = origin {
             put("http.request.id", origin.id.as_str().into());
+            if let Some(context) = origin.span.context() {
+                put("trace.id", context.trace_id().into());
+            }
         }
         for (name, value) in said.fields {
             let value = match value {

@@ -136,6 +136,9 @@ const KIND: Label =
 const FOUND: Label = Label { name: "outcome", values: &["passing", "warning", "critical", "timeout"] };
 const LOOKED_UP: Label = Label { name: "outcome", values: &["found", "failed"] };
 const NOTICED: Label = Label { name: "outcome", values: &["crash", "alive", "habit", "other"] };
+/// What became of a span.
+const SPANS: Label =
+    Label { name: "outcome", values: &["exported", "rejected", "not exported", "queue full"] };
 /// Why a probe was not made.
 const UNMADE: Label = Label { name: "reason", values: &["denied target", "shortage", "other"] };
 
@@ -149,6 +152,7 @@ pub struct Metrics {
     pub checks: ChecksMetrics,
     pub audit: AuditMetrics,
     pub limits: LimitsMetrics,
+    pub traces: TracesMetrics,
 }
 
 /// Of all that a client can make grow.
@@ -230,6 +234,29 @@ impl Default for RegistryMetrics {
                 Histogram::new([0.5, 1.01, 2.02, 3.03, 5.05, 7.5, 10.1, 15.0, 30.0, 61.0, 121.0, 301.0])
             }),
         }
+    }
+}
+
+/// Of traces.
+pub struct TracesMetrics {
+    spans: Fixed<Counter>,
+}
+
+impl Default for TracesMetrics {
+    fn default() -> Self {
+        Self { spans: Fixed::new(&SPANS) }
+    }
+}
+
+impl TracesMetrics {
+    /// Counts spans by what became of them.
+    pub fn counted(&self, outcome: &'static str, spans: u64) {
+        self.spans.of(outcome).inc_by(spans);
+    }
+
+    fn name(&self, r: &mut Registry) {
+        let help = "Spans by what became of them";
+        r.register("spans", help, self.spans.clone());
     }
 }
 
@@ -606,6 +633,7 @@ impl Metrics {
         self.checks.name(names.sub_registry_with_prefix("checks"));
         self.limits.name(names.sub_registry_with_prefix("limit"));
         self.audit.name(names.sub_registry_with_prefix("audit"));
+        self.traces.name(names.sub_registry_with_prefix("traces"));
         names
     }
 }

@@ -13,6 +13,8 @@ use std::time::Instant;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::trace::Parent;
+
 /// Octets of a request's id that comes from a client.
 const ID_OCTETS_MAX: usize = 128;
 
@@ -32,6 +34,8 @@ pub struct Origin {
     pub certificate: Option<Arc<str>>,
     /// Of one that may change something, where anybody wants to know.
     pub asked: Option<Asked>,
+    /// What spans of its work are parts of.
+    pub span: Parent,
     /// The accessor of its token.
     who: OnceLock<Uuid>,
     told: AtomicBool,
@@ -48,7 +52,8 @@ impl Origin {
     /// One that has just arrived.
     pub fn new(id: RequestId) -> Self {
         let (who, told) = (OnceLock::new(), AtomicBool::new(false));
-        Self { id, arrived: Instant::now(), client: None, certificate: None, asked: None, who, told }
+        let (arrived, span) = (Instant::now(), Parent::default());
+        Self { id, arrived, client: None, certificate: None, asked: None, span, who, told }
     }
 
     /// Notes that the audit log was told of what this request came to.
@@ -68,6 +73,9 @@ impl Origin {
     /// Its fields by the names of the Elastic Common Schema.
     pub fn fields(&self, put: &mut impl FnMut(&str, Value)) {
         put("http.request.id", self.id.as_str().into());
+        if let Some(context) = self.span.context() {
+            put("trace.id", context.trace_id().into());
+        }
         if let Some(who) = self.who.get() {
             put("user.id", who.to_string().into());
         }

@@ -57,6 +57,7 @@ mod restart;
 mod rfc;
 mod routes;
 mod sealed;
+mod security;
 mod server;
 mod store;
 mod targets;

@@ -22,10 +22,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         "config",
         &[
             "acl", "audit", "model", "registry", "select", "dns", "http", "checks", "store", "filter",
-            "handover", "tls",
+            "handover", "otlp", "tls",
         ],
     ),
     ("handover", &[]),
+    ("otlp", &["model", "tls"]),
     ("cli", &["config", "model", "store", "handover", "tls"]),
 ];
 /// Crates that one room, or one file of another, keeps to itself.

@@ -81,7 +81,7 @@ async fn found(answers: Answers) -> (Status, String) {
     let tools = tools_with(Authority::new().clients());
     let (listener, address) = listen().await;
     let serving = async { serve(listener.accept().await.unwrap().0, answers).await };
-    let (finding, _) = tokio::join!(probe(&address, "", None, &tools), serving);
+    let (finding, _) = tokio::join!(probe(&address, "", None, &tools, None), serving);
     assert!(!finding.refused);
     (finding.status, finding.output.replace(&address, "h:p"))
 }
@@ -138,7 +138,7 @@ async fn it_asks_as_grpc_clients_do() {
     let tools = tools_with(authority.clients());
     let (listener, address) = listen().await;
     let serving = async { serve(listener.accept().await.unwrap().0, Answers::message(&[8, 1])).await };
-    let (_, (request, asked)) = tokio::join!(probe(&address, "db", None, &tools), serving);
+    let (_, (request, asked)) = tokio::join!(probe(&address, "db", None, &tools, None), serving);
     assert_eq!(request.uri().to_string(), format!("http://{address}/grpc.health.v1.Health/Check"));
     assert_eq!(request.method(), "POST");
     assert_eq!(request.headers()["content-type"], "application/grpc");
@@ -152,7 +152,7 @@ async fn it_asks_as_grpc_clients_do() {
         serve(stream, Answers::message(&[8, 1])).await
     };
     let tls = ProbeTls { server_name: "web.example".to_owned(), ..ProbeTls::default() };
-    let (finding, (request, _)) = tokio::join!(probe(&address, "", Some(&tls), &tools), serving);
+    let (finding, (request, _)) = tokio::join!(probe(&address, "", Some(&tls), &tools, None), serving);
     assert_eq!(finding.status, Status::Passing, "{}", finding.output);
     assert_eq!(request.uri().to_string(), "https://web.example/grpc.health.v1.Health/Check");
 }
@@ -168,18 +168,18 @@ async fn what_is_no_grpc_server_is_critical() {
         let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     };
-    let (finding, ()) = tokio::join!(probe(&address, "", None, &tools), serving);
+    let (finding, ()) = tokio::join!(probe(&address, "", None, &tools, None), serving);
     assert_eq!(finding.status, Status::Critical);
     assert!(finding.output.contains("is not HTTP/2"), "{}", finding.output);
 
     // One that accepts and says nothing is waited for: the time limit is the caller's.
     let held = async { listener.accept().await.unwrap() };
-    let limited = tokio::time::timeout(Duration::from_millis(200), probe(&address, "", None, &tools));
+    let limited = tokio::time::timeout(Duration::from_millis(200), probe(&address, "", None, &tools, None));
     let (finding, _held) = tokio::join!(limited, held);
     assert!(finding.is_err(), "{finding:?}");
 
     drop(listener);
-    let finding = probe(&address, "", None, &tools).await;
+    let finding = probe(&address, "", None, &tools, None).await;
     assert!(finding.refused);
     assert_eq!(finding.output, format!("dial tcp {address}: connect: connection refused"));
 }

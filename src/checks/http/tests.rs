@@ -101,7 +101,7 @@ impl Given {
     async fn probe(&self, kept: Option<Stream>) -> Answered {
         let Self { url, method, header, body, follow_redirects, output_max, timeout } = self;
         let (follow_redirects, output_max, tls) = (*follow_redirects, *output_max, &ProbeTls::default());
-        let asked = Asked { url, method, header, body, follow_redirects, tls, output_max };
+        let asked = Asked { url, method, header, body, follow_redirects, tls, output_max, traceparent: None };
         probe(&asked, kept, tools(), Instant::now() + *timeout).await
     }
 }

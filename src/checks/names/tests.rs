@@ -292,7 +292,13 @@ fn http(host: &str, port: u16, timeout: Duration) -> Check {
 
 fn tools(names: Arc<Names>) -> Tools {
     let metrics = Arc::new(Metrics::default());
-    Tools { tls: Clients::new().unwrap(), names, targets: Default::default(), metrics }
+    Tools {
+        tls: Clients::new().unwrap(),
+        names,
+        targets: Default::default(),
+        metrics,
+        traces: Default::default(),
+    }
 }
 
 #[tokio::test]

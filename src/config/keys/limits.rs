@@ -131,6 +131,14 @@ pub(super) const KEYS: &[Key] = &[
         "Lines of the audit log that wait for the disk; those beyond are lost and counted.",
         |c, v| c.audit.lines_max = value::count(v)?
     ),
+    key!(
+        "limits",
+        "trace_spans_max",
+        "4096",
+        AT_START,
+        "Spans that wait to be sent to the collector; those beyond are dropped and counted.",
+        |c, v| c.otlp.spans_max = value::count(v)?
+    ),
     key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
         .http
         .monitors_max =

@@ -49,6 +49,7 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
         settings: arc_swap::ArcSwap::from_pointee(settings),
         zones: arc_swap::ArcSwap::from_pointee(zones),
         forwarder: None,
+        traces: Default::default(),
         metrics,
         shutdown: CancellationToken::new(),
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
@@ -13,15 +13,17 @@ use crate::audit::{Cause, Entry, Outcome};
 use crate::http::State;
 use crate::http::error::Why;
 use crate::telemetry::origin::{Asked, Origin, RequestId};
+use crate::telemetry::trace::{Context, Kind, Span};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is known of a request before it is looked at.
-pub(in crate::http) fn of(state: &State, request: &Request) -> Arc<Origin> {
+pub(in crate::http) fn of(state: &State, request: &Request, span: &Span) -> Arc<Origin> {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = given.and_then(RequestId::parse).unwrap_or_else(|| RequestId::new(rand::random()));
     let mut origin = Origin::new(id);
     origin.client = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.remote);
+    origin.span = span.parent();
     if state.audit.is_on() {
         let method = request.method();
         origin.certificate = request.extensions().get::<Certificate>().map(|known| known.0.clone());
@@ -29,6 +31,40 @@ pub(in crate::http) fn of(state: &State, request: &Request) -> Arc<Origin> {
             .then(|| Asked { method: method.as_str().into(), path: short(request.uri().path()).into() });
     }
     Arc::new(origin)
+}
+
+/// The span of a request: a part of its caller's trace where it names one (`traceparent`).
+pub(in crate::http) fn span(state: &State, request: &Request) -> Span {
+    if !state.traces.is_on() {
+        return Span::default();
+    }
+    // Several are none (W3C Trace Context, section 3.2).
+    let mut given = request.headers().get_all("traceparent").iter();
+    let caller = given.next().and_then(|value| value.to_str().ok()).and_then(Context::parse);
+    let mut span = state.traces.start("request", Kind::Server, caller.filter(|_| given.next().is_none()));
+    let method = request.method().as_str();
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        span.rename(|| format!("{method} {}", route.as_str()));
+        span.note("http.route", || route.as_str().into());
+    }
+    span.note("http.request.method", || method.into());
+    span.note("url.path", || request.uri().path().into());
+    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<Peer>>() {
+        span.note("client.address", || peer.address().to_string().into());
+    }
+    span
+}
+
+/// What the request came to.
+pub(in crate::http) fn end(span: &mut Span, origin: &Origin, answer: &Response) {
+    let status = answer.status();
+    span.note("http.response.status_code", || i64::from(status.as_u16()).into());
+    span.note("rollcall.request_id", || origin.id.as_str().into());
+    if status.is_server_error() {
+        span.fail(|| {
+            answer.extensions().get::<Why>().map_or_else(|| status.to_string(), |why| why.0.clone())
+        });
+    }
 }
 
 /// Whom a client's certificate is of; with each request of its connection.

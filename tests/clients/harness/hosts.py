@@ -83,6 +83,13 @@ class Network:
                     file.unlink()
                 folder.rmdir()
 
+    def unplugged(self, host):
+        """Takes a host off the bridge. The namespace of the bridge, and the interface there that leads to the host: whoever plugs
+        something in between joins the two again."""
+        wire = f"v{self._made.index(host.namespace)}"
+        ip("-n", self._switch, "link", "set", wire, "nomaster")
+        return Host(self._switch, ["192.0.2.254"]), wire
+
     def _add(self, namespace):
         ip("netns", "add", namespace)
         self._made.append(namespace)
