@@ -7,6 +7,7 @@ mod acl;
 mod api;
 mod backup;
 mod check_config;
+mod drain;
 mod explain;
 mod export;
 mod history;
@@ -51,6 +52,8 @@ enum Command {
     Instances(show::InstancesArguments),
     /// Show the instances of a service, and again at every change
     Watch(show::InstancesArguments),
+    /// Take an instance out of answers, and say when it is safe to stop it
+    Drain(drain::Arguments),
     /// Ask what DNS answers to a name, and why
     Explain(explain::Arguments),
     /// Show what became of a service of late, and how it stood at a moment
@@ -102,6 +105,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Services(arguments) => show::services(&arguments),
         Command::Instances(arguments) => show::instances(&arguments),
         Command::Watch(arguments) => show::watch(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
         Command::Route(arguments) => route::run(&arguments),

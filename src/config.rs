@@ -116,6 +116,7 @@ pub struct Http {
     pub streams_max: usize,
     pub backups_max: usize,
     pub events_max: usize,
+    pub drains_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,

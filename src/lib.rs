@@ -466,7 +466,7 @@ impl Running {
         core.dns_state.zones.store(Arc::new(zones));
         core.dns_state.settings.store(Arc::new(config.dns_settings()));
         core.registry.set_access(config.acl.clone(), &config.datacenter);
-        self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
+        self.http_state.reconfigure(config.http_config(core.node_id));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }

@@ -21,6 +21,7 @@ mod plan;
 #[cfg(test)]
 mod properties;
 mod queries;
+pub mod readers;
 mod resume;
 pub mod routes;
 mod seen;
@@ -87,6 +88,7 @@ struct Shared {
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
+    readers: Arc<readers::Readers>,
     history: history::History,
     wakes: broadcast::Sender<Arc<Published>>,
     /// Whether somebody wants [`Published::events`].
@@ -158,6 +160,7 @@ impl Registry {
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
             views: views::Views::default(),
+            readers: Arc::default(),
             history: history::History::new(views::now()),
             limits: ArcSwap::from_pointee(config.limits),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
@@ -189,6 +192,21 @@ impl Registry {
     /// holds as long as the version does not move.
     pub fn version(&self, slot: versions::Slot) -> u32 {
         self.shared.versions.get(slot)
+    }
+
+    /// For a thread that answers: to be called by it, before it loads anything.
+    pub fn reader(&self) -> readers::Reader {
+        self.shared.readers.reader()
+    }
+
+    /// For an answer that may wait before it is sent, from a snapshot that is loaded after this call.
+    pub fn hold(&self) -> readers::Held {
+        self.shared.readers.hold()
+    }
+
+    /// For a proof that nobody answers any more from snapshots before the newest.
+    pub fn proof(&self) -> readers::Proof {
+        self.shared.readers.proof()
     }
 
     /// Carries out a command of the server's own, or one of somebody whom it was given to: nobody is asked. When it returns

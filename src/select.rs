@@ -265,6 +265,17 @@ pub fn kept_for(
     }
 }
 
+/// The longest TTL that an answer with an instance of a service (in lower case) can have, whatever its checks say: under its own
+/// name, or as a prepared query.
+pub fn longest_ttl(snapshot: &Snapshot, settings: &Settings, service: &str) -> Duration {
+    let of = |entry: &Arc<QueryEntry>| {
+        let query = &entry.query;
+        let may = entry.template.is_some() || query.service.service.eq_ignore_ascii_case(service);
+        may.then(|| query::longest_ttl(query)).flatten()
+    };
+    snapshot.queries().filter_map(of).max().unwrap_or_default().max(settings.ceiling(service))
+}
+
 /// How long it takes at least until the checks of an instance and its node can change its status: no answer may live
 /// longer (gdnsd's rule).
 fn stable_for(entry: &InstanceEntry, node: &NodeEntry) -> Duration {
@@ -288,6 +299,11 @@ fn seconds(ttl: Duration, ceiling: Duration) -> u32 {
 }
 
 impl Settings {
+    /// The longest TTL of any service's answers.
+    pub fn longest_ceiling(&self) -> Duration {
+        self.service_ttl.iter().map(|(_, ttl)| *ttl).fold(self.ttl_ceiling, Duration::max)
+    }
+
     /// The longest TTL of a service's answers; its name in lower case.
     pub fn ceiling(&self, service: &str) -> Duration {
         of_service(&self.service_ttl, service).copied().unwrap_or(self.ttl_ceiling)

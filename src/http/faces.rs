@@ -4,6 +4,7 @@
 //! be long are made in pieces while they are sent ([`in_pieces`]), from one snapshot, so that a slow reader costs a piece and not a copy.
 
 mod document;
+mod drain;
 mod events;
 mod explain;
 mod export;
@@ -37,6 +38,8 @@ pub struct Faces {
     /// What changed of late, from the first who asked on.
     recent: OnceCell<Arc<Recent>>,
     streams: Arc<AtomicUsize>,
+    drains: Arc<AtomicUsize>,
+    pub(super) former: drain::Former,
     /// Under way.
     pub(super) backups: Arc<AtomicUsize>,
 }
@@ -63,6 +66,8 @@ impl Default for Faces {
             importing: Semaphore::new(1),
             recent: OnceCell::new(),
             streams: Arc::default(),
+            drains: Arc::default(),
+            former: drain::Former::default(),
             backups: Arc::default(),
         }
     }
@@ -70,7 +75,9 @@ impl Default for Faces {
 
 pub(super) fn routes() -> Router<Arc<State>> {
     let level = axum::routing::get(log_level::shown).put(log_level::set);
+    let drain = axum::routing::put(drain::begin).delete(drain::end);
     Router::new()
+        .route("/v1/rollcall/drain/{*id}", with_rest(drain, "OPTIONS,PUT,DELETE"))
         .route("/v1/rollcall/log-level", with_rest(level, "OPTIONS,GET,PUT"))
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
         .route("/v1/rollcall/events", get(events::events))

@@ -591,6 +591,7 @@ impl Writer {
                 shared.views.refresh(self.state.acl(), views::now());
             }
             shared.versions.touch(round.effects.topics.iter().chain(&round.effects.paced));
+            shared.readers.publish();
             shown::count(&round.shown, &old, shared);
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);

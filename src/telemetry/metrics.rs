@@ -36,6 +36,7 @@ const LIMIT: Label = Label {
         "connections_max",
         "connections_per_client_max",
         "definition_octets_max",
+        "drains_max",
         "filter_max",
         "forward_waiting_max",
         "handshakes_max",
@@ -202,12 +203,18 @@ pub struct RegistryMetrics {
     pub history_dropped: Counter,
     shown: Fixed<Histogram>,
     kept: Fixed<Histogram>,
+    left: Histogram,
 }
 
 impl RegistryMetrics {
     /// A change that answers can show was published so long after it began.
     pub fn shown(&self, cause: &'static str, after: Duration) {
         self.shown.of(cause).observe(after.as_secs_f64());
+    }
+
+    /// Nobody in DNS answers as before a drain any more, so long after it was asked for.
+    pub fn left(&self, after: Duration) {
+        self.left.observe(after.as_secs_f64());
     }
 
     /// No cache has an answer from before the change when so much time has passed since it began.
@@ -230,6 +237,7 @@ impl Default for RegistryMetrics {
             publishes: Counter::default(),
             history_dropped: Counter::default(),
             shown: Fixed::with(&CAUSE, || Histogram::new(exponential_buckets(0.0001, 4.0, 10))),
+            left: Histogram::new(exponential_buckets(0.0005, 4.0, 8)),
             kept: Fixed::with(&CAUSE, || {
                 Histogram::new([0.5, 1.01, 2.02, 3.03, 5.05, 7.5, 10.1, 15.0, 30.0, 61.0, 121.0, 301.0])
             }),
@@ -657,6 +665,8 @@ impl RegistryMetrics {
         let help = "The same and the TTL of the answers before: the time until no cache has an answer of the service \
                     from before the change, by cause";
         r.register_with_unit("change_to_caches", help, Unit::Seconds, self.kept.clone());
+        let help = "Time until all threads of DNS and all answers under way had left the snapshots from before a drain";
+        r.register_with_unit("drain_leave", help, Unit::Seconds, self.left.clone());
     }
 }
 

@@ -26,6 +26,7 @@ mod daemon;
 mod definitions;
 mod disk;
 mod dns;
+mod drain;
 mod events;
 mod explain;
 mod faces;

@@ -115,6 +115,8 @@ pub(super) const KEYS: &[Key] = &[
         .http
         .streams_max =
         value::count(v)?),
+    key!("limits", "drains_max", "256", RELOADS, "Drains that wait at once.", |c, v| c.http.drains_max =
+        value::count(v)?),
     key!(
         "limits",
         "events_max",

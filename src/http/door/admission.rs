@@ -147,6 +147,7 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/query/{*rest}", Known, Known),
     // It holds every secret.
     ("/v1/rollcall/backup", Acl(Write), Never),
+    ("/v1/rollcall/drain/{*id}", Never, Known),
     // It shows every change, whoever may see it.
     ("/v1/rollcall/events", Acl(Write), Never),
     ("/v1/rollcall/explain", Known, Never),

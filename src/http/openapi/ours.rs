@@ -1,8 +1,8 @@
 //! Operations that are not Consul's.
 
 use super::{
-    Answer, BLOCKING, BODY, CONSISTENCY, DONE, Form, INDEX, Of, Operation, Param, READ, UNKNOWN, WAIT, WRITE,
-    answer, failure,
+    Answer, BLOCKING, BODY, CONSISTENCY, DONE, Form, INDEX, Of, Operation, Param, READ, UNKNOWN, WAIT, WHOSE,
+    WRITE, answer, failure,
 };
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
@@ -134,6 +134,22 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
+        method: "put",
+        query: &[WHOSE, DRAIN],
+        answers: &[&[answer(200, "How far it is.", Form::Json("Drain"))], UNKNOWN, WRITE],
+        ..get(
+            "/v1/rollcall/drain/{id}",
+            "Take an instance out of answers, and say when it is safe to stop it.",
+            &[],
+        )
+    },
+    Operation {
+        method: "delete",
+        query: &[WHOSE],
+        answers: &[DONE, UNKNOWN, WRITE],
+        ..get("/v1/rollcall/drain/{id}", "Put an instance back into answers.", &[])
+    },
+    Operation {
         query: &[CONSISTENCY, BLOCKING],
         ..get(
             "/v1/rollcall/routes",
@@ -205,6 +221,11 @@ const HISTORY: &[Param] = &[Param {
     of: Of::Text,
     about: "How it stood at this time (RFC 3339, or seconds since 1970), or so long ago (10m).",
 }];
+const DRAIN: &[Param] = &[
+    WAIT,
+    Param { name: "reason", of: Of::Text, about: "Why, for those who look." },
+    Param { name: "deregister", of: Of::Flag, about: "Deregister the instance instead." },
+];
 const EXPLAIN: &[Param] = &[
     Param { name: "name", of: Of::Text, about: "The name that is asked for, or a service's alone." },
     Param { name: "type", of: Of::Text, about: "The record type; A without it." },
