@@ -246,7 +246,11 @@ async fn services_with_a_route_have_a_limit() {
     let text = "routes: 2: at most 1 are allowed ([limits] routes_max)";
     assert_eq!((refused.status, refused.text().trim()), (400, text));
     assert_eq!(server.metric("rollcall_limit_hits_total{limit=\"routes_max\"}").await, 1.0);
-    assert_eq!(server.get("/v1/rollcall/routes").await.json().as_array().unwrap().len(), 1);
+    for (query, count) in [("", 1), ("?service=WEB", 1), ("?service=api", 0), ("?service=api&service=web", 1)]
+    {
+        let routes = server.get(&format!("/v1/rollcall/routes{query}")).await.json();
+        assert_eq!(routes.as_array().unwrap().len(), count, "{query}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

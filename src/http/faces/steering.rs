@@ -130,9 +130,12 @@ async fn undo(Extract(state): Extract<Arc<State>>, Rest(rest): Rest, params: Par
 }
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
+    let services: Vec<String> = params.all("service").map(str::to_ascii_lowercase).collect();
     answer(&state, &params, &Topic::Routes, |snapshot| {
         let asker = params.asker.renewed(&state)?;
-        let seen = snapshot.routes().filter(|entry| asker.view.reads_service(entry.route.service.folded()));
+        let wanted = |name: &str| services.is_empty() || services.iter().any(|own| own == name);
+        let seen = snapshot.routes().filter(|entry| wanted(entry.route.service.folded()));
+        let seen = seen.filter(|entry| asker.view.reads_service(entry.route.service.folded()));
         Ok(seen.map(|entry| shown(entry)).collect::<Vec<_>>())
     })
     .await
@@ -186,6 +189,7 @@ fn shown(entry: &RouteEntry) -> Value {
         "Service": route.service,
         "Version": route.version,
         "Subsets": route.subsets.iter().zip(&*entry.shares).map(subset).collect::<Vec<_>>(),
+        "Written": texts(&route.subsets),
         "Strict": route.strict,
         "Over": duration::format(Duration::from_millis(route.over)),
         "Guard": guard,

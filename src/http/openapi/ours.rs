@@ -150,7 +150,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..get("/v1/rollcall/drain/{id}", "Put an instance back into answers.", &[])
     },
     Operation {
-        query: &[CONSISTENCY, BLOCKING],
+        query: &[CONSISTENCY, BLOCKING, SERVICE],
         ..get(
             "/v1/rollcall/routes",
             "The routes of all services.",
@@ -215,6 +215,7 @@ const SUMMARY: &[&[Answer]] =
     &[&[answer(200, "A row for each.", Form::Indexed(&Form::List("Summary")))], READ];
 const SERVICES: &[Param] =
     &[Param { name: "service", of: Of::Texts, about: "These services alone." }, INDEX, WAIT];
+const SERVICE: &[Param] = &[Param { name: "service", of: Of::Texts, about: "These services alone." }];
 const NODES: &[Param] = &[Param { name: "node", of: Of::Texts, about: "These nodes alone." }, INDEX, WAIT];
 const HISTORY: &[Param] = &[Param {
     name: "at",
