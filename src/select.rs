@@ -24,7 +24,7 @@ pub use why::Why;
 
 use crate::acl::View;
 use crate::model::{Address, CheckKind};
-use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
+use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, QueryEntry, ServiceEntry, Snapshot};
 
 /// What answers depend on beside the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]

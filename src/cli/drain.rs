@@ -49,7 +49,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let reason = arguments.reason.as_ref().map(|reason| format!("reason={}", part(reason)));
     let drained = drain(server, id, node.as_deref(), reason, arguments.wait)?;
-    if arguments.json { say(format_args!("{drained:#}")) } else { show(&drained) }?;
+    match arguments.json {
+        true => say(format_args!("{drained:#}"))?,
+        false => show(&drained)?,
+    }
     safe(&drained, arguments.wait)
 }
 

@@ -49,7 +49,7 @@ pub struct Proof {
 }
 
 /// How far a proof has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     pub threads: usize,
     /// Those that may still answer as it was before.

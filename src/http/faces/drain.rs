@@ -23,9 +23,9 @@ use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{self, Done, Rest};
 use crate::http::{Config, State, text};
-use crate::model::{Definition, Instance, InstanceId, Key, Record, duration};
+use crate::model::{Change, Definition, Instance, InstanceId, Key, NodeName, Record, duration};
 use crate::registry::readers::{Progress, Proof};
-use crate::registry::{Caller, Command, Published, Snapshot};
+use crate::registry::{Command, Published, Snapshot};
 use crate::select::longest_ttl;
 use crate::telemetry::utc;
 
@@ -175,8 +175,8 @@ impl Drain {
                 () = state.shutdown.cancelled() => return Ok(self),
                 changed = changes.recv() => match changed {
                     Ok(published) if !self.undoes(&published) => {}
-                    // The writer has ended: nothing changes any more.
-                    Err(RecvError::Closed) => std::future::pending().await,
+                    // The server ends.
+                    Err(RecvError::Closed) => return Ok(self),
                     // Whatever was in between: from now on.
                     Ok(_) | Err(RecvError::Lagged(_)) => self.again(state)?,
                 },
@@ -201,10 +201,10 @@ impl Drain {
     /// Whether a publish has something that may have put it back, if only for a moment.
     fn undoes(&mut self, published: &Published) -> bool {
         let Instance { node, id, .. } = &*self.instance;
-        let own = |of: &crate::model::NodeName, other: &InstanceId| of == node && other == id;
+        let own = |of: &NodeName, other: &InstanceId| of == node && other == id;
         let (mut put, mut ended, mut removed) = (false, false, false);
         for change in &published.changes {
-            let crate::model::Change::Definition(definition) = change else { continue };
+            let Change::Definition(definition) = change else { continue };
             match definition {
                 Definition::Put(Record::Instance(instance)) => put |= own(&instance.node, &instance.id),
                 Definition::Remove(Key::Instance(of, other)) => removed |= own(of, other),
@@ -216,7 +216,7 @@ impl Drain {
         // Registered anew it has no maintenance; else it keeps it.
         let undone = (put && (self.gone || removed)) || (ended && !removed);
         self.gone |= removed;
-        undone && published.index > self.index
+        undone
     }
 
     /// Begins the proof anew, if it is out.
