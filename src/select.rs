@@ -3,13 +3,14 @@
 //! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
 //! comes out; whatever explains an answer asks here too, so that it shows what DNS did ([`why`]). In which order the
 //! instances come is [`order`]'s business.
-//! A field for the clock comes with the features that read it.
+//! What time alone changes, such as a weight that rises, is in the snapshot: nothing here reads a clock. Weights are [`weight`]'s.
 
 pub mod explanation;
 pub mod near;
 pub mod order;
 pub mod query;
 pub mod route;
+mod weight;
 pub mod why;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -23,6 +24,7 @@ pub use route::Steered;
 pub use why::Why;
 
 use crate::acl::View;
+use crate::model::name::of_service;
 use crate::model::{Address, CheckKind};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, QueryEntry, ServiceEntry, Snapshot};
 
@@ -103,6 +105,8 @@ pub struct Known<'a> {
     pub steered: Steered,
     /// The subsets of the route that the instances are of, and their shares.
     shares: Vec<(u8, u32)>,
+    /// Some are critical, and given since too many failed at once.
+    pub stale: bool,
 }
 
 /// One instance of an answer.
@@ -116,6 +120,8 @@ pub struct Chosen<'a> {
     pub nearness: Nearness,
     /// Which one of the route that steers the answer.
     pub subset: Option<u8>,
+    /// It is critical, and given since too many failed at once.
+    pub stale: bool,
 }
 
 /// Where an instance is reached: up to one address of each family, or a host name.
@@ -137,12 +143,13 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     }
     let ceiling = world.settings.ceiling(service.name.folded());
     let about = route::About::of(world, service.name.folded(), asked.tag);
-    let (mut visible, mut ttl) = (false, ceiling);
+    let (mut visible, mut stale, mut ttl) = (false, false, ceiling);
     let mut found = Vec::new();
     for entry in service.instances.values() {
-        match why::judge(world, entry, about) {
+        match why::judge(world, service, entry, about) {
             Ok((node, health)) => {
                 visible = true;
+                stale |= health == Health::Critical;
                 ttl = ttl.min(stable_for(entry, node));
                 found.push(chosen(entry, node, health, None));
             }
@@ -153,7 +160,10 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
-    let mut known = Known::new(service, found, seconds(ttl, ceiling));
+    if let Some(eased) = &service.eased {
+        weight::ease(&mut found, eased);
+    }
+    let mut known = Known { stale, ..Known::new(service, found, seconds(ttl, ceiling)) };
     let steering = world.snapshot.route_of(service.name.folded()).filter(|entry| entry.route.is_active());
     if let (Some(entry), None) = (steering, asked.tag) {
         // Shares go before nearness.
@@ -172,6 +182,7 @@ impl<'a> Known<'a> {
             ttl,
             farther: Vec::new(),
             nearest_first: false,
+            stale: false,
             aside: Vec::new(),
             steered: Steered::Free,
             shares: Vec::new(),
@@ -188,7 +199,8 @@ fn chosen<'a>(
     let weights = entry.instance.weights;
     let weight = if health == Health::Warning { weights.warning } else { weights.passing };
     let nearness = from.map_or(Nearness::Away, |from| from.nearness(entry, node));
-    Chosen { entry, node, weight, reached: reached(entry, node), nearness, subset: None }
+    let (reached, stale) = (reached(entry, node), health == Health::Critical);
+    Chosen { entry, node, weight, reached, nearness, subset: None, stale }
 }
 
 /// `2` stands above the tag `v1.2`.
@@ -324,16 +336,6 @@ impl Settings {
     pub fn plain_ttl(&self) -> u32 {
         seconds(self.ttl_ceiling, self.ttl_ceiling)
     }
-}
-
-/// What is set for a service: the exact name beats the longest prefix.
-fn of_service<'a, T>(set: &'a [(String, T)], service: &str) -> Option<&'a T> {
-    let exact = set.iter().find(|(name, _)| name == service);
-    let longest = || {
-        let prefixes = set.iter().filter_map(|(name, value)| Some((name.strip_suffix('*')?, value)));
-        prefixes.filter(|(prefix, _)| service.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len())
-    };
-    exact.map(|(_, value)| value).or_else(|| longest().map(|(_, value)| value))
 }
 
 #[cfg(test)]

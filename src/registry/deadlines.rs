@@ -28,6 +28,10 @@ pub(super) enum Due {
     Token(Uuid),
     /// A route is to be looked at.
     Route(ServiceName),
+    /// What is kept of a service is kept no longer.
+    Guard(ServiceName),
+    /// The weights of a service's instances rise by a step.
+    Ramp(ServiceName),
 }
 
 /// Nanoseconds since the first deadline was set: half the size of an `Instant`.

@@ -64,12 +64,14 @@ impl<'a> Known<'a> {
             self.steered = if entry.route.strict { Steered::Strictly } else { Steered::Fallback };
             if entry.route.strict {
                 self.aside = std::mem::take(&mut self.chosen);
+                self.stale = false;
             }
             return;
         }
         self.steered = Steered::ByShares;
         let all = std::mem::take(&mut self.chosen);
         (self.chosen, self.aside) = all.into_iter().partition(|chosen| chosen.subset.is_some());
+        self.stale = self.chosen.iter().any(|chosen| chosen.stale);
         for at in 0..entry.shares.len() {
             let at = u8::try_from(at).unwrap_or(u8::MAX);
             if self.chosen.iter().any(|chosen| chosen.subset == Some(at)) {

@@ -60,6 +60,7 @@ mod routes;
 mod sealed;
 mod security;
 mod server;
+mod steady;
 mod store;
 mod targets;
 mod tidy;
