@@ -472,7 +472,7 @@ impl Running {
         core.registry.set_access(config.acl.clone(), &config.datacenter);
         core.registry.set_guard(config.guard.clone());
         core.registry.set_slow_start(config.slow_start.clone());
-        self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
+        self.http_state.reconfigure(config.http_config(core.node_id));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }

@@ -49,6 +49,8 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
         value::count(v)?),
+    key!("limits", "routes_max", "10000", RELOADS, "Routes of services.", |c, v| c.limits.routes_max =
+        value::count(v)?),
     key!(
         "limits",
         "query_regexp_octets_max",
@@ -120,6 +122,8 @@ pub(super) const KEYS: &[Key] = &[
     key!("limits", "streams_max", "1024", RELOADS, "Clients of the stream of changes at once.", |c, v| c
         .http
         .streams_max =
+        value::count(v)?),
+    key!("limits", "drains_max", "256", RELOADS, "Drains that wait at once.", |c, v| c.http.drains_max =
         value::count(v)?),
     key!(
         "limits",
