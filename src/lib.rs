@@ -321,6 +321,7 @@ impl Prepared {
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
         registry.set_access(config.acl.clone(), &config.datacenter);
         registry.set_guard(config.guard.clone());
+        registry.set_breaker(config.breaker.clone());
         registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
         // What the file defines has been there before.
         registry.set_slow_start(config.slow_start.clone());
@@ -471,6 +472,7 @@ impl Running {
         core.registry.set_access(config.acl.clone(), &config.datacenter);
         core.registry.set_guard(config.guard.clone());
         core.registry.set_slow_start(config.slow_start.clone());
+        core.registry.set_breaker(config.breaker.clone());
         self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);

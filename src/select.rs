@@ -148,9 +148,7 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
-    if let Some(eased) = &service.eased {
-        weight::ease(&mut found, eased);
-    }
+    weight::temper(&mut found, service);
     let mut known = Known { stale, ..Known::new(service, found, seconds(ttl, ceiling)) };
     if let Some(least) = world.settings.nearest(service.name.folded()) {
         known.keep_nearest(least, &Origin { node: None, place: asked.from }, asked.family);

@@ -115,6 +115,7 @@ fn shown(value: &Value) -> Json {
     let mut value = match value {
         Value::Record(record) => inner(record),
         Value::Status(status) => json!({ "status": status.as_str() }),
+        Value::Circuit(state) => json!({ "circuit": state }),
     };
     hide(&mut value);
     value

@@ -12,6 +12,7 @@ mod http_sd;
 mod import;
 mod log_level;
 mod recent;
+pub(super) mod report;
 mod summary;
 
 use std::convert::Infallible;
@@ -79,6 +80,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/rollcall/services", get(summary::services))
         .route("/v1/rollcall/nodes", get(summary::nodes))
         .route("/v1/rollcall/export", get(export::export))
+        .route("/v1/rollcall/report", put(report::report))
         .route("/v1/rollcall/import", put(import::import))
 }
 

@@ -52,6 +52,11 @@ pub enum What {
     },
     /// Maintenance began, for this reason, or ended.
     Maintenance(Option<ArcStr>),
+    /// The circuit of an instance turned.
+    Circuit {
+        before: &'static str,
+        after: &'static str,
+    },
 }
 
 impl Snapshot {

@@ -68,6 +68,10 @@ impl About {
         })
     }
 
+    pub(super) fn instance(node: NodeName, id: InstanceId) -> Self {
+        Self { node, instance: Some(id), service: None }
+    }
+
     pub(super) fn check(state: &Snapshot, key: &CheckKey) -> Option<Self> {
         let instance = state.check(key)?.check.instance.clone();
         Some(Self { node: key.node.clone(), instance, service: None })

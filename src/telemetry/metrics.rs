@@ -56,6 +56,9 @@ const LIMIT: Label = Label {
         "queries_max",
         "query_regexp_octets_max",
         "queue_max",
+        "report_requests_max",
+        "reporters_max",
+        "reports_max",
         "streams_max",
         "tag_octets_max",
         "tagged_addresses_max",
@@ -629,6 +632,7 @@ impl Metrics {
         let checks = names.sub_registry_with_prefix("checks");
         self.checks.name(checks);
         self.steady.name_checks(checks);
+        self.steady.name_breaker(names.sub_registry_with_prefix("breaker"));
         self.limits.name(names.sub_registry_with_prefix("limit"));
         self.audit.name(names.sub_registry_with_prefix("audit"));
         self.traces.name(names.sub_registry_with_prefix("traces"));

@@ -158,6 +158,7 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/log-level", Agent(Read), Agent(Write)),
     ("/v1/rollcall/nodes", Known, Never),
     ("/v1/rollcall/openapi.json", Open, Never),
+    ("/v1/rollcall/report", Never, Known),
     ("/v1/rollcall/services", Known, Never),
     ("/v1/status/leader", Open, Never),
     ("/v1/status/peers", Open, Never),

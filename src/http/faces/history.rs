@@ -98,7 +98,7 @@ fn stood(
 }
 
 fn instance(was: &Was) -> Value {
-    let Was { instance, node, health } = was;
+    let Was { instance, node, health, .. } = was;
     json!({
         "ID": instance.id,
         "Node": instance.node,
@@ -106,7 +106,7 @@ fn instance(was: &Was) -> Value {
         "Port": instance.port,
         "Tags": instance.tags,
         "Health": health.as_str(),
-        "In": health.is_served(),
+        "In": was.is_served(),
     })
 }
 
@@ -150,6 +150,8 @@ fn cause(source: Source) -> &'static str {
         "configuration-file" => "reload",
         "expire-check" => "TTL expiry",
         "update-check" => "TTL update",
+        "report" => "reports of failures",
+        "breaker" => "circuit breaker",
         "deregister-critical" => "critical for too long",
         other => other,
     }

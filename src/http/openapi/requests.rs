@@ -8,11 +8,12 @@ use super::super::agent::UPDATE;
 use super::super::catalog::write::{DEREGISTER, REGISTER};
 use super::super::decode::{Kind, Shape};
 use super::super::definition::{CHECK, SERVICE};
+use super::super::faces;
 use super::super::prepared;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
-    let all: [(&str, &Shape, &[&str]); 13] = [
+    let all: [(&str, &Shape, &[&str]); 14] = [
         ("AclToken", &acl::TOKEN, &[]),
         ("AclPolicy", &acl::POLICY, &["Name"]),
         ("AclRole", &acl::ROLE, &["Name"]),
@@ -25,6 +26,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("CheckUpdate", &UPDATE, &["Status"]),
         ("CatalogRegistration", &REGISTER, &["Node"]),
         ("CatalogDeregistration", &DEREGISTER, &["Node"]),
+        ("ReportBatch", &faces::report::BODY, &["Reports"]),
         ("QueryDefinition", &prepared::BODY, &["Service"]),
     ];
     all.into_iter()
@@ -57,6 +59,7 @@ fn plain(name: &str) -> Value {
         "Port" => json!({ "type": "integer", "minimum": 0, "maximum": 65_535 }),
         "Passing" => json!({ "type": "integer", "minimum": 1, "maximum": 65_535 }),
         "Warning" => json!({ "type": "integer", "minimum": 0, "maximum": 65_535 }),
+        "Success" | "Failure" => json!({ "type": "integer", "minimum": 0, "maximum": 1_000_000 }),
         "NearestN"
         | "SuccessBeforePassing"
         | "FailuresBeforeWarning"

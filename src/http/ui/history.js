@@ -7,7 +7,7 @@ const SHOWN = 50;
 
 function what(change) {
   if (change.Change === "status") return [`check ${change.CheckID}: `, status(change.Before), " to ", status(change.After)];
-  const of = change.CheckID ? `check ${change.CheckID} ` : "";
+  const of = change.CheckID ? `check ${change.CheckID} ` : change.Kind === "circuit" ? "circuit " : "";
   return [`${of}${change.Change}`, change.Reason ? `: ${change.Reason}` : ""];
 }
 

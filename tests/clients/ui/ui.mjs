@@ -299,7 +299,34 @@ async function tokens() {
   await done(page, "tokens");
 }
 
-const cases = { live, many, tokens };
+async function steady() {
+  for (const n of [1, 2, 3]) {
+    await api("PUT", "/v1/agent/service/register", { Name: "web", ID: `web-${n}`, Address: `10.0.0.${n}`, Port: 80,
+      Check: { CheckID: `c${n}`, TTL: "1h", Status: "passing" } });
+  }
+  const page = await open("/ui/#/service/web");
+  await page.locator("[data-instance='web-3'].good").waitFor();
+  equal(await page.locator(".state").count(), 0, "nothing is said while all is well");
+  await api("PUT", "/v1/rollcall/report", { Reports: [{ Service: "web", ID: "web-1", Failure: 10 }] });
+  await page.locator(".state", { hasText: "1 instance out of DNS" }).waitFor();
+  equal((await resolved("web")).length, 2, "an instance that fails its callers is said to be out, and is");
+  await page.locator("section[aria-label=History] td", { hasText: "reports of failures" }).first().waitFor();
+  check(true, "and its history says why");
+  await page.locator(".state", { hasText: "1 instance on trial" }).waitFor();
+  check(true, "then it is on trial, without a reload");
+  await api("PUT", "/v1/rollcall/report", { Reports: [{ Service: "web", ID: "web-1", Success: 5 }] });
+  await page.locator(".state").waitFor({ state: "detached" });
+  check(true, "and back");
+  for (const n of [1, 2]) await api("PUT", `/v1/agent/check/fail/c${n}`);
+  await page.locator(".state", { hasText: "DNS goes on to give 2 critical instances" }).waitFor();
+  equal((await resolved("web")).length, 3, "what a guard keeps is said, and given");
+  await shot(page, "steady");
+  await page.locator(".state").waitFor({ state: "detached" });
+  equal((await resolved("web")).length, 1, "until its time is over");
+  await done(page, "steady");
+}
+
+const cases = { live, many, tokens, steady };
 try {
   await cases[name]();
 } catch (error) {
