@@ -121,6 +121,7 @@ pub struct Http {
     /// Of `[limits]`.
     pub streams_max: usize,
     pub backups_max: usize,
+    pub requests_per_client_max: usize,
     pub events_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,

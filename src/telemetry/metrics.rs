@@ -59,6 +59,7 @@ const LIMIT: Label = Label {
         "report_requests_max",
         "reporters_max",
         "reports_max",
+        "requests_per_client_max",
         "streams_max",
         "tag_octets_max",
         "tagged_addresses_max",

@@ -29,9 +29,10 @@ impl Writer {
         let reporter = reports.reporter();
         let Reports { reports, origin, begun, reply } = reports;
         self.begun = begun;
-        let new =
-            |of: &&Report| self.breakers.is_new(&of.service, &(of.node.clone(), of.id.clone()), &reporter);
-        let new = reports.iter().filter(new).count();
+        let about: BTreeSet<(&ServiceName, Member)> =
+            reports.iter().map(|of| (&of.service, (of.node.clone(), of.id.clone()))).collect();
+        let new = about.iter().filter(|(service, member)| self.breakers.is_new(service, member, &reporter));
+        let new = new.count();
         if self.breakers.remembered() + new > max {
             self.breakers.sweep(&settings, Instant::now());
         }
