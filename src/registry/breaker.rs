@@ -222,6 +222,22 @@ impl State {
             Phase::HalfOpen { .. } => Some(Circuit::HalfOpen),
         }
     }
+
+    fn heard(&self) -> Option<&HashMap<Reporter, Counts>> {
+        match &self.phase {
+            Phase::HalfOpen { heard } => Some(heard),
+            Phase::Closed | Phase::Open { .. } => None,
+        }
+    }
+
+    /// How many reporters are remembered.
+    fn remembered(&self) -> usize {
+        self.tallies.len() + self.heard().map_or(0, HashMap::len)
+    }
+
+    fn knows(&self, reporter: &Reporter) -> bool {
+        self.tallies.contains_key(reporter) || self.heard().is_some_and(|heard| heard.contains_key(reporter))
+    }
 }
 
 /// What is known of one service.
@@ -278,8 +294,8 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Breakers {
     services: HashMap<ServiceName, Of>,
-    /// Tallies there are.
-    tallies: usize,
+    /// Pairs of an instance and who reports on it.
+    remembered: usize,
 }
 
 impl Breakers {
@@ -293,13 +309,13 @@ impl Breakers {
 
     /// How much is remembered: pairs of an instance and who reports on it.
     pub(super) fn remembered(&self) -> usize {
-        self.tallies
+        self.remembered
     }
 
     /// Whether a report would be the first of this reporter on this instance.
     pub(super) fn is_new(&self, service: &ServiceName, member: &Member, reporter: &Reporter) -> bool {
         let state = self.services.get(service).and_then(|of| of.members.get(member));
-        state.is_none_or(|state| !state.tallies.contains_key(reporter))
+        state.is_none_or(|state| !state.knows(reporter))
     }
 
     /// Takes a report.
@@ -314,26 +330,27 @@ impl Breakers {
         let of = self.services.entry(service.clone()).or_insert_with(|| Of::new(rule, now));
         if of.slot != Of::new(rule, now).slot {
             // The window is another one since a reload: what was counted is not comparable.
-            self.tallies -= of.members.values().map(|state| state.tallies.len()).sum::<usize>();
+            self.remembered -= of.members.values().map(|state| state.tallies.len()).sum::<usize>();
             of.members.values_mut().for_each(|state| state.tallies.clear());
             (of.begun, of.slot) = (now, Of::new(rule, now).slot);
         }
         if now.saturating_duration_since(of.swept) >= rule.window {
-            self.tallies -= of.sweep(rule, now);
+            self.remembered -= of.sweep(rule, now);
         }
-        of.reported = now;
-        of.reporters.insert(reporter, now);
         let slot = of.slot(now);
         let state = of.members.entry(member.clone()).or_default();
+        let new = usize::from(!state.knows(&reporter));
         match &mut state.phase {
             // These requests began before it was out.
             Phase::Open { .. } => return Verdict::Stay,
             Phase::HalfOpen { heard } => heard.entry(reporter).or_default().add(counts),
             Phase::Closed => {
-                self.tallies += usize::from(!state.tallies.contains_key(&reporter));
                 state.tallies.entry(reporter).or_default().add(slot, counts);
             }
         }
+        self.remembered += new;
+        of.reported = now;
+        of.reporters.insert(reporter, now);
         let reporters = of.reporters.values().filter(|last| now.duration_since(**last) < rule.window).count();
         verdict(rule, state, slot, reporters)
     }
@@ -351,7 +368,7 @@ impl Breakers {
         let state = self.services.get_mut(service).and_then(|of| of.members.get_mut(member));
         if let Some(state) = state {
             // What was counted before has had its say.
-            self.tallies -= state.tallies.len();
+            self.remembered -= state.remembered();
             *state = State { phase, tallies: HashMap::new() };
         }
     }
@@ -360,6 +377,7 @@ impl Breakers {
     pub(super) fn refuse(&mut self, service: &ServiceName, member: &Member) {
         let state = self.services.get_mut(service).and_then(|of| of.members.get_mut(member));
         if let Some(Phase::HalfOpen { heard }) = state.map(|state| &mut state.phase) {
+            self.remembered -= heard.len();
             heard.clear();
         }
     }
@@ -367,7 +385,7 @@ impl Breakers {
     /// The instance is not there any more.
     pub(super) fn gone(&mut self, service: &ServiceName, member: &Member) {
         let Some(of) = self.services.get_mut(service) else { return };
-        self.tallies -= of.members.remove(member).map_or(0, |state| state.tallies.len());
+        self.remembered -= of.members.remove(member).map_or(0, |state| state.remembered());
         if of.members.is_empty() {
             self.services.remove(service);
         }
@@ -445,7 +463,7 @@ impl Breakers {
             gone += of.sweep(&settings.rule(service.folded()), now);
             !of.members.is_empty()
         });
-        self.tallies -= gone;
+        self.remembered -= gone;
     }
 
     /// How many circuits are open, and half open.

@@ -175,7 +175,7 @@ fn what_is_old_makes_room() {
 }
 
 proptest! {
-    /// Whatever is reported, passes and goes: the count of tallies fits what is there, what is shown fits the circuits, and a sweep
+    /// Whatever is reported, passes and goes: the count of what is remembered fits what is there, what is shown fits the circuits, and a sweep
     /// after a long silence leaves only circuits that are not closed.
     #[test]
     fn counts_fit(steps in prop::collection::vec((0..6u8, 0..4u8, 0..4u8, 0..12u64, 0..12u64, 0..4_000u64), 1..120)) {
@@ -198,8 +198,8 @@ proptest! {
                 4 => world.breakers.gone(&web(), &member(id)),
                 _ => world.breakers.release(&web(), &member(id)),
             }
-            let all: usize = world.breakers.services.values().flat_map(|of| of.members.values()).map(|s| s.tallies.len()).sum();
-            prop_assert_eq!(all, world.breakers.tallies);
+            let all: usize = world.breakers.services.values().flat_map(|of| of.members.values()).map(|s| s.remembered()).sum();
+            prop_assert_eq!(all, world.breakers.remembered);
             let shown = world.breakers.shown(&rule(), &web()).map(|(broken, _)| broken.counts());
             prop_assert_eq!(shown.unwrap_or_default(), world.breakers.counts());
             prop_assert_eq!(world.breakers.out(&web()).len(), world.breakers.counts().0);
@@ -207,6 +207,9 @@ proptest! {
         world.millis += 600_000;
         let now = world.now();
         world.breakers.sweep(&Settings::default(), now);
-        prop_assert_eq!(world.breakers.tallies, 0);
+        let heard: usize =
+            world.breakers.services.values().flat_map(|of| of.members.values()).map(State::remembered).sum();
+        prop_assert_eq!(world.breakers.remembered, heard);
+        prop_assert!(world.breakers.services.values().all(|of| of.reporters.is_empty()));
     }
 }
