@@ -16,6 +16,7 @@ pub mod handover;
 pub mod http;
 pub mod model;
 pub mod otlp;
+pub mod pace;
 pub mod registry;
 pub mod select;
 pub mod store;
@@ -475,11 +476,11 @@ impl Running {
         core.registry.set_guard(config.guard.clone());
         core.registry.set_slow_start(config.slow_start.clone());
         core.registry.set_breaker(config.breaker.clone());
-        self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
+        self.http_state.reconfigure(config.http_config(core.node_id));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }
-        core.traces.set_ratio(config.otlp.ratio);
+        core.traces.set_sampling(config.otlp.sampling);
         core.config = config;
         Ok(waiting)
     }

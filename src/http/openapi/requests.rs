@@ -10,6 +10,7 @@ use super::super::decode::{Kind, Shape};
 use super::super::definition::{CHECK, SERVICE};
 use super::super::faces;
 use super::super::prepared;
+use crate::http::faces::steering;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
@@ -28,6 +29,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("CatalogDeregistration", &DEREGISTER, &["Node"]),
         ("ReportBatch", &faces::report::BODY, &["Reports"]),
         ("QueryDefinition", &prepared::BODY, &["Service"]),
+        ("RouteDefinition", &steering::BODY, &["Subsets"]),
     ];
     all.into_iter()
         .map(|(name, shape, required)| {
@@ -70,8 +72,10 @@ fn plain(name: &str) -> Value {
         | "ModifyIndex"
         | "ExposedPort" => json!({ "type": "integer", "minimum": 0 }),
         "OnlyPassing" | "RemoveEmptyTags" | "EnableTagOverride" | "DisableRedirects" | "TCPUseTLS"
-        | "GRPCUseTLS" | "H2PingUseTLS" | "TLSSkipVerify" | "SkipNodeUpdate" => json!({ "type": "boolean" }),
-        "Tags" | "ScriptArgs" | "ServiceTags" | "IgnoreCheckIDs" | "Datacenters" => {
+        | "GRPCUseTLS" | "H2PingUseTLS" | "TLSSkipVerify" | "SkipNodeUpdate" | "Strict" => {
+            json!({ "type": "boolean" })
+        }
+        "Tags" | "ScriptArgs" | "ServiceTags" | "IgnoreCheckIDs" | "Datacenters" | "Subsets" => {
             json!({ "type": "array", "items": { "type": "string" } })
         }
         "Meta" | "NodeMeta" | "ServiceMeta" | "TaggedAddresses" => {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::super::breaker::{Circuit, Rule, Settings, Verdict, word};
 use super::super::command::Refused;
 use super::super::deadlines::Due;
-use super::super::events::{Event, What};
+use super::super::events::{Event, Of, What};
 use super::super::guard::Member;
 use super::super::history::{Past, Source, Was};
 use super::super::report::{Report, Reports};
@@ -197,8 +197,8 @@ impl Writer {
         let index = self.state.index;
         let what = What::Circuit { before, after };
         if self.recording {
-            let (node, of) = (node.clone(), Some((service.clone(), id.clone())));
-            self.round.events.push(Event { index, node, of, what: what.clone() });
+            let of = Of::Instance(node.clone(), service.clone(), id.clone());
+            self.round.events.push(Event { index, of, what: what.clone() });
         }
         if self.keeping {
             let after = self.state.was(node.folded(), id.as_str());
@@ -207,6 +207,7 @@ impl Writer {
                 index,
                 at,
                 source,
+                service: None,
                 what,
                 of_node: false,
                 output: None,
