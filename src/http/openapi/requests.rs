@@ -14,7 +14,7 @@ use crate::http::faces::steering;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
-    let all: [(&str, &Shape, &[&str]); 14] = [
+    let all: [(&str, &Shape, &[&str]); 15] = [
         ("AclToken", &acl::TOKEN, &[]),
         ("AclPolicy", &acl::POLICY, &["Name"]),
         ("AclRole", &acl::ROLE, &["Name"]),
