@@ -190,7 +190,7 @@ async fn deregistration_can_do_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn longer_ttls_from_before_and_of_prepared_queries_are_waited_for() {
     let mut config = None;
-    let server = TestServer::with(|own| {
+    let mut server = TestServer::with(|own| {
         own.dns.service_ttl = vec![("web".into(), Duration::from_secs(600))];
         config = Some(own.clone());
     })

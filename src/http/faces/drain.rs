@@ -49,7 +49,7 @@ const NOT_PROVED: &[&str] = &[
 
 /// Settings that were replaced, as long as caches may have answers by them.
 #[derive(Default)]
-pub struct Former(Mutex<Vec<(Arc<Config>, Instant)>>);
+pub(in crate::http) struct Former(Mutex<Vec<(Arc<Config>, Instant)>>);
 
 impl Former {
     /// These are in force no more.
@@ -62,10 +62,11 @@ impl Former {
 
     /// How long caches may yet have answers with an instance of the service, if none is given from now on.
     fn longest(&self, snapshot: &Snapshot, service: &str, now: &Config) -> Duration {
-        let of = |config: &Config| longest_ttl(snapshot, &config.settings, service);
         let all = self.0.lock();
-        let left = all.iter().map(|(config, at)| (of(config) + BATCH).saturating_sub(at.elapsed()));
-        left.max().unwrap_or_default().max(of(now))
+        let left = all
+            .iter()
+            .map(|(config, at)| (config.settings.ceiling(service) + BATCH).saturating_sub(at.elapsed()));
+        left.max().unwrap_or_default().max(longest_ttl(snapshot, &now.settings, service))
     }
 }
 
