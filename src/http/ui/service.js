@@ -98,7 +98,8 @@ export function service(main, signal, failed, name) {
   cards.style.display = "grid";
   cards.style.gap = ".5rem";
   const said = new Map();
-  const [past, routed] = [history(name, signal), route(name, signal, failed)];
+  const past = history(name, signal);
+  const routed = route(name, signal, failed, past.read);
   const show = () => {
     replace(states, guarded && h("p", { class: "state" }, `DNS goes on to give ${plural(guarded, "critical instance")}: too many failed at once ([guard]).`));
     const counts = {};
