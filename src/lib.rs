@@ -16,6 +16,7 @@ pub mod handover;
 pub mod http;
 pub mod model;
 pub mod otlp;
+pub mod pace;
 pub mod registry;
 pub mod select;
 pub mod store;
@@ -475,7 +476,7 @@ impl Running {
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }
-        core.traces.set_ratio(config.otlp.ratio);
+        core.traces.set_sampling(config.otlp.sampling);
         core.config = config;
         Ok(waiting)
     }

@@ -6,6 +6,7 @@
 //! start, so that the first event is a rise from 0.
 
 mod fixed;
+mod outbound;
 pub mod reference;
 mod sizes;
 mod steady;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 pub use fixed::{Fixed, Grid, Label};
+pub use outbound::OutboundMetrics;
 pub use sizes::{SizeTally, Sizes};
 pub use steady::SteadyMetrics;
 
@@ -65,6 +67,7 @@ const LIMIT: Label = Label {
         "tags_max",
         "tcp_connections_max",
         "tcp_connections_per_client_max",
+        "traces_per_second_max",
         "watchers_max",
         "other",
     ],
@@ -158,6 +161,7 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     pub limits: LimitsMetrics,
     pub traces: TracesMetrics,
+    pub outbound: OutboundMetrics,
 }
 
 /// Of all that a client can make grow.
@@ -650,6 +654,7 @@ impl Metrics {
         self.limits.name(names.sub_registry_with_prefix("limit"));
         self.audit.name(names.sub_registry_with_prefix("audit"));
         self.traces.name(names.sub_registry_with_prefix("traces"));
+        self.outbound.name(names.sub_registry_with_prefix("outbound"));
         names
     }
 }

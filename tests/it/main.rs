@@ -48,6 +48,7 @@ mod near;
 mod old_format;
 mod openapi;
 mod order;
+mod outbound;
 mod own_node;
 mod private_files;
 mod queries;

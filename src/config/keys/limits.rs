@@ -149,6 +149,14 @@ pub(super) const KEYS: &[Key] = &[
         "Spans that wait to be sent to the collector; those beyond are dropped and counted.",
         |c, v| c.otlp.spans_max = value::count(v)?
     ),
+    key!(
+        "limits",
+        "traces_per_second_max",
+        "100",
+        RELOADS,
+        "Traces that begin here in a second and are recorded; of those beyond, which are counted, nothing is recorded. 0 is no bound. Traces of callers are theirs.",
+        |c, v| c.otlp.sampling.per_second = value::number(v, 0, u32::MAX.into())? as u32
+    ),
     key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
         .http
         .monitors_max =
