@@ -194,7 +194,7 @@ impl Drain {
             let (now, config) = (Instant::now(), state.config.load());
             let service = self.instance.service.folded();
             let ttl = state.faces.former.longest(&state.registry.load(), service, &config);
-            state.metrics.registry.left(now.duration_since(self.begun));
+            state.metrics.steering.left(now.duration_since(self.begun));
             self.left = Some(Left { time: SystemTime::now(), ttl, safe: now + ttl });
         }
     }

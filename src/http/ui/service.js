@@ -101,7 +101,7 @@ export function service(main, signal, failed, name) {
   const past = history(name, signal);
   const routed = route(name, signal, failed, past.read);
   const show = () => {
-    replace(states, guarded && h("p", { class: "state" }, `DNS goes on to give ${plural(guarded, "critical instance")}: too many failed at once ([guard]).`));
+    replace(states, guarded > 0 && h("p", { class: "state" }, `DNS goes on to give ${plural(guarded, "critical instance")}: too many failed at once ([guard]).`));
     const counts = {};
     for (const entry of entries) counts[standing(entry.Checks)] = (counts[standing(entry.Checks)] ?? 0) + 1;
     replace(body, plural(entries.length, "instance"),
