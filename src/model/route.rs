@@ -34,6 +34,9 @@ pub struct Route {
     /// What was in force before, for each of the subsets; empty where that is not known.
     #[serde(default)]
     pub from: Vec<u32>,
+    /// What all others had then, who are in none of the subsets.
+    #[serde(default)]
+    pub from_others: u32,
     /// How long the way from there takes, in milliseconds.
     #[serde(default)]
     pub over: u64,
@@ -337,7 +340,7 @@ impl Route {
     pub fn gains(&self, subset: usize) -> bool {
         let total = |shares: &mut dyn Iterator<Item = u32>| shares.map(u128::from).sum::<u128>();
         let all = total(&mut self.subsets.iter().map(|subset| subset.share));
-        let before = total(&mut self.from.iter().copied());
+        let before = total(&mut self.from.iter().copied().chain([self.from_others]));
         let Some(to) = self.subsets.get(subset).map(|subset| u128::from(subset.share)) else { return false };
         let from = self.from.get(subset).map_or(0, |from| u128::from(*from));
         if before == 0 { to > 0 } else { to * before > from * all }
@@ -369,6 +372,7 @@ mod tests {
             subsets: shares.iter().enumerate().map(subset).collect(),
             strict: false,
             from: from.to_vec(),
+            from_others: 0,
             over,
             guard: None,
             set: 1_000,

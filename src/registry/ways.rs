@@ -67,6 +67,10 @@ impl Writer {
 fn trips(state: &Snapshot, entry: &RouteEntry, now: u64) -> Option<String> {
     let route = &entry.route;
     let guard = route.guard_at(now)?;
+    // Where nobody has more than before there is nobody to judge.
+    if !(0..route.subsets.len()).any(|at| route.gains(at)) {
+        return None;
+    }
     let instances =
         state.service(route.service.folded()).into_iter().flat_map(|service| service.instances.values());
     let gaining =

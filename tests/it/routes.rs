@@ -308,3 +308,30 @@ async fn the_command_sets_shows_and_undoes() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("whole number"), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_judges_who_gains_also_where_the_others_are_not_named() {
+    let server = colors().await;
+    // From all instances, and then from a route of which a subset is not named any more: green has more than before.
+    for before in [None, Some(json!({ "Subsets": ["blue=95", "green=5"] }))] {
+        if let Some(before) = before {
+            server.route(before).await;
+        }
+        let held = server.get(ROUTE).await;
+        let version = if held.status == 200 { held.json()["Version"].as_u64().unwrap() } else { 0 };
+        server.route(json!({ "Subsets": ["green=100"], "AbortIfUnhealthy": "20%" })).await;
+        assert_eq!(server.addresses("web.service.internal").await, [3], "it holds while all are healthy");
+        server.colored(3, "green", "critical").await;
+        server.until_version(version + 2).await;
+        let why = format!("version {} aborted: 1 of the 1 ", version + 1);
+        let told = server.get(ROUTE).await.json();
+        assert!(told["Why"].as_str().unwrap().starts_with(&why), "{told}");
+        server.colored(3, "green", "passing").await;
+        request(server.http(), "DELETE", ROUTE, &[], "").await;
+    }
+    // Nobody gains: there is nobody to judge.
+    server.route(json!({ "Subsets": ["blue=1"] })).await;
+    server.route(json!({ "Subsets": ["blue=2"], "AbortIfUnhealthy": "20%" })).await;
+    server.colored(3, "green", "critical").await;
+    assert_eq!(server.addresses("web.service.internal").await, [1, 2]);
+}

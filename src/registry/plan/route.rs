@@ -103,13 +103,16 @@ impl Planner<'_> {
                 }
             }
         }
-        let from = match active {
+        let (from, from_others) = match active {
             Some(entry) => {
                 let share = |new: &Subset| {
                     let mut both = entry.route.subsets.iter().zip(&*entry.shares);
                     both.find(|(old, _)| old.by.is(&new.by)).map_or(0, |(_, share)| *share)
                 };
-                subsets.iter().map(share).collect()
+                let left = |old: &Subset| !subsets.iter().any(|new| new.by.is(&old.by));
+                let others = entry.route.subsets.iter().zip(&*entry.shares).filter(|(old, _)| left(old));
+                let others = others.fold(0u32, |sum, (_, share)| sum.saturating_add(*share));
+                (subsets.iter().map(share).collect(), others)
             }
             None => self.unrouted(known, &subsets),
         };
@@ -127,25 +130,24 @@ impl Planner<'_> {
             subsets,
             strict,
             from,
+            from_others,
             over,
             guard,
         }
     }
 
-    /// In which shares subsets answer without a route: by the weights of their healthy instances.
-    fn unrouted(&self, known: Option<&Arc<ServiceEntry>>, subsets: &[Subset]) -> Vec<u32> {
-        let mut sums = vec![0u64; subsets.len()];
-        for entry in known.into_iter().flat_map(|known| known.instances.values()) {
+    /// In which shares subsets, and all others, answer without a route: by the weights of their healthy instances.
+    fn unrouted(&self, known: Option<&Arc<ServiceEntry>>, subsets: &[Subset]) -> (Vec<u32>, u32) {
+        let (mut sums, mut others) = (vec![0u64; subsets.len()], 0u64);
+        let instances = known.into_iter().flat_map(|known| known.instances.values());
+        for entry in instances.filter(|entry| self.state.health(entry).is_served()) {
             let at = subsets.iter().position(|subset| subset.by.has(&entry.instance));
-            if let Some(sum) = at.and_then(|at| sums.get_mut(at))
-                && self.state.health(entry).is_served()
-            {
-                *sum += u64::from(entry.instance.weights.passing);
-            }
+            let sum = at.and_then(|at| sums.get_mut(at)).unwrap_or(&mut others);
+            *sum += u64::from(entry.instance.weights.passing);
         }
-        let total = sums.iter().sum::<u64>().max(1);
+        let total = (sums.iter().sum::<u64>() + others).max(1);
         let share = |sum: u64| u32::try_from(sum * u64::from(SHARE_MAX) / total).unwrap_or(SHARE_MAX);
-        sums.into_iter().map(share).collect()
+        (sums.into_iter().map(share).collect(), share(others))
     }
 }
 
