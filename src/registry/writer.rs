@@ -676,7 +676,7 @@ impl Writer {
         metrics.index.set(self.state.index as i64);
         metrics.nodes.set(self.state.nodes.len() as i64);
         metrics.services.set(self.state.services.len() as i64);
-        metrics.routes.set(self.state.active_routes() as i64);
+        shared.metrics.steering.routes.set(self.state.active_routes() as i64);
         metrics.instances.set(self.state.counts.instances as i64);
         for status in [Status::Passing, Status::Warning, Status::Critical] {
             metrics.checks.of(status.as_str()).set(self.state.checks_with(status) as i64);

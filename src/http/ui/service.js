@@ -98,7 +98,8 @@ export function service(main, signal, failed, name) {
   cards.style.display = "grid";
   cards.style.gap = ".5rem";
   const said = new Map();
-  const [past, routed] = [history(name, signal), route(name, signal, failed)];
+  const past = history(name, signal);
+  const routed = route(name, signal, failed, past.read);
   const show = () => {
     const state = (count, text) => count > 0 && h("p", { class: "state" }, text);
     replace(states,

@@ -126,9 +126,10 @@ async function live() {
   check(true, "and in again by another");
   check(await page.evaluate(() => window.same === true), "all of it in one page, never loaded anew");
 
+  const now = (percent) => page.locator("section[aria-label=Route]").getByRole("cell", { name: percent, exact: true });
   await page.getByLabel("Subsets").fill("v2=1\nv1=0");
   await page.getByRole("button", { name: "Set route" }).click();
-  await page.locator("section[aria-label=Route] tr", { hasText: "100 %" }).waitFor();
+  await now("100 %").waitFor();
   const ports = async () => (await resolver.resolveSrv("web.service.internal")).map((one) => one.port).sort((a, b) => a - b);
   equal(await ports(), [9], "a route that is set by a click changes what DNS answers");
   await page.locator("section[aria-label=History] tr", { hasText: "route version 1" }).waitFor();
@@ -138,11 +139,11 @@ async function live() {
   await page.locator("#notice", { hasText: "no instance of service" }).waitFor();
   equal(await ports(), [9], "one of no instance is refused with the reason, and changes nothing");
   await api("PUT", "/v1/rollcall/route/web", { Subsets: ["v1=1", "v2=1"] });
-  await page.locator("section[aria-label=Route] tr", { hasText: "50 %" }).first().waitFor();
+  await now("50 %").first().waitFor();
   check(true, "one that another sets is shown without a reload");
   await shot(page, "route");
   await page.getByRole("button", { name: "Undo" }).click();
-  await page.locator("section[aria-label=Route] tr", { hasText: "100 %" }).waitFor();
+  await now("100 %").waitFor();
   equal(await ports(), [9], "undone by a click");
   await page.getByRole("button", { name: "Clear" }).click();
   await page.getByText("all healthy instances answer").waitFor();
