@@ -81,8 +81,19 @@ const CHECK: &[&str] = &[
     "origin",
 ];
 const MAINTENANCE: &[&str] = &["node", "instance", "reason"];
-const ROUTE: &[&str] =
-    &["service", "version", "subsets", "strict", "from", "from_others", "over", "guard", "set", "why", "past"];
+const ROUTE: &[&str] = &[
+    "service",
+    "version",
+    "subsets",
+    "strict",
+    "from",
+    "from_others",
+    "over",
+    "guard",
+    "set",
+    "why",
+    "past",
+];
 const QUERY: &[&str] = &["id", "name", "token", "template", "service", "ttl"];
 
 /// Reads a document and gives each record, counted from 1, as it comes: what it holds, or what is wrong with it. Errs where
