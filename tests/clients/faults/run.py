@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.ask import Dns, addresses
 from harness.hosts import Network
-from harness.processes import Process, Rollcall
+from harness.processes import Process, Rollcall, build_go
 from harness.report import Report
 from harness.targets import until
 from truth import Truth, Unknown, Watch
@@ -37,6 +37,7 @@ WEB, BEAT, PLAIN, NOBODY = (f"{name}.service.consul." for name in ("web", "beat"
 STEADY = {"Interval": "1s", "Timeout": "3s", "FailuresBeforeCritical": 2}
 # These do not: shorter than a retransmission, and the first failure counts.
 HASTY = {"Interval": "1s", "Timeout": "150ms"}
+COLLECTOR, MANY = "192.0.2.9", 200
 # What is dead is out of DNS after so many probes of each instance: three, and those of the others while one waits for an answer.
 LOST = 9
 # After a fault all is well again within so many probes of each instance.
@@ -59,8 +60,9 @@ class Scene:
     """A server; near instances on a plain network, far ones behind a wire that can have faults; a service with a TTL check that somebody
     renews, one without a check; and the watch."""
 
-    def __init__(self, check=STEADY, config="", env=None):
-        self.check, self.env = check, env
+    def __init__(self, check=STEADY, config="", env=None, first=None):
+        """`first`: what is started on the network before the server; `begun` is what it gives."""
+        self.check, self.env, self.first, self.begun = check, env, first, None
         self.config = f'[dns]\nttl = "{CEILING}s"\n{config}'
 
     def __enter__(self):
@@ -71,6 +73,8 @@ class Scene:
         near = network.host("near", *(f"192.0.2.{50 + n}" for n in range(NEAR)))
         far = network.host("far", *(f"192.0.2.{70 + n}" for n in range(FAR)))
         self.wire = Wire(network, far)
+        if self.first:
+            self.begun = self.first(network)
         self.open.callback(self.wire.close)
         self.server = self.open.enter_context(Rollcall(self.home, config=self.config, env=self.env))
         self.near = [Instance(near, address, n) for n, address in enumerate(near.addresses)]
@@ -384,6 +388,51 @@ def full_disk(report):
         tell(report, "a full disk", scene, f"{errno.errorcode[number]}, {errors:.0f} errors of the store, 503", probes)
 
 
+def collector(report):
+    """Traces go to a collector that is stopped (SIGSTOP): its receiver takes connections and answers nothing"""
+    program = build_go(".", "otlp-collector", module="traces/collector")
+    with tempfile.TemporaryDirectory(prefix="faults-traces-") as folder:
+        spans = Path(folder) / "spans.jsonl"
+
+        def start(network):
+            host = network.host("col", COLLECTOR)
+            words = [program, "-grpc", f"{COLLECTOR}:4317", "-http", f"{COLLECTOR}:4318", "-out", spans]
+            process = Process(host, words, name="collector")
+            process.wait_line("ready", 20)
+            return process
+
+        config = f'[telemetry]\notlp_endpoint = "http://{COLLECTOR}:4318"\n[limits]\ntrace_spans_max = 512\n'
+        with Scene(config=config, first=start) as scene:
+            exported, full = (f'rollcall_traces_spans_total{{outcome="{outcome}"}}' for outcome in ("exported", "queue full"))
+            before = registrations(scene)
+            until(lambda: scene.metric(exported) > 0, "spans are exported")
+            os.kill(scene.begun.pid, signal.SIGSTOP)
+            state = state_of(scene.begun.pid)
+            report.equal(state, "T", "the collector is stopped")
+            during, rounds = registrations(scene), 1
+            while scene.metric(full) == 0 and rounds < 20:
+                during, rounds = max(during, registrations(scene)), rounds + 1
+            lost = scene.metric(full)
+            report.check(lost > 0, f"{lost:.0f} spans had no place any more, and are counted")
+            report.check(during < 4 * before, f"{MANY} registrations take {during / before:.2f} of what they took before")
+            took = kill_and_return(scene, scene.near[0])
+            report.check(True, f"an instance that is killed meanwhile is out of DNS after {took:.1f} s")
+            sent, size = scene.metric(exported), spans.stat().st_size
+            os.kill(scene.begun.pid, signal.SIGCONT)
+            scene.near[0].start()
+            probes = scene.back()
+            until(lambda: scene.metric(exported) > sent and spans.stat().st_size > size, "spans arrive again", 40)
+            tell(report, "a collector that hangs", scene, f"state {state} in /proc, {lost:.0f} spans lost and counted", probes)
+
+
+def registrations(scene):
+    """The seconds that many registrations take."""
+    begun = time.monotonic()
+    for number in range(MANY):
+        scene.server.http.register(ID=f"traced-{number % 10}", Name="traced", Port=1 + number, Address="192.0.2.95")
+    return time.monotonic() - begun
+
+
 def seen(report, row, scene, evidence):
     """Of a mutation: the watch sees wrong answers."""
     wrong = scene.watch.wrongs
@@ -404,11 +453,11 @@ def table(report):
     widths = [max(len(str(row[n])) for row in [head, *rows]) for n in range(len(head))]
     for row in [head, *rows]:
         print("  " + "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip())
-    report.check(len(rows) >= 10, f"{len(rows)} rows", rows)
+    report.check(len(rows) >= 11, f"{len(rows)} rows", rows)
 
 
 if __name__ == "__main__":
     cases = [loss, delay, partition({"in", "out"}, "no frame passes"), partition({"out"}, "what they answer is lost"),
-             hangs, clock, full_disk, mutated, table]
+             hangs, clock, full_disk, collector, mutated, table]
     # run.py NAME...: these alone.
     Report("faults").run(*(case for case in cases if len(sys.argv) == 1 or case.__name__ in sys.argv))
