@@ -33,9 +33,11 @@ PROGRAM = Path(__file__).resolve().parent.parent / "harness" / "target.py"
 PORT, CEILING = 9100, 2
 NEAR, FAR = 4, 3
 WEB, BEAT, PLAIN, NOBODY = (f"{name}.service.consul." for name in ("web", "beat", "plain", "nobody"))
-# Of the checks: they stand the loss and the delay below. A target that is found dead three times in a row is out.
+# A check that stands the loss and the delay below. A target that is found dead three times in a row is out.
 STEADY = {"Interval": "1s", "Timeout": "3s", "FailuresBeforeCritical": 2}
-# These do not: shorter than a retransmission, and the first failure counts.
+# For faults that no check can stand: it is known sooner.
+QUICK = {"Interval": "1s", "Timeout": "1s", "FailuresBeforeCritical": 2}
+# One that does not stand them: shorter than a retransmission, and the first failure counts.
 HASTY = {"Interval": "1s", "Timeout": "150ms"}
 COLLECTOR, MANY = "192.0.2.9", 200
 # What is dead is out of DNS after so many probes of each instance: three, and those of the others while one waits for an answer.
@@ -181,9 +183,10 @@ def loss(report, check=STEADY):
     with Scene(check) as scene:
         before, probed = scene.retransmissions(), scene.probes()
         scene.wire.loss = 0.1
-        until(lambda: scene.wire.dropped >= 15 and scene.retransmissions() > before + 3, "frames are lost", 60)
         if check is HASTY:
+            until(lambda: scene.watch.wrongs.total() > 0, "a wrong answer", 60)
             return seen(report, "loss", scene, f"{scene.wire.dropped} frames dropped")
+        until(lambda: scene.wire.dropped >= 15 and scene.retransmissions() > before + 3, "frames are lost", 60)
         took = kill_and_return(scene, scene.far[0])
         evidence = f"{scene.wire.dropped} of {scene.wire.dropped + scene.wire.passed} frames dropped, {scene.retransmissions() - before} TCP retransmissions"
         report.check(scene.probes() > probed, f"a far instance killed meanwhile is out of DNS after {took:.1f} s")
@@ -198,9 +201,10 @@ def delay(report, check=STEADY):
         slow = 'rollcall_checks_probe_duration_seconds_sum{kind="http"}'
         before, number = scene.metric(slow), scene.probes()
         scene.wire.delay, scene.wire.jitter = 0.3, 0.1
-        until(lambda: scene.wire.delayed >= 60, "frames are late", 30)
         if check is HASTY:
+            until(lambda: scene.watch.wrongs.total() > 0, "a wrong answer", 60)
             return seen(report, "delay", scene, f"{scene.wire.delayed} frames delayed")
+        until(lambda: scene.wire.delayed >= 60, "frames are late", 30)
         until(lambda: scene.metric(slow) - before > 6, "probes are late", 30)
         took = kill_and_return(scene, scene.far[0])
         evidence = f"{scene.wire.delayed} frames delayed, {scene.metric(slow) - before:.1f} s of probing"
@@ -212,7 +216,7 @@ def delay(report, check=STEADY):
 
 def partition(ways, title):
     def partition(report):
-        with Scene() as scene:
+        with Scene(QUICK) as scene:
             before = scene.metric('rollcall_checks_probes_total{kind="http",outcome="timeout"}')
             scene.must(scene.near)
             dropped = scene.wire.dropped
@@ -250,7 +254,7 @@ def with_errno(scene):
 
 def hangs(report):
     """A far instance is stopped (SIGSTOP): connections to it are made, and nothing is answered"""
-    with Scene() as scene:
+    with Scene(QUICK) as scene:
         victim, rest = scene.far[0], scene.near + scene.far[1:]
         scene.must(rest)
         os.kill(victim.process.pid, signal.SIGSTOP)
