@@ -104,6 +104,7 @@ fn check(i: usize) -> Check {
         success_before_passing: 0,
         failures_before_warning: 0,
         failures_before_critical: 0,
+        damping: None,
         deregister_after: None,
         output_max: 4096,
         initial: Status::Passing,

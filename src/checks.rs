@@ -7,15 +7,19 @@
 
 mod alias;
 mod connect;
+mod cut_off;
+mod flaps;
 mod follow;
 mod grpc;
 mod h2ping;
+mod horizon;
 mod http;
 mod http2;
 mod job;
 mod kept;
 mod kinds;
 mod names;
+mod outlook;
 mod places;
 mod probe;
 mod redirect;
@@ -43,6 +47,9 @@ use crate::telemetry::Metrics;
 use crate::telemetry::trace::Tracer;
 use crate::tls::{Clients, TlsError};
 
+pub use flaps::Flapping;
+pub use horizon::CutOff;
+
 /// Bounds on probing, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -56,6 +63,10 @@ pub struct Config {
     pub names_max: usize,
     /// Where probes may connect to.
     pub targets: Targets,
+    /// When a check counts as flapping, where its definition says nothing else.
+    pub flapping: Flapping,
+    /// When it is we who are cut off.
+    pub cut_off: CutOff,
 }
 
 impl Default for Config {
@@ -66,6 +77,8 @@ impl Default for Config {
             kept_max: 10_000,
             names_max: 10_000,
             targets: Targets::default(),
+            flapping: Flapping::default(),
+            cut_off: CutOff::default(),
         }
     }
 }

@@ -51,6 +51,10 @@ pub struct Config {
     pub forward: Option<dns::forward::Config>,
     pub locality: Locality,
     pub limits: registry::Limits,
+    /// Of `[guard]`.
+    pub guard: registry::guard::Settings,
+    /// Of `[slow_start]`.
+    pub slow_start: registry::ramps::Settings,
     pub acl: acl::Config,
     /// Of `?filter=` expressions.
     pub filter: filter::Limits,
@@ -115,6 +119,7 @@ pub struct Http {
     /// Of `[limits]`.
     pub streams_max: usize,
     pub backups_max: usize,
+    pub requests_per_client_max: usize,
     pub events_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
@@ -304,15 +309,12 @@ impl Default for Config {
             },
             http: Http::default(),
             https: Https::default(),
-            checks: checks::Config {
-                in_flight_max: 0,
-                kept_max: 0,
-                names_max: 0,
-                ..checks::Config::default()
-            },
+            checks: checks::Config::default(),
             forward: None,
             locality: Locality::default(),
             limits: registry::Limits::default(),
+            guard: registry::guard::Settings::default(),
+            slow_start: registry::ramps::Settings::default(),
             acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },
             cache_octets: 0,

@@ -91,6 +91,8 @@ pub struct Config {
     pub events_max: usize,
     /// Backups at once.
     pub backups_max: usize,
+    /// A second; 0: no limit.
+    pub requests_per_client_max: usize,
     /// How long a client may take nothing of what it is sent.
     pub write_wait: Duration,
     /// Clients that may follow the log at once, and lines that wait for each.
@@ -176,6 +178,7 @@ impl Config {
             streams_max: 10,
             events_max: 100,
             backups_max: 10,
+            requests_per_client_max: 0,
             write_wait: Duration::from_secs(10),
             monitors_max: 1,
             monitor_lines_max: 10,

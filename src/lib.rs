@@ -320,7 +320,10 @@ impl Prepared {
         let own = registry::Config { own, limits, audit: audit.clone() };
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
         registry.set_access(config.acl.clone(), &config.datacenter);
+        registry.set_guard(config.guard.clone());
         registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
+        // What the file defines has been there before.
+        registry.set_slow_start(config.slow_start.clone());
         if gently::is_beside_another() {
             settle(&registry).await;
         }
@@ -466,6 +469,8 @@ impl Running {
         core.dns_state.zones.store(Arc::new(zones));
         core.dns_state.settings.store(Arc::new(config.dns_settings()));
         core.registry.set_access(config.acl.clone(), &config.datacenter);
+        core.registry.set_guard(config.guard.clone());
+        core.registry.set_slow_start(config.slow_start.clone());
         self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);

@@ -21,7 +21,7 @@ pub mod template;
 pub use acl::{Acl, AclKey, AclKind, Secret};
 pub use address::Address;
 pub use change::{Change, CheckKey, Definition, Key, Maintenance, Observation, Record};
-pub use check::{Check, CheckKind, ProbeTls, Status, Terms};
+pub use check::{Check, CheckKind, Damping, ProbeTls, Status, Terms};
 pub use instance::{Extras, Instance, Locality, Origin, Seldom, TaggedAddress, Weights};
 pub use name::{CheckId, InstanceId, NameError, NodeName, ServiceName};
 pub use node::Node;

@@ -12,6 +12,7 @@ mod apply;
 pub mod command;
 mod deadlines;
 pub mod events;
+pub mod guard;
 pub mod history;
 pub mod limits;
 mod load;
@@ -21,6 +22,7 @@ mod plan;
 #[cfg(test)]
 mod properties;
 mod queries;
+pub mod ramps;
 mod resume;
 mod seen;
 mod shown;
@@ -38,7 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::futures::Notified;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -81,11 +83,15 @@ struct Shared {
     published: ArcSwap<Snapshot>,
     store: Arc<dyn Store>,
     limits: ArcSwap<Limits>,
+    guard: ArcSwap<guard::Settings>,
+    slow_start: ArcSwap<ramps::Settings>,
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
     history: history::History,
     wakes: broadcast::Sender<Arc<Published>>,
+    /// Until when no TTL check expires.
+    unheard: ArcSwapOption<Instant>,
     /// Whether somebody wants [`Published::events`].
     recorded: AtomicBool,
     commands: mpsc::Sender<Request>,
@@ -157,7 +163,10 @@ impl Registry {
             views: views::Views::default(),
             history: history::History::new(views::now()),
             limits: ArcSwap::from_pointee(config.limits),
+            guard: ArcSwap::default(),
+            slow_start: ArcSwap::default(),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
+            unheard: ArcSwapOption::empty(),
             recorded: AtomicBool::new(false),
             commands,
             observations,
@@ -237,6 +246,11 @@ impl Registry {
     pub fn tell_kept(&self, kept: Kept) {
         // Told once, at the start.
         let _ = self.shared.kept.set(kept);
+    }
+
+    /// Until then those who renew TTL checks may not be able to reach us: what expires does so at that time.
+    pub fn hold_expiry(&self, until: Option<Instant>) {
+        self.shared.unheard.store(until.map(Arc::new));
     }
 
     /// Takes how access is controlled; it is not before.
@@ -334,6 +348,16 @@ impl Registry {
     /// Replaces the limits, at a reload. Those on queues and watchers take effect at the next start.
     pub fn set_limits(&self, limits: Limits) {
         self.shared.limits.store(Arc::new(limits));
+    }
+
+    /// Takes when too many fail at once; nothing is guarded before.
+    pub fn set_guard(&self, settings: guard::Settings) {
+        self.shared.guard.store(Arc::new(settings));
+    }
+
+    /// Takes how slowly instances start; before, at once.
+    pub fn set_slow_start(&self, settings: ramps::Settings) {
+        self.shared.slow_start.store(Arc::new(settings));
     }
 
     /// The limits in force.

@@ -3,12 +3,13 @@
 //! Pure: the world is one snapshot and the settings, all chance comes in as a number. DNS encodes what
 //! comes out; whatever explains an answer asks here too, so that it shows what DNS did ([`why`]). In which order the
 //! instances come is [`order`]'s business.
-//! A field for the clock comes with the features that read it.
+//! What time alone changes, such as a weight that rises, is in the snapshot: nothing here reads a clock. Weights are [`weight`]'s.
 
 pub mod explanation;
 pub mod near;
 pub mod order;
 pub mod query;
+mod weight;
 pub mod why;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -21,6 +22,7 @@ pub use order::{Order, Ring};
 pub use why::Why;
 
 use crate::acl::View;
+use crate::model::name::of_service;
 use crate::model::{Address, CheckKind};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 
@@ -96,6 +98,8 @@ pub struct Known<'a> {
     pub farther: Vec<Chosen<'a>>,
     /// Whether the nearest come first, whatever the weights.
     pub nearest_first: bool,
+    /// Some are critical, and given since too many failed at once.
+    pub stale: bool,
 }
 
 /// One instance of an answer.
@@ -127,12 +131,13 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         return Selection::Unknown;
     }
     let ceiling = world.settings.ceiling(service.name.folded());
-    let (mut visible, mut ttl) = (false, ceiling);
+    let (mut visible, mut stale, mut ttl) = (false, false, ceiling);
     let mut found = Vec::new();
     for entry in service.instances.values() {
-        match why::judge(world, entry, asked.tag) {
+        match why::judge(world, service, entry, asked.tag) {
             Ok((node, health)) => {
                 visible = true;
+                stale |= health == Health::Critical;
                 ttl = ttl.min(stable_for(entry, node));
                 found.push(chosen(entry, node, health, None));
             }
@@ -143,7 +148,10 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
-    let mut known = Known::new(service, found, seconds(ttl, ceiling));
+    if let Some(eased) = &service.eased {
+        weight::ease(&mut found, eased);
+    }
+    let mut known = Known { stale, ..Known::new(service, found, seconds(ttl, ceiling)) };
     if let Some(least) = world.settings.nearest(service.name.folded()) {
         known.keep_nearest(least, &Origin { node: None, place: asked.from }, asked.family);
     }
@@ -152,7 +160,7 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
 
 impl<'a> Known<'a> {
     fn new(service: &'a Arc<ServiceEntry>, chosen: Vec<Chosen<'a>>, ttl: u32) -> Self {
-        Self { service, chosen, ttl, farther: Vec::new(), nearest_first: false }
+        Self { service, chosen, ttl, farther: Vec::new(), nearest_first: false, stale: false }
     }
 }
 
@@ -289,16 +297,6 @@ impl Settings {
     pub fn plain_ttl(&self) -> u32 {
         seconds(self.ttl_ceiling, self.ttl_ceiling)
     }
-}
-
-/// What is set for a service: the exact name beats the longest prefix.
-fn of_service<'a, T>(set: &'a [(String, T)], service: &str) -> Option<&'a T> {
-    let exact = set.iter().find(|(name, _)| name == service);
-    let longest = || {
-        let prefixes = set.iter().filter_map(|(name, value)| Some((name.strip_suffix('*')?, value)));
-        prefixes.filter(|(prefix, _)| service.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len())
-    };
-    exact.map(|(_, value)| value).or_else(|| longest().map(|(_, value)| value))
 }
 
 #[cfg(test)]

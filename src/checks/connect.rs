@@ -32,13 +32,15 @@ pub(super) struct Unreached {
     pub(super) text: String,
     /// Somebody is there and said that nobody listens.
     pub(super) refused: bool,
+    /// There was no way to it, or to those who know its name.
+    pub(super) lost: bool,
     /// This machine was short of something: it says nothing about the target.
     pub(super) shortage: bool,
 }
 
 impl Unreached {
     pub(super) fn new(text: String) -> Self {
-        Self { text, refused: false, shortage: false }
+        Self { text, refused: false, lost: false, shortage: false }
     }
 
     /// What may not be reached is not tried.
@@ -50,8 +52,9 @@ impl Unreached {
     /// An error of the network; `doing` is what was done, as in `dial tcp 192.0.2.1:80: connect`.
     pub(super) fn at(doing: &str, error: &io::Error) -> Self {
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        let lost = error.raw_os_error().is_some_and(is_lost);
         let shortage = error.raw_os_error().is_some_and(is_shortage);
-        Self { text: format!("{doing}: {}", words(error)), refused, shortage }
+        Self { text: format!("{doing}: {}", words(error)), refused, lost, shortage }
     }
 }
 
@@ -61,9 +64,15 @@ fn is_shortage(number: i32) -> bool {
     [EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN, EADDRNOTAVAIL].contains(&number)
 }
 
+/// Nothing came back, or word that there is no way.
+fn is_lost(number: i32) -> bool {
+    use nix::libc::{EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
+    [EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT].contains(&number)
+}
+
 impl From<Unreached> for Finding {
-    fn from(Unreached { text, refused, shortage }: Unreached) -> Self {
-        Self { refused, shortage, ..Self::critical(text) }
+    fn from(Unreached { text, refused, lost, shortage }: Unreached) -> Self {
+        Self { refused, lost, shortage, ..Self::critical(text) }
     }
 }
 
@@ -182,7 +191,7 @@ pub(super) async fn lookup(network: &str, address: &str, with: &Tools) -> Result
     match with.names.find(host(address)).await {
         Ok(found) => Ok(found.iter().map(|found| at_port(*found, port)).collect()),
         Err(Failed::NoSuchHost) => Err(failed("no such host")),
-        Err(Failed::Because(why)) => Err(failed(&why)),
+        Err(Failed::Because(why)) => Err(Unreached { lost: true, ..failed(&why) }),
     }
 }
 

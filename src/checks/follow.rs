@@ -91,7 +91,8 @@ impl Runner {
         }
         self.number += 1;
         let now = Instant::now();
-        let mut job = Job::new(entry, start && was_judged(entry), now);
+        let mut job = Job::new(entry, start && was_judged(entry), self.config.flapping, now);
+        job.host = self.join_host(&entry.check.kind, now);
         job.target = kinds::target(&entry.check.kind).map(|target| self.shelf.join(&target, self.number));
         self.jobs.insert(self.number, job);
         self.numbers.insert(key.clone(), self.number);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::flaps::Flapping;
 use super::kinds::Probed;
 use super::schedule::Pace;
 use super::verdict::{News, Verdict};
@@ -19,6 +20,8 @@ pub(super) struct Job {
     pace: Pace,
     /// Where its connection is kept, if its kind keeps one.
     pub(super) target: Option<Arc<str>>,
+    /// The host whose reach it tells of; none where that is this machine.
+    pub(super) host: Option<Arc<str>>,
     /// It keeps none for want of a place.
     pub(super) unkept: bool,
     /// The probe in flight.
@@ -33,6 +36,8 @@ pub(super) struct Job {
     ended: Option<Instant>,
     /// Whether the last probe was critical.
     failing: bool,
+    /// Whether that was for want of a way to the target.
+    lost: bool,
 }
 
 /// What a probe that a lost connection had drawn found out.
@@ -56,7 +61,7 @@ pub(super) struct Finished {
 
 impl Job {
     /// `judged` says that the status which the registry shows came from results of this definition.
-    pub(super) fn new(entry: &CheckEntry, judged: bool, now: Instant) -> Self {
+    pub(super) fn new(entry: &CheckEntry, judged: bool, flapping: Flapping, now: Instant) -> Self {
         let shown = News {
             status: entry.status,
             output: entry.output.as_str().into(),
@@ -65,9 +70,10 @@ impl Job {
         Self {
             check: entry.check.clone(),
             generation: entry.generation,
-            verdict: Verdict::new(&entry.check, shown, judged),
+            verdict: Verdict::new(&entry.check, shown, judged, flapping),
             pace: Pace::new(entry.check.interval, now),
             target: None,
+            host: None,
             unkept: false,
             probe: None,
             interrupted: false,
@@ -75,6 +81,7 @@ impl Job {
             look_again: false,
             ended: None,
             failing: false,
+            lost: false,
         }
     }
 
@@ -89,6 +96,11 @@ impl Job {
 
     pub(super) fn is_passing(&self) -> bool {
         self.verdict.status() == Status::Passing
+    }
+
+    /// Whether it is held critical because it fell too often.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.verdict.is_unsettled()
     }
 
     pub(super) fn started(&mut self, probe: AbortHandle) {
@@ -131,6 +143,7 @@ impl Job {
         let finding = &probed.finding;
         let (was_failing, first) = (self.failing, self.ended.is_none());
         self.failing = finding.status == Status::Critical;
+        self.lost = probed.is_lost();
         (self.probe, self.interrupted) = (None, false);
         self.ended = Some(now);
         // What failed before and is not refused now is no worse than it was.
@@ -156,6 +169,15 @@ impl Job {
         (self.probe, self.interrupted, self.drawn, self.look_again) = (None, false, false, false);
         self.ended = Some(now);
         now + self.check.interval.max(self.pace.pause_min())
+    }
+
+    /// What came of a want of a way since then was none of the target's: the status is again what it was.
+    pub(super) fn take_back(&mut self, since: Instant, now: Instant) -> Option<Observation> {
+        if !self.lost || self.host.is_none() {
+            return None;
+        }
+        self.verdict.take_back(since);
+        self.news(now)
     }
 
     fn news(&mut self, now: Instant) -> Option<Observation> {
@@ -193,7 +215,7 @@ mod tests {
             create_index: 4,
             modify_index: 4,
         };
-        Job::new(&entry, false, now)
+        Job::new(&entry, false, Flapping::default(), now)
     }
 
     fn found(status: Status, refused: bool) -> Probed {

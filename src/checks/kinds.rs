@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::http::{self, Asked};
 use super::kept::{Kept, Stream};
 use super::probe::{Finding, Tools};
-use super::{grpc, h2ping, script, tcp, udp};
+use super::{connect, grpc, h2ping, script, tcp, udp};
 use crate::model::{Check, CheckKind, Status};
 use crate::telemetry::trace::{Kind, Span};
 
@@ -25,6 +25,13 @@ pub(super) struct Probed {
     pub(super) ended: Instant,
 }
 
+impl Probed {
+    /// Whether nothing of the target was heard.
+    pub(super) fn is_lost(&self) -> bool {
+        self.timed_out || self.finding.lost
+    }
+}
+
 /// For definitions without a timeout; Consul's.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -32,6 +39,22 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 pub(super) fn target(kind: &CheckKind) -> Option<String> {
     match kind {
         CheckKind::Http { url, tls, .. } => http::target(url, tls),
+        _ => None,
+    }
+}
+
+/// The host that a probe connects to first; none for kinds that connect to nobody.
+pub(super) fn host(kind: &CheckKind) -> Option<String> {
+    match kind {
+        CheckKind::Http { url, .. } => {
+            let url = url::Url::parse(url).ok()?;
+            let host = url.host_str()?;
+            Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+        }
+        CheckKind::Tcp { address, .. }
+        | CheckKind::Udp { address }
+        | CheckKind::Grpc { address, .. }
+        | CheckKind::H2Ping { address, .. } => Some(connect::host(address).to_owned()),
         _ => None,
     }
 }
@@ -166,6 +189,21 @@ mod tests {
             shelf.take_back(&target, 1, probed.stream);
         }
         server.await.unwrap();
+    }
+
+    #[test]
+    fn a_probe_has_a_host() {
+        let tcp = |address: &str| CheckKind::Tcp { address: address.into(), tls: None };
+        let mut url = http("127.0.0.1:1".parse().unwrap());
+        for (text, wanted) in [("http://h.example:1/", "h.example"), ("https://[fd00::1]/x", "fd00::1")] {
+            if let CheckKind::Http { url, .. } = &mut url {
+                *url = text.to_owned();
+            }
+            assert_eq!(host(&url).as_deref(), Some(wanted));
+        }
+        assert_eq!(host(&tcp("192.0.2.1:80")).as_deref(), Some("192.0.2.1"));
+        assert_eq!(host(&tcp("[fd00::1]:80")).as_deref(), Some("fd00::1"));
+        assert_eq!(host(&CheckKind::Script { args: vec![] }), None);
     }
 
     #[tokio::test]

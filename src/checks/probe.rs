@@ -15,13 +15,15 @@ pub(super) struct Finding {
     pub(super) output: String,
     /// Nobody listens there: the connection was refused.
     pub(super) refused: bool,
+    /// There was no way to it, or to those who know its name.
+    pub(super) lost: bool,
     /// This machine was short of something (open files, memory): it says nothing about the target.
     pub(super) shortage: bool,
 }
 
 impl Finding {
     pub(super) fn new(status: Status, output: impl Into<String>) -> Self {
-        Self { status, output: output.into(), refused: false, shortage: false }
+        Self { status, output: output.into(), refused: false, lost: false, shortage: false }
     }
 
     pub(super) fn critical(output: impl Into<String>) -> Self {

@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::alias::Aliases;
+use super::horizon::Horizon;
 use super::job::{Drawn, Finished, Job};
 use super::kept::{Lost, Notice, Shelf, Stream};
 use super::kinds::{self, Probed};
+use super::outlook::Outlook;
 use super::places::Places;
 use super::probe::Tools;
 use super::schedule::Queue;
@@ -51,12 +53,17 @@ pub(super) struct Runner {
     places: Places<task::Id>,
     pub(super) shelf: Shelf,
     notices: mpsc::UnboundedReceiver<Lost>,
+    pub(super) horizon: Horizon,
+    pub(super) outlook: Outlook,
+    /// Statuses are held, as far as was told.
+    pub(super) held: bool,
 }
 
 impl Runner {
     pub(super) fn new(registry: Registry, config: Config, tools: Tools, metrics: Arc<Metrics>) -> Self {
         let (shelf, notices) = Shelf::new(config.kept_max, metrics.clone());
         let places = Places::new(config.in_flight_max);
+        let (horizon, outlook) = (Horizon::new(config.cut_off), Outlook::new(Instant::now()));
         Self {
             registry,
             config,
@@ -75,6 +82,9 @@ impl Runner {
             places,
             shelf,
             notices,
+            horizon,
+            outlook,
+            held: false,
         }
     }
 
@@ -172,7 +182,7 @@ impl Runner {
                 self.queue.set(number, due);
                 self.put_back(number, None);
             }
-            Ok((_, probed)) => self.on_result(number, probed, now),
+            Ok((_, probed)) => self.on_probed(number, probed, now),
             Err(error) => {
                 tracing::error!(check = %job.check.key(), "a probe ended without a result: {error}");
                 let due = job.give_up(now);
@@ -182,13 +192,24 @@ impl Runner {
         }
     }
 
+    fn on_probed(&mut self, number: u64, probed: Probed, now: Instant) {
+        if self.counts(number, &probed, now) {
+            return self.on_result(number, probed, now);
+        }
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        let due = job.give_up(now);
+        self.queue.set(number, due);
+        self.put_back(number, None);
+    }
+
     fn on_result(&mut self, number: u64, mut probed: Probed, now: Instant) {
         let Some(job) = self.jobs.get_mut(&number) else { return };
         count(&self.metrics, job, &probed);
-        let was_quick = job.is_quick();
+        let (was_quick, was_unsettled) = (job.is_quick(), job.is_unsettled());
         let Finished { news, due, drawn, crashed } =
             job.finish(&probed, now, self.crowd, rand::random::<f64>());
         self.crowd = self.crowd + usize::from(job.is_quick()) - usize::from(was_quick);
+        self.metrics.steady.settled(was_unsettled, job.is_unsettled());
         match drawn {
             Some(Drawn::Crash) => self.metrics.checks.noticed("crash"),
             Some(Drawn::Alive) => self.metrics.checks.noticed("alive"),
@@ -277,9 +298,13 @@ impl Runner {
         self.queue.clear(number);
         if let Some(job) = self.jobs.remove(&number) {
             self.crowd -= usize::from(job.is_quick());
+            self.metrics.steady.settled(job.is_unsettled(), false);
             self.metrics.checks.unkept.dec_by(i64::from(job.unkept));
             if let Some(target) = &job.target {
                 self.shelf.leave(target, number);
+            }
+            if let Some(host) = &job.host {
+                self.leave_host(host);
             }
         }
     }

@@ -10,6 +10,7 @@
 //!   one at most once per interval: three failures of a check with a 10 s interval mean 30 s, not three tries in one.
 //! - A failure never makes a status better. In Consul one failure after a pass that did not count yet can turn critical
 //!   into warning, which would bring a dead instance back into answers.
+//! - A check that falls often is held critical until it was good for a while, where that is wished ([`flaps`](super::flaps)).
 //! - The first result after a restart is counted, not applied at once: the status that was restored came about by the
 //!   thresholds, and a restart of ours says nothing about the target.
 
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::flaps::{Flapping, Flaps};
+use super::kinds::cut;
 use crate::model::{Check, Status};
 
 /// How many results in a row change a status; each at least 1.
@@ -46,7 +49,15 @@ pub(super) struct Verdict {
     output: Arc<str>,
     good: Row,
     bad: Row,
+    flaps: Flaps,
+    /// When it fell, and what stood before.
+    fell: Option<(Instant, Status, Arc<str>)>,
+    output_max: usize,
+    /// A good result was held back.
+    holding: bool,
     told: News,
+    /// Whether that is told.
+    told_holding: bool,
     /// When something was last told.
     told_at: Option<Instant>,
 }
@@ -68,7 +79,7 @@ const TELL_FAILING: Duration = Duration::from_secs(5);
 impl Verdict {
     /// Begins with what the registry shows. `judged` says that the status came from results (of an earlier process) and
     /// not from the definition.
-    pub(super) fn new(check: &Check, shown: News, judged: bool) -> Self {
+    pub(super) fn new(check: &Check, shown: News, judged: bool, flapping: Flapping) -> Self {
         let critical = check.failures_before_critical.max(1);
         let warning = match check.failures_before_warning {
             0 => critical,
@@ -84,6 +95,11 @@ impl Verdict {
             good: full(!judged || shown.status == Status::Passing, thresholds.passing),
             bad: full(!judged || shown.status == Status::Critical, thresholds.critical),
             thresholds,
+            flaps: Flaps::new(flapping.with(check.damping.as_deref())),
+            fell: None,
+            holding: false,
+            told_holding: false,
+            output_max: check.output_max,
             told: shown,
             told_at: None,
         }
@@ -94,11 +110,17 @@ impl Verdict {
         self.status
     }
 
+    /// Whether it is held critical because it fell too often.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.flaps.is_unsettled()
+    }
+
     /// Takes a result in.
     pub(super) fn judge(&mut self, found: Status, output: &str, now: Instant) {
         let Thresholds { passing, warning, critical } = self.thresholds;
         let next = if found == Status::Critical {
             self.good.length = 0;
+            self.flaps.bad();
             self.bad.add(now, self.apart);
             if self.bad.reaches(critical) {
                 Some(Status::Critical)
@@ -110,21 +132,61 @@ impl Verdict {
         } else {
             self.bad.length = 0;
             self.good.add(now, self.apart);
+            self.flaps.good(now);
             self.good.reaches(passing).then_some(found)
         };
-        if let Some(status) = next {
-            self.status = status;
-            if *self.output != *output {
-                self.output = output.into();
+        match next {
+            // What is critical already does not fall.
+            Some(Status::Critical) if self.status != Status::Critical => {
+                self.flaps.fell(now);
+                self.fell = Some((now, self.status, self.output.clone()));
             }
+            Some(Status::Passing | Status::Warning) if self.flaps.is_unsettled() => {
+                let mut held = self.held(found, output);
+                cut(&mut held, self.output_max);
+                self.holding = true;
+                return self.stand(Status::Critical, &held);
+            }
+            _ => {}
         }
+        if let Some(status) = next {
+            self.holding = false;
+            self.stand(status, output);
+        }
+    }
+
+    /// The failures since then say nothing of the target: a fall among them did not happen.
+    pub(super) fn take_back(&mut self, since: Instant) {
+        self.bad.length = 0;
+        if let Some((_, status, output)) = self.fell.take_if(|(at, ..)| *at >= since) {
+            (self.status, self.output) = (status, output);
+            self.good.length = self.thresholds.passing;
+            self.flaps.take_back();
+        }
+    }
+
+    fn stand(&mut self, status: Status, output: &str) {
+        self.status = status;
+        if *self.output != *output {
+            self.output = output.into();
+        }
+    }
+
+    /// What is shown instead of a good result.
+    fn held(&self, found: Status, output: &str) -> String {
+        let (falls, steady) = (self.flaps.level(), crate::model::duration::format(self.flaps.steady()));
+        format!(
+            "Held critical: it fell {falls} times in a short while, and has to pass for {steady} without a failure. \
+             Last result: {found}: {output}"
+        )
     }
 
     /// What the registry does not know yet and is worth telling; from then on it counts as told.
     pub(super) fn news(&mut self, now: Instant) -> Option<News> {
         let to_flip = self.to_flip();
         let told = &self.told;
-        if told.status == self.status && told.to_flip == to_flip {
+        let same = told.status == self.status && told.to_flip == to_flip;
+        if same && self.told_holding == self.holding {
             let rest = if self.status == Status::Passing { TELL_PASSING } else { TELL_FAILING };
             let early = self.told_at.is_some_and(|at| now.duration_since(at) < rest);
             if early || told.output == self.output {
@@ -132,7 +194,7 @@ impl Verdict {
             }
         }
         self.told = News { status: self.status, output: self.output.clone(), to_flip };
-        self.told_at = Some(now);
+        (self.told_at, self.told_holding) = (Some(now), self.holding);
         Some(self.told.clone())
     }
 
@@ -182,7 +244,7 @@ mod tests {
             terms.failures_before_warning = thresholds[1];
             terms.failures_before_critical = thresholds[2];
         });
-        Verdict::new(&check, News { status, output: "shown".into(), to_flip: 1 }, judged)
+        Verdict::new(&check, News { status, output: "shown".into(), to_flip: 1 }, judged, Flapping::default())
     }
 
     /// Feeds results that are an interval apart and returns the statuses after each.
@@ -229,6 +291,45 @@ mod tests {
         let mut verdict = verdict([2, 1, 3], Critical, false);
         let results = [Critical, Passing, Critical];
         assert_eq!(statuses(&mut verdict, &results), [Critical; 3]);
+    }
+
+    #[test]
+    fn a_check_that_falls_often_is_held_critical_and_no_fall_is_late() {
+        let flapping = Flapping { max: 2, leak: INTERVAL * 100, steady: INTERVAL * 2 };
+        let check = super::super::tests::tcp_check().with(|terms| {
+            terms.interval = INTERVAL;
+            terms.output_max = 90;
+        });
+        let shown = News { status: Critical, output: "".into(), to_flip: 1 };
+        let mut verdict = Verdict::new(&check, shown, false, flapping);
+        // It comes back at once after the first fall; after the second when it has passed for two intervals.
+        let results = [Passing, Critical, Passing, Critical, Passing, Passing, Warning, Critical, Warning];
+        let wanted = [Passing, Critical, Passing, Critical, Critical, Critical, Warning, Critical, Warning];
+        assert_eq!(statuses(&mut verdict, &results), wanted);
+        statuses(&mut verdict, &[Critical, Passing]);
+        let shown =
+            "Held critical: it fell 2 times in a short while, and has to pass for 20s without a failure";
+        assert!(verdict.is_unsettled() && verdict.output[..] == shown[..90], "{}", verdict.output);
+    }
+
+    #[test]
+    fn a_fall_is_taken_back_with_all_that_came_of_it() {
+        let begun = Instant::now();
+        let mut verdict = verdict([3, 0, 2], Passing, true);
+        for n in 1..=2 {
+            verdict.judge(Critical, "no route to host", begun + INTERVAL * n);
+        }
+        assert_eq!(verdict.status, Critical);
+        verdict.take_back(begun + INTERVAL * 3);
+        assert_eq!(verdict.status, Critical, "it fell before");
+        verdict.take_back(begun + INTERVAL);
+        assert_eq!((verdict.status, &*verdict.output, verdict.to_flip()), (Passing, "shown", 2));
+        // It needs as many failures as ever.
+        let statuses = [3, 4].map(|n| {
+            verdict.judge(Critical, "refused", begun + INTERVAL * n);
+            verdict.status
+        });
+        assert_eq!(statuses, [Passing, Critical]);
     }
 
     #[test]

@@ -75,6 +75,7 @@ macro_rules! key {
 }
 
 mod limits;
+mod steady;
 mod telemetry;
 
 const RELOADS: bool = true;
@@ -82,7 +83,8 @@ const AT_START: bool = false;
 
 /// All keys, in the order of the reference.
 pub fn all() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(limits::KEYS).chain(telemetry::KEYS)
+    let split = KEYS.iter().position(|key| key.table == "forward").unwrap_or(KEYS.len());
+    KEYS[..split].iter().chain(steady::KEYS).chain(&KEYS[split..]).chain(limits::KEYS).chain(telemetry::KEYS)
 }
 
 /// Those that stand in no file of their own.
@@ -382,54 +384,6 @@ const KEYS: &[Key] = &[
         RELOADS,
         "Handshakes at once from one address.",
         |c, v| { c.https.handshakes_per_client_max = value::count(v)? }
-    ),
-    key!(
-        "checks",
-        "script",
-        "false",
-        AT_START,
-        "Whether script checks may be registered and run. Whoever reaches the API can then run programs here.",
-        |c, v| { c.checks.script = value::flag(v)? }
-    ),
-    key!(
-        "checks",
-        "in_flight_max",
-        "512",
-        AT_START,
-        "Probes at once, and eight times as many that have taken longer than 100 ms; those that are due beyond wait.",
-        |c, v| c.checks.in_flight_max = value::count(v)?
-    ),
-    key!(
-        "checks",
-        "kept_max",
-        "10000",
-        AT_START,
-        "Connections kept open between probes of HTTP checks, one for each target however many checks it has. Checks of targets beyond lose only the instant notice of a crash.",
-        |c, v| { c.checks.kept_max = value::count(v)? }
-    ),
-    key!(
-        "checks",
-        "names_max",
-        "10000",
-        AT_START,
-        "Names of targets whose addresses are remembered while their TTL lasts; names beyond are looked up for each probe.",
-        |c, v| { c.checks.names_max = value::count(v)? }
-    ),
-    key!(
-        "checks",
-        "allow_targets",
-        "[]",
-        AT_START,
-        "Networks that probes may connect to. When there are any, all others are denied; of ranges that have an address the longest decides. Where a cloud keeps its machines' credentials (`169.254.0.0/16`, `fe80::/10` and other addresses of metadata services) has to be named by itself; for fetches of an auth method's keys, too, which are not narrowed otherwise.",
-        |c, v| { c.checks.targets.allow = value::list(v, value::network)? }
-    ),
-    key!(
-        "checks",
-        "deny_targets",
-        "[]",
-        AT_START,
-        "Networks that probes, and fetches of an auth method's keys (`JWKSURL`), may not connect to, by whatever name, redirect or spelling they are led there; such a check is critical.",
-        |c, v| { c.checks.targets.deny = value::list(v, value::network)? }
     ),
     key!(
         "forward",

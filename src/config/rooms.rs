@@ -92,6 +92,7 @@ impl Config {
             import_octets_max: self.http.import_max,
             streams_max: self.http.streams_max,
             backups_max: self.http.backups_max,
+            requests_per_client_max: self.http.requests_per_client_max,
             events_max: self.http.events_max,
             write_wait: self.http.write_wait,
             monitors_max: self.http.monitors_max,

@@ -30,6 +30,7 @@ pub(super) struct Answer {
 /// Codes of RFC 8914 that we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExtendedError {
+    StaleAnswer = 3,
     Prohibited = 18,
     NotSupported = 21,
     NetworkError = 23,

@@ -21,7 +21,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
 use hickory_proto::serialize::binary::BinEncodable;
 
-use super::encode::{self, HEADER};
+use super::encode::{self, ExtendedError, HEADER};
 use super::live::{self, Found, NEGATIVE_TTL, SOA_TIMES};
 use super::names::{self, Asked};
 use super::respond::{Transport, limit};
@@ -64,6 +64,13 @@ struct Domain {
 pub(super) struct Written {
     pub(super) kind: u16,
     pub(super) rcode: ResponseCode,
+}
+
+/// A code, and what OPT adds to it.
+type Said = (ResponseCode, Option<ExtendedError>);
+
+fn plainly(rcode: ResponseCode) -> Said {
+    (rcode, None)
 }
 
 /// A plain question, and where its answer may lie.
@@ -129,10 +136,10 @@ impl Fast {
         let plain = &question.plain;
         let forwards = self.settings.forwards_for(client);
         begin(plain, forwards, answer);
-        let rcode = self.body(registry, question, pick, answer)?;
+        let (rcode, error) = self.body(registry, question, pick, answer)?;
         let payload = self.settings.payload;
         if let Some(client) = plain.edns {
-            encode::opt(answer, client, payload, rcode, (None, None));
+            encode::opt(answer, client, payload, rcode, (error, None));
             add_count(answer, ADDITIONALS, 1);
         }
         let fits = answer.len() <= limit(plain.edns, Transport::Udp, payload);
@@ -145,7 +152,7 @@ impl Fast {
         question: &Question<'_>,
         pick: u64,
         answer: &mut Vec<u8>,
-    ) -> Option<ResponseCode> {
+    ) -> Option<Said> {
         let plain = &question.plain;
         // Transfers, and types that are no questions.
         if matches!(plain.kind, 41 | 249..=255) {
@@ -153,7 +160,7 @@ impl Fast {
         }
         let Some((domain, at)) = self.domains.iter().find_map(|domain| Some((domain, domain.within(plain)?)))
         else {
-            return self.of_zone(plain, answer);
+            return self.of_zone(plain, answer).map(plainly);
         };
         let live = Live { plain, at, pick };
         if let Some(template) = question.place.and_then(|place| self.cache.get(place, plain))
@@ -163,8 +170,12 @@ impl Fast {
         }
         let (service, tag) = match live.asked(&self.settings)? {
             Asked::Service { service, tag } => (service, tag),
-            Asked::Empty => return live.negative(ResponseCode::NoError, registry.load().serial(), answer),
-            Asked::Unknown => return live.negative(ResponseCode::NXDomain, registry.load().serial(), answer),
+            Asked::Empty => {
+                return live.negative(ResponseCode::NoError, registry.load().serial(), answer).map(plainly);
+            }
+            Asked::Unknown => {
+                return live.negative(ResponseCode::NXDomain, registry.load().serial(), answer).map(plainly);
+            }
             Asked::Apex | Asked::Server | Asked::Node(_) | Asked::Query(_) | Asked::Addresses(_) => {
                 return None;
             }
@@ -181,8 +192,12 @@ impl Fast {
             World { snapshot: &snapshot, settings: &self.settings.domains.settings, view: &self.view };
         let known = match live::find(world, &service, tag.as_deref(), None) {
             Found::Known(known) => known,
-            Found::Empty => return live.negative(ResponseCode::NoError, snapshot.serial(), answer),
-            Found::Nothing => return live.negative(ResponseCode::NXDomain, snapshot.serial(), answer),
+            Found::Empty => {
+                return live.negative(ResponseCode::NoError, snapshot.serial(), answer).map(plainly);
+            }
+            Found::Nothing => {
+                return live.negative(ResponseCode::NXDomain, snapshot.serial(), answer).map(plainly);
+            }
         };
         let place = (&domain.name, self.settings.domains.datacenter.as_str(), world.settings);
         let template = Template::new((slot, version), &known, plain, place)?;
@@ -233,14 +248,14 @@ impl Live<'_> {
         Some(names::read(&labels[..count], &settings.domains.datacenter))
     }
 
-    fn put(&self, template: &Template, registry: &Registry, answer: &mut Vec<u8>) -> Option<ResponseCode> {
+    fn put(&self, template: &Template, registry: &Registry, answer: &mut Vec<u8>) -> Option<Said> {
         let domain = &self.plain.question[self.at..self.plain.name().len()];
         let Some(Counts { answers, additionals }) = template.put(self.pick, domain, answer) else {
-            return self.negative(ResponseCode::NoError, registry.load().serial(), answer);
+            return self.negative(ResponseCode::NoError, registry.load().serial(), answer).map(plainly);
         };
         add_count(answer, ANSWERS, answers);
         add_count(answer, ADDITIONALS, additionals);
-        Some(ResponseCode::NoError)
+        Some((ResponseCode::NoError, template.stale.then_some(ExtendedError::StaleAnswer)))
     }
 
     /// "No", with the domain's SOA (RFC 2308). Its names point at the domain in the question.

@@ -11,7 +11,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::encode::Answer;
+use super::encode::{Answer, ExtendedError};
 use super::names::{self, Asked};
 use super::request::Question;
 use super::respond::Bearer;
@@ -63,6 +63,13 @@ impl From<Answer> for Live {
 }
 
 impl Live {
+    /// Says that it is not what is healthy now (RFC 8914 section 4.4), where it says anything.
+    fn stale(mut self, stale: bool) -> Self {
+        let answer = &mut self.answer;
+        answer.error = (stale && !answer.answers.is_empty()).then_some(ExtendedError::StaleAnswer);
+        self
+    }
+
     fn tailored(mut self, tailored: bool) -> Self {
         self.answer.tailored = tailored;
         self
@@ -175,7 +182,8 @@ impl Ask<'_> {
         match find(self.world, service, tag, Some((self.place(), self.question.kind))) {
             Found::Known(known) => {
                 let tailored = self.world.settings.nearest(known.service.name.folded()).is_some();
-                self.members(known).tailored(tailored)
+                let stale = known.stale;
+                self.members(known).tailored(tailored).stale(stale)
             }
             Found::Empty => self.no_data().into(),
             Found::Nothing => self.nothing().into(),

@@ -1,8 +1,12 @@
 //! What clients define, from Consul's JSON to the model.
 
+mod damping;
+mod here;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use here::is_this_server;
 use serde::Deserialize;
 
 use super::decode::{GoDuration, Kind, Shape, decode_snake};
@@ -123,6 +127,9 @@ pub(super) struct CheckBody {
     success_before_passing: i64,
     failures_before_warning: i64,
     failures_before_critical: i64,
+    flap_max: Option<i64>,
+    flap_leak: Option<GoDuration>,
+    flap_steady: Option<GoDuration>,
     deregister_critical_service_after: Option<GoDuration>,
     output_max_size: i64,
 }
@@ -168,6 +175,9 @@ const CHECK_FIELDS: &[(&str, Kind)] = &[
     ("SuccessBeforePassing", Kind::Plain),
     ("FailuresBeforeWarning", Kind::Plain),
     ("FailuresBeforeCritical", Kind::Plain),
+    ("FlapMax", Kind::Plain),
+    ("FlapLeak", Kind::Plain),
+    ("FlapSteady", Kind::Plain),
     ("DeregisterCriticalServiceAfter", Kind::Plain),
     ("OutputMaxSize", Kind::Plain),
 ];
@@ -383,6 +393,7 @@ impl CheckBody {
             success_before_passing: count(self.success_before_passing, "SuccessBeforePassing")?,
             failures_before_warning,
             failures_before_critical,
+            damping: self.damping(probes)?,
             deregister_after,
             output_max: if output_max == 0 { OUTPUT_OCTETS_MAX } else { output_max.min(OUTPUT_OCTETS_MAX) },
             initial,
@@ -581,21 +592,6 @@ fn check_target(kind: &CheckKind, here: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a target's host is the machine that probes: loopback, every address, or a number in a form that only the C
-/// library takes for an address (`127.1`, `0x7f000001`), which nobody needs. A name can still lead here.
-fn is_this_server(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-    match bare.parse::<std::net::IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(ip) => ip.is_loopback() || ip.is_unspecified(),
-        Err(_) => {
-            let last = bare.rsplit('.').next().unwrap_or(bare);
-            let number =
-                last.starts_with("0x") || last.starts_with("0X") || last.bytes().all(|b| b.is_ascii_digit());
-            number || last.eq_ignore_ascii_case("localhost")
-        }
-    }
-}
-
 /// Names that DNS cannot show are served over HTTP only, and the client is told.
 fn name_warnings(service: &ServiceName, tags: &[String]) -> Result<Vec<String>, Error> {
     let mut warnings = Vec::new();
@@ -691,36 +687,5 @@ impl CatalogServiceBody {
         // Go's client writes weights that nobody set as zeros.
         body.weights = body.weights.filter(|weights| (weights.passing, weights.warning) != (0, 0));
         Ok(body)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_that_are_this_server_are_known_in_every_spelling() {
-        for host in [
-            "localhost",
-            "LocalHost.",
-            "a.localhost",
-            "127.0.0.1",
-            "127.9.9.9",
-            "[::1]",
-            "[::ffff:127.0.0.1]",
-            "0.0.0.0",
-            "[::]",
-            "127.1",
-            "2130706433",
-            "0x7f000001",
-            "0x7f.1",
-            "0177.0.0.1.",
-            "",
-        ] {
-            assert!(is_this_server(host), "{host}");
-        }
-        for host in ["192.0.2.1", "[2001:db8::1]", "web.example", "localhost.example", "h1", "1.2.3.x4"] {
-            assert!(!is_this_server(host), "{host}");
-        }
     }
 }

@@ -8,5 +8,6 @@ pub(in crate::http) mod guard;
 pub(in crate::http) mod listener;
 pub(in crate::http) mod origin;
 pub(in crate::http) mod parked;
+pub(in crate::http) mod rate;
 pub(in crate::http) mod request_log;
 pub(in crate::http) mod wrap;

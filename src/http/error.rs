@@ -1,5 +1,7 @@
 //! How requests fail: a status and one plain line, as Consul's agents answer.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -17,11 +19,19 @@ pub(super) struct Why(pub(super) String);
 pub(super) struct Error {
     pub(super) status: StatusCode,
     pub(super) text: String,
+    /// Of a 429: after how many seconds to come again.
+    pub(super) again: u64,
 }
 
 impl Error {
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into() }
+        Self { status, text: text.into(), again: 1 }
+    }
+
+    /// 429, with the time after which to come again (RFC 6585 section 4); whole seconds are told, at least one.
+    pub(super) fn too_many(text: impl Into<String>, after: Duration) -> Self {
+        let again = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        Self { again: again.max(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, text) }
     }
 
     /// 400.
@@ -45,6 +55,9 @@ impl IntoResponse for Error {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         let why = Why(self.text.clone());
         let mut response = (self.status, self.text).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, self.again.into());
+        }
         response.extensions_mut().insert(why);
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         response

@@ -53,14 +53,18 @@ async fn health() -> &'static str {
 }
 
 /// State is loaded (nothing listens before), definitions can be stored, and the server was not told to stop.
-async fn ready(Extract(state): Extract<Arc<State>>) -> Result<&'static str, Error> {
+async fn ready(Extract(state): Extract<Arc<State>>) -> Result<String, Error> {
     if let Some(end) = state.leaving.get() {
         let left = end.saturating_duration_since(tokio::time::Instant::now()).as_secs_f64();
         let text = format!("everything is served, but this server stops in {left:.1} s ([lame_duck])\n");
         return Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, text));
     }
     let writable = state.registry.writable();
-    writable.map(|()| "ready\n").map_err(|e| {
+    let mut text = "ready\n".to_owned();
+    if state.metrics.steady.cut_off.get() != 0 {
+        text += "statuses of health checks are held: this machine seems to be cut off from their targets\n";
+    }
+    writable.map(|()| text).map_err(|e| {
         let text = format!("DNS and reads are served, but definitions cannot be stored: {e}\n");
         Error::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })

@@ -78,6 +78,9 @@ pub struct Terms {
     pub failures_before_warning: u32,
     #[serde(default)]
     pub failures_before_critical: u32,
+    /// What of the damping of flaps is said of this check alone; few have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damping: Option<Box<Damping>>,
     /// The instance is deregistered after it was critical for so long.
     #[serde(with = "duration::option", default, skip_serializing_if = "Option::is_none")]
     pub deregister_after: Option<Duration>,
@@ -101,6 +104,7 @@ impl Terms {
             success_before_passing: 0,
             failures_before_warning: 0,
             failures_before_critical: 0,
+            damping: None,
             deregister_after: None,
             output_max: OUTPUT_OCTETS_MAX,
             initial,
@@ -133,6 +137,20 @@ impl Check {
     pub fn key(&self) -> CheckKey {
         CheckKey { node: self.node.clone(), id: self.id.clone() }
     }
+}
+
+/// How a check that falls often is damped; what is absent is as the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Damping {
+    /// Falls to critical after which it is held critical; 0 holds it never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// How long it takes until one fall is forgotten.
+    #[serde(with = "duration::option", default, skip_serializing_if = "Option::is_none")]
+    pub leak: Option<Duration>,
+    /// How long it must pass, without a failure, until it is held no more.
+    #[serde(with = "duration::option", default, skip_serializing_if = "Option::is_none")]
+    pub steady: Option<Duration>,
 }
 
 /// TLS for a probe. `Some` means that TLS is spoken.

@@ -206,6 +206,16 @@ exact_id! {
     CheckId, "check id"
 }
 
+/// What is set for a service, whose name is in lower case: the exact name beats the longest prefix and `*`.
+pub fn of_service<'a, T>(set: &'a [(String, T)], service: &str) -> Option<&'a T> {
+    let exact = set.iter().find(|(name, _)| name == service);
+    let longest = || {
+        let prefixes = set.iter().filter_map(|(name, value)| Some((name.strip_suffix('*')?, value)));
+        prefixes.filter(|(prefix, _)| service.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len())
+    };
+    exact.map(|(_, value)| value).or_else(|| longest().map(|(_, value)| value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

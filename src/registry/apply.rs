@@ -8,6 +8,8 @@ use std::sync::Arc;
 use arcstr::ArcStr;
 use smallvec::{Array, SmallVec};
 
+use super::guard::Guard;
+use super::ramps::Eased;
 use super::snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
 use super::watch::Topic;
 use crate::model::{
@@ -114,6 +116,41 @@ impl Snapshot {
             effects.paced.extend(self.services_of(&seen.check).into_iter().map(Topic::Service));
         }
         flipped
+    }
+
+    /// Sets what a guard keeps of a service; returns whether that was something else.
+    pub(super) fn set_guard(
+        &mut self,
+        name: &ServiceName,
+        guard: Option<Arc<Guard>>,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(entry) = self.services.get_mut(name) else { return false };
+        if entry.guard == guard {
+            return false;
+        }
+        Arc::make_mut(entry).guard = guard;
+        effects.topics.insert(Topic::Service(name.clone()));
+        (effects.visible, effects.changed) = (true, true);
+        true
+    }
+
+    /// Sets what the instances of a service have of their weights; returns whether that was something else.
+    pub(super) fn set_eased(
+        &mut self,
+        name: &ServiceName,
+        eased: Option<Arc<Eased>>,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(entry) = self.services.get_mut(name) else { return false };
+        if entry.eased == eased {
+            return false;
+        }
+        Arc::make_mut(entry).eased = eased;
+        // Nobody who watches the service over HTTP sees another state.
+        effects.paced.insert(Topic::Service(name.clone()));
+        (effects.visible, effects.changed) = (true, true);
+        true
     }
 
     /// The services whose answers a check has a say in.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use uuid::Uuid;
 
-use crate::model::CheckKey;
+use crate::model::{CheckKey, ServiceName};
 
 /// What happens when a deadline passes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +26,10 @@ pub(super) enum Due {
     Reap(CheckKey),
     /// A token's time is over.
     Token(Uuid),
+    /// What is kept of a service is kept no longer.
+    Guard(ServiceName),
+    /// The weights of a service's instances rise by a step.
+    Ramp(ServiceName),
 }
 
 /// Nanoseconds since the first deadline was set: half the size of an `Instant`.

@@ -13,7 +13,9 @@ use arcstr::ArcStr;
 use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
+use super::guard::Guard;
 use super::queries::Queries;
+use super::ramps::Eased;
 use super::watch::Topic;
 use crate::acl;
 use crate::model::{
@@ -91,6 +93,10 @@ pub struct ServiceEntry {
     /// As the first instance spelt it.
     pub name: ServiceName,
     pub instances: Members,
+    /// Of whom DNS gives critical ones, since too many failed at once; hardly ever there.
+    pub guard: Option<Arc<Guard>>,
+    /// Of whose instances some have a part of their weights yet.
+    pub eased: Option<Arc<Eased>>,
     /// The last change to an instance, its checks or its node.
     pub index: u64,
 }
@@ -142,7 +148,7 @@ impl NodeEntry {
 impl ServiceEntry {
     /// One without instances yet.
     pub(super) fn new(name: ServiceName) -> Self {
-        Self { name, instances: Members::default(), index: 0 }
+        Self { name, instances: Members::default(), guard: None, eased: None, index: 0 }
     }
 }
 
@@ -314,6 +320,12 @@ impl Snapshot {
     /// An instance by node (lower case) and id.
     pub fn instance(&self, node: &str, id: &str) -> Option<&Arc<InstanceEntry>> {
         self.nodes.get(node)?.instances.get(id)
+    }
+
+    /// Whether DNS goes on to give an instance because too many failed at once.
+    pub(super) fn is_kept(&self, entry: &InstanceEntry) -> bool {
+        let guard = self.services.get(&entry.instance.service).and_then(|service| service.guard.as_ref());
+        guard.is_some_and(|guard| guard.keeps(&entry.instance.node, &entry.instance.id))
     }
 
     pub fn check(&self, key: &CheckKey) -> Option<&Arc<CheckEntry>> {

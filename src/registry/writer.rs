@@ -5,6 +5,9 @@
 //! TTL renewals and deadlines are applied at once. Each round takes what waits, applies it, publishes once, wakes,
 //! and then answers those who asked: a client that has its answer finds its change in DNS.
 
+mod easing;
+mod guarding;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -20,10 +23,12 @@ use super::apply::Effects;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
+use super::guard::Guards;
 use super::history::Past;
 use super::history::pen::Pen;
 use super::permission::permit;
 use super::plan::{Plan, Planner};
+use super::ramps::Ramps;
 use super::resume::Unplaced;
 use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
@@ -85,6 +90,8 @@ pub(super) struct Writer {
     /// What is known of the file's definitions, until they come.
     unplaced: Option<Unplaced>,
     deadlines: Deadlines,
+    guards: Guards,
+    ramps: Ramps,
     round: Round,
     /// What is being changed began with this.
     begun: Begun,
@@ -109,6 +116,8 @@ struct Round {
     proposals: Vec<Proposal>,
     /// Flips for the store to write behind.
     flips: Vec<Observation>,
+    /// The index moved without one.
+    moved: bool,
     replies: Vec<(Reply, Result<(), Refused>)>,
     /// The changes that answers can show.
     shown: Vec<Shown>,
@@ -134,6 +143,8 @@ impl Writer {
             tickets: 0,
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
+            guards: Guards::default(),
+            ramps: Ramps::default(),
             round: Round::default(),
             begun: Begun::now("server"),
             recording: false,
@@ -351,6 +362,7 @@ impl Writer {
         let about: Vec<_> =
             definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
         let shows = std::mem::take(&mut self.round.effects.visible);
+        let eased = self.eased_before(definitions);
         let mut pen = Pen::default();
         for definition in definitions {
             if self.audit.is_on() {
@@ -361,6 +373,9 @@ impl Writer {
                     pen.defines(&self.state, definition, &event);
                 }
                 self.round.events.extend(Some(event).filter(|_| self.recording));
+            }
+            if let Definition::Remove(Key::Instance(node, id)) = definition {
+                self.guard_removed(node, id);
             }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
@@ -385,6 +400,7 @@ impl Writer {
         self.state.index = index;
         self.note(shows, about);
         pen.close(&self.state, cause, &mut self.round.pasts);
+        self.eased_after(eased);
     }
 
     /// Notes a change, where answers can show it. `before` is whether they can show what this round did before it.
@@ -422,6 +438,7 @@ impl Writer {
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
+            let guarded = self.guarded_standing(&seen.check);
             let mut pen = Pen::default();
             if self.keeping {
                 pen.observes(&self.state, &seen);
@@ -450,6 +467,7 @@ impl Writer {
             }
             self.round.flips.push(seen.clone());
             self.round.changes.push(Change::Observation(seen));
+            self.guard_flipped(guarded);
         }
     }
 
@@ -476,12 +494,18 @@ impl Writer {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),
                 Due::Token(accessor) => self.expire_token(accessor),
+                Due::Guard(service) => self.guard_ended(&service),
+                Due::Ramp(service) => self.publish_eased(&service),
             }
         }
     }
 
     /// A TTL check was not renewed: critical until its client speaks again (the timer is not set anew).
     fn expire(&mut self, check: CheckKey) {
+        let held = self.shared.upgrade().and_then(|shared| shared.unheard.load_full());
+        if let Some(until) = held.filter(|until| Instant::now() < **until) {
+            return self.deadlines.set(Due::Expire(check), *until);
+        }
         let Some(entry) = self.state.check(&check) else { return };
         let output = match &*entry.output {
             "" => "TTL expired".into(),
@@ -581,7 +605,7 @@ impl Writer {
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);
         }
-        if !round.flips.is_empty() {
+        if !round.flips.is_empty() || round.moved {
             shared.store.observe(round.flips, self.state.index);
         }
         if !round.changes.is_empty() || !round.kicks.is_empty() {

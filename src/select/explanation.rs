@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::near::{Nearness, Place};
 use super::why::{Considered, Pace, Why};
-use super::{Family, Reached, Settings, of_service};
+use super::{Family, Reached, Settings};
 use crate::acl::View;
+use crate::model::name::of_service;
 use crate::model::{CheckKind, InstanceId, NodeName, ServiceName};
 use crate::registry::CheckEntry;
 use crate::telemetry::utc;
@@ -101,8 +102,19 @@ fn addresses(reached: &Reached<'_>) -> Vec<String> {
 fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
     let instance = &considered.entry.instance;
     match considered.why {
+        Why::Passing | Why::Warning if considered.eased.is_some() => {
+            let percent = considered.eased.unwrap_or(100);
+            let stands = match considered.why {
+                Why::Warning => worst(considered),
+                _ => healthy(considered),
+            };
+            format!("{stands}; it starts slowly, and has {percent} percent of its weight yet ([slow_start])")
+        }
         Why::Passing => healthy(considered),
         Why::Warning => format!("weight {} for {}", considered.weight, worst(considered)),
+        Why::Guarded => {
+            format!("kept, since too many instances failed at once ([guard]); {}", worst(considered))
+        }
         Why::ByName => {
             let host = considered.reached.host.unwrap_or_default();
             format!("its address is the host name {host}, whose addresses are looked up")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::near::Origin;
 use super::why::{self, Considered, Why};
-use super::{Known, World, chosen, seconds, stable_for};
+use super::{Known, World, chosen, seconds, stable_for, weight};
 use crate::model::PreparedQuery;
 use crate::model::query::Wanted;
 use crate::registry::{Health, InstanceEntry, NodeEntry, QueryEntry};
@@ -37,6 +37,9 @@ pub fn execute<'a>(world: World<'a>, query: &PreparedQuery, near: Option<&Origin
         let Ok((node, health)) = judge(world, wanted, entry) else { continue };
         ttl = ttl.min(stable_for(entry, node));
         found.push(chosen(entry, node, health, near));
+    }
+    if let Some(eased) = &service.eased {
+        weight::ease(&mut found, eased);
     }
     Some(Known { nearest_first: near.is_some(), ..Known::new(service, found, seconds(ttl, ceiling)) })
 }

@@ -18,6 +18,8 @@ pub enum Why {
     Passing,
     /// It is given, with the weight that it has while something warns.
     Warning,
+    /// It is given although it is critical, since too many failed at once.
+    Guarded,
     /// It is given by its host name, whose addresses others know.
     ByName,
     /// It lacks the tag that is asked for.
@@ -49,7 +51,7 @@ pub enum Why {
 impl Why {
     /// Whether it is in the answer.
     pub fn is_in(self) -> bool {
-        matches!(self, Self::Passing | Self::Warning | Self::ByName)
+        matches!(self, Self::Passing | Self::Warning | Self::Guarded | Self::ByName)
     }
 
     /// One word for programs.
@@ -57,6 +59,7 @@ impl Why {
         match self {
             Self::Passing => "passing",
             Self::Warning => "warning",
+            Self::Guarded => "guarded",
             Self::ByName => "by-name",
             Self::Untagged => "untagged",
             Self::Hidden => "hidden",
@@ -90,9 +93,11 @@ impl From<Health> for Why {
     }
 }
 
-/// The decision about one instance, as far as it is its own: where it is in, its node and its health; else why it is out.
+/// The decision about one instance, as far as it is its own: where it is in, its node and its health, which is critical where a
+/// guard keeps it; else why it is out.
 pub(super) fn judge<'a>(
     world: World<'a>,
+    service: &ServiceEntry,
     entry: &InstanceEntry,
     tag: Option<&str>,
 ) -> Result<(&'a Arc<NodeEntry>, Health), Why> {
@@ -104,7 +109,11 @@ pub(super) fn judge<'a>(
         return Err(Why::Hidden);
     }
     let health = world.snapshot.health(entry);
-    if !health.is_served() {
+    let kept = || {
+        let guard = service.guard.as_ref().filter(|_| health == Health::Critical);
+        guard.is_some_and(|guard| guard.keeps(&entry.instance.node, &entry.instance.id))
+    };
+    if !health.is_served() && !kept() {
         return Err(health.into());
     }
     let node = world.snapshot.node(entry.instance.node.folded()).ok_or(Why::Nowhere)?;
@@ -120,6 +129,8 @@ pub struct Considered<'a> {
     pub why: Why,
     /// What it has in SRV records, or would have.
     pub weight: u16,
+    /// Percent of its weight that it has, while it starts slowly.
+    pub eased: Option<u8>,
     pub reached: Reached<'a>,
     pub nearness: Nearness,
 }
@@ -137,7 +148,7 @@ pub fn considered<'a>(world: World<'a>, asked: Asked<'_>, selection: &Selection<
     };
     let visible = |service: &&Arc<ServiceEntry>| world.view.reads_service(service.name.folded());
     let Some(service) = service.filter(visible) else { return Vec::new() };
-    judged(world, service, known, |entry| judge(world, entry, asked.tag).map(|(_, health)| health))
+    judged(world, service, known, |entry| judge(world, service, entry, asked.tag).map(|(_, health)| health))
 }
 
 /// The same by any judge.
@@ -150,25 +161,29 @@ pub(super) fn judged<'a>(
     let key = |entry: &Arc<InstanceEntry>| Arc::as_ptr(entry);
     let mut near = HashMap::new();
     if let Some(known) = known {
-        near.extend(known.chosen.iter().map(|chosen| (key(chosen.entry), (false, chosen.nearness))));
-        near.extend(known.farther.iter().map(|chosen| (key(chosen.entry), (true, chosen.nearness))));
+        near.extend(known.chosen.iter().map(|chosen| (key(chosen.entry), (false, *chosen))));
+        near.extend(known.farther.iter().map(|chosen| (key(chosen.entry), (true, *chosen))));
     }
     let tell = |entry: &'a Arc<InstanceEntry>| {
         let node = world.snapshot.node(entry.instance.node.folded());
         let verdict = judge(entry);
         let weights = entry.instance.weights;
-        let (left, nearness) = near.get(&key(entry)).copied().unwrap_or((false, Nearness::Away));
+        let (left, chosen) = near.get(&key(entry)).copied().unzip();
+        let own = if verdict == Ok(Health::Warning) { weights.warning } else { weights.passing };
+        let instance = &entry.instance;
         Considered {
             entry,
             node,
             why: match verdict {
-                Ok(_) if left => Why::Farther,
+                Ok(_) if left == Some(true) => Why::Farther,
+                Ok(Health::Critical) => Why::Guarded,
                 Ok(health) => health.into(),
                 Err(why) => why,
             },
-            weight: if verdict == Ok(Health::Warning) { weights.warning } else { weights.passing },
+            weight: chosen.map_or(own, |chosen| chosen.weight),
+            eased: service.eased.as_ref().and_then(|eased| eased.percent(&instance.node, &instance.id)),
             reached: node.map(|node| reached(entry, node)).unwrap_or_default(),
-            nearness,
+            nearness: chosen.map_or(Nearness::Away, |chosen| chosen.nearness),
         }
     };
     service.instances.values().map(tell).collect()

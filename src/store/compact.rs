@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Stored;
 use crate::model::{
-    Address, Check, CheckId, CheckKey, CheckKind, Extras, Instance, InstanceId, Locality, Maintenance, Node,
-    NodeName, Origin, Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
+    Address, Check, CheckId, CheckKey, CheckKind, Damping, Extras, Instance, InstanceId, Locality,
+    Maintenance, Node, NodeName, Origin, Pairs, ProbeTls, Record, ServiceName, Status, Terms, Texts, Weights,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -163,7 +163,10 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
         }
         Record::Check(check) => {
             add(&mut bytes, &check.instance.as_ref().map(InstanceId::as_str))?;
-            add(&mut bytes, &TermsValue::from(&*check.terms))?;
+            if check.damping.is_some() {
+                bytes[0] = super::format::DAMPED as u8;
+            }
+            add_terms(&mut bytes, &check.terms)?;
         }
         Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
         Record::Acl(_) => {}
@@ -174,6 +177,14 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
 
 fn add(bytes: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Failure> {
     *bytes = postcard::to_extend(value, std::mem::take(bytes))?;
+    Ok(())
+}
+
+fn add_terms(bytes: &mut Vec<u8>, terms: &Terms) -> Result<(), Failure> {
+    add(bytes, &TermsValue::from(terms))?;
+    if let Some(Damping { max, leak, steady }) = terms.damping.as_deref() {
+        add(bytes, &(max, leak, steady))?;
+    }
     Ok(())
 }
 
@@ -305,7 +316,14 @@ impl Reader {
         if let Some(terms) = self.terms.get(bytes) {
             return Ok(terms.clone());
         }
-        let terms = Arc::new(Terms::try_from(postcard::from_bytes::<TermsValue<'_>>(bytes)?)?);
+        let (value, rest): (TermsValue<'_>, &[u8]) = postcard::take_from_bytes(bytes)?;
+        let mut terms = Terms::try_from(value)?;
+        // Version 4: the damping comes last.
+        if !rest.is_empty() {
+            let (max, leak, steady) = postcard::from_bytes(rest)?;
+            terms.damping = Some(Box::new(Damping { max, leak, steady }));
+        }
+        let terms = Arc::new(terms);
         Ok(remember(&mut self.terms, bytes, terms))
     }
 
@@ -359,7 +377,9 @@ impl Reader {
             Record::Check(check) => {
                 let node = self.node(check.node.as_str())?;
                 let instance = check.instance.as_ref().map(|id| self.of(&node, id.as_str())).transpose()?;
-                let terms = self.terms(&postcard::to_allocvec(&TermsValue::from(&*check.terms))?)?;
+                let mut octets = Vec::new();
+                add_terms(&mut octets, &check.terms)?;
+                let terms = self.terms(&octets)?;
                 self.checks.keys.push((node.clone(), check.id.clone()));
                 Record::Check(Check { node, id: check.id, instance, terms })
             }
@@ -438,6 +458,7 @@ impl TryFrom<TermsValue<'_>> for Terms {
             success_before_passing,
             failures_before_warning,
             failures_before_critical,
+            damping: None,
             deregister_after: value.deregister_after,
             output_max: usize::try_from(value.output_max)?,
             initial: value.initial,

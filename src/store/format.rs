@@ -31,8 +31,10 @@ pub(super) const KEY_CHECK: &str = "key_check";
 
 /// The version of values that is written.
 pub(super) const VERSION: u32 = 2;
-/// That of a node which has a place: version 2 with the place behind it. The highest that is read.
+/// That of a node which has a place: version 2 with the place behind it.
 pub(super) const PLACED: u32 = 3;
+/// That of a check with damping of its own: version 2 with that behind it. The highest that is read.
+pub(super) const DAMPED: u32 = 4;
 /// What is added to that of an encrypted file ([`seal`](super::seal)): who knows of no encryption refuses it as too new.
 pub(super) const SEALED: u128 = 100;
 /// The version of the file: 3 since its last changes may be in a journal alone, 4 since it may hold records of kinds that are on
@@ -145,10 +147,10 @@ fn compact_part<'a>(at: &[u8], bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Stor
         Some((&JSON, _)) => (json::<Version>(at, bytes)?.v, None),
         Some((v, rest)) => (u32::from(*v), Some(rest)),
     };
-    if v > PLACED {
+    if v > DAMPED {
         let at = String::from_utf8_lossy(at).replace('\0', "/");
         return Err(StoreError::new(format!(
-            "entry {at:?} was written by a newer rollcall (format {v}, this one reads up to {PLACED}); \
+            "entry {at:?} was written by a newer rollcall (format {v}, this one reads up to {DAMPED}); \
              start that version again, or restore a backup made by this one"
         )));
     }
@@ -175,7 +177,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Check, CheckId, CheckKind, NodeName, Origin, ProbeTls, Terms};
+    use crate::model::{Check, CheckId, CheckKind, Damping, NodeName, Origin, ProbeTls, Terms};
 
     /// Written by version 1 and read for ever.
     const GOLDEN_1: [&str; 4] = [
@@ -266,6 +268,7 @@ mod tests {
             success_before_passing: 7,
             failures_before_warning: 8,
             failures_before_critical: 9,
+            damping: None,
             deregister_after: Some(Duration::from_secs(10)),
             output_max: 11,
             initial: Status::Warning,
@@ -298,7 +301,15 @@ mod tests {
         )
         .unwrap();
         let mut reader = Reader::default();
-        for record in kinds.map(check).into_iter().chain([full, node, maintenance, query, acl]) {
+        let damped = match check(CheckKind::External) {
+            Record::Check(check) => Record::Check(check.with(|terms| {
+                let steady = Some(Duration::from_secs(3));
+                terms.damping = Some(Box::new(Damping { max: Some(2), leak: None, steady }));
+            })),
+            other => other,
+        };
+        let others = [full, node, maintenance, query, acl, damped];
+        for record in kinds.map(check).into_iter().chain(others) {
             let stored = Stored { record, create_index: u64::MAX, modify_index: 0 };
             let at = key(&stored.record.key());
             assert_eq!(reader.record(&at, &encode(&stored)).unwrap(), stored);
@@ -328,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_damage_are_errors_that_name_the_entry() {
-        for newer in [br#"{"v":4,"other":true}"#.as_slice(), &[4, 0, 0]] {
+        for newer in [br#"{"v":5,"other":true}"#.as_slice(), &[5, 0, 0]] {
             let newer = read(b"2n1\0a", newer).unwrap_err().to_string();
             assert!(newer.contains("\"2n1/a\"") && newer.contains("newer"), "{newer}");
         }

@@ -8,6 +8,7 @@
 mod fixed;
 pub mod reference;
 mod sizes;
+mod steady;
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use fixed::{Fixed, Grid, Label};
 pub use sizes::{SizeTally, Sizes};
+pub use steady::SteadyMetrics;
 
 /// Of a check.
 const STATUS: Label = Label { name: "status", values: &["passing", "warning", "critical"] };
@@ -54,6 +56,7 @@ const LIMIT: Label = Label {
         "queries_max",
         "query_regexp_octets_max",
         "queue_max",
+        "requests_per_client_max",
         "streams_max",
         "tag_octets_max",
         "tagged_addresses_max",
@@ -147,6 +150,7 @@ pub struct Metrics {
     pub dns: DnsMetrics,
     pub http: HttpMetrics,
     pub checks: ChecksMetrics,
+    pub steady: SteadyMetrics,
     pub audit: AuditMetrics,
     pub limits: LimitsMetrics,
     pub traces: TracesMetrics,
@@ -617,11 +621,15 @@ impl Metrics {
 
     fn names(&self) -> Registry {
         let mut names = Registry::with_prefix("rollcall");
-        self.registry.name(names.sub_registry_with_prefix("registry"));
+        let registry = names.sub_registry_with_prefix("registry");
+        self.registry.name(registry);
+        self.steady.name_registry(registry);
         self.store.name(names.sub_registry_with_prefix("store"));
         self.dns.name(names.sub_registry_with_prefix("dns"));
         self.http.name(names.sub_registry_with_prefix("http"));
-        self.checks.name(names.sub_registry_with_prefix("checks"));
+        let checks = names.sub_registry_with_prefix("checks");
+        self.checks.name(checks);
+        self.steady.name_checks(checks);
         self.limits.name(names.sub_registry_with_prefix("limit"));
         self.audit.name(names.sub_registry_with_prefix("audit"));
         self.traces.name(names.sub_registry_with_prefix("traces"));

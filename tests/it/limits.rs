@@ -295,3 +295,48 @@ async fn thousands_of_idle_connections_do_not_keep_others_out() {
     let soa = server.ask("internal.", hickory_proto::rr::RecordType::SOA).await;
     assert_eq!(soa.answers.len(), 1, "DNS is answered meanwhile");
 }
+
+/// From another address of this machine.
+async fn from(address: &str, server: &TestServer, path: &str) -> String {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    let stream = socket.connect(server.http()).await.unwrap();
+    raw(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_fast_is_told_when_to_come_again_and_others_are_served() {
+    let server = TestServer::with(|config| config.http.requests_per_client_max = 20).await;
+    // Forty at once; whoever has a limit is stopped by it before a thousand.
+    let mut passed = 0;
+    let refused = loop {
+        let mut sent = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let http = server.http();
+            sent.spawn(
+                async move { crate::server::request(http, "GET", "/v1/status/leader", &[], "").await },
+            );
+        }
+        let answers = sent.join_all().await;
+        passed += answers.iter().filter(|answer| answer.status == 200).count();
+        if let Some(refused) = answers.into_iter().find(|answer| answer.status != 200) {
+            break refused;
+        }
+        assert!(passed < 1000, "nobody is stopped");
+    };
+    assert!(passed >= 40, "{passed} passed");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+    let key = "requests_per_client_max";
+    let text = format!("too many requests from 127.0.0.1: at most 20 a second ([limits] {key})");
+    assert_eq!(refused.text(), text);
+    // Another client is served, and sees the count; who watches over the server always is.
+    let metrics = from("127.0.0.9", &server, "/metrics").await;
+    assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
+    assert!(crate::server::metric(&metrics, &format!("rollcall_limit_hits_total{{limit=\"{key}\"}}")) >= 1.0);
+    for path in ["/health", "/ready"] {
+        assert_eq!(server.get(path).await.status, 200);
+    }
+    // Its bucket fills again.
+    let again = async { while server.get("/v1/status/leader").await.status != 200 {} };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+}

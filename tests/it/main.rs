@@ -58,6 +58,7 @@ mod rfc;
 mod sealed;
 mod security;
 mod server;
+mod steady;
 mod store;
 mod targets;
 mod tidy;

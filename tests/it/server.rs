@@ -105,6 +105,15 @@ impl TestServer {
         Self::on(dir).await
     }
 
+    /// The same, with changes to the defaults.
+    pub async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Self {
+        let Self { running, dir } = self;
+        running.stop().await;
+        let mut config = config(&dir);
+        change(&mut config);
+        Self { running: start(config).await, dir }
+    }
+
     /// On a directory that was another server's.
     pub async fn on(dir: tempfile::TempDir) -> Self {
         let config = config(&dir);

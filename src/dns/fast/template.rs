@@ -30,6 +30,8 @@ pub(super) struct Template {
     name: u8,
     /// Octets of the domain at the end of each target.
     domain: u8,
+    /// Some instances are critical, and kept by a guard.
+    pub(super) stale: bool,
     /// Answer records that are given at most.
     limit: u16,
     /// Instances; 0 where the name exists, and has no record of the type.
@@ -93,6 +95,7 @@ impl Template {
             kind: question.kind,
             name: name.len() as u8,
             domain: domain.to_bytes().ok()?.len() as u8,
+            stale: known.stale,
             limit: u16::MAX,
             pieces: 0,
             ring: Ring::Even(0),

@@ -37,6 +37,8 @@ fn state(runtime: &Runtime, change: impl FnOnce(&mut Config)) -> State {
     let own = registry::Config { own, limits: config.limits.clone(), audit: Default::default() };
     let _inside = runtime.enter();
     let (registry, _) = Registry::start(store, queue, own, metrics.clone()).unwrap();
+    registry.set_guard(config.guard.clone());
+    registry.set_slow_start(config.slow_start.clone());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("zone");
     std::fs::write(&file, ZONE).unwrap();
@@ -262,6 +264,8 @@ struct Shares {
     common_fast: usize,
     fast: usize,
     general: usize,
+    /// Fast answers that say they are stale.
+    stale: usize,
 }
 
 fn compare(
@@ -296,6 +300,7 @@ fn compare(
     shares.general += usize::from(written.is_none());
     let Some(written) = written else { return Ok(()) };
     shares.fast += 1;
+    shares.stale += usize::from(answer.windows(6).any(|octets| octets == [0, 15, 0, 2, 0, 3]));
     shares.common_fast += usize::from(question.is_common());
     let general = general.ok_or_else(|| TestCaseError::fail("only the fast path answers"))?;
     prop_assert_eq!(&answer, &general.encoded.bytes);
@@ -306,6 +311,10 @@ fn compare(
 fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), TestCaseError> {
     let state = state(runtime, |config| {
         config.dns.a_limit = vec![("web".to_owned(), 2), ("x-*".to_owned(), 1)];
+        // Of one service what falls is out, of the others it is kept.
+        (config.guard.share, config.guard.instances_min) = (1, 1);
+        config.guard.service_share = vec![("web".to_owned(), 0)];
+        config.slow_start.service_window = vec![("x-*".to_owned(), std::time::Duration::from_millis(200))];
         config.dns.service_ttl = vec![("db".to_owned(), std::time::Duration::from_secs(9))];
     });
     let mut fast = Fast::new(&state);
@@ -355,6 +364,45 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
     Ok(())
 }
 
+/// Three instances of `db`, of which two fall: all three are given, and with EDNS the answer says that it is stale.
+#[test]
+fn what_a_guard_keeps_is_the_same_on_both_paths() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let one = |id| Registered {
+        node: id,
+        service: 1,
+        id,
+        address: 3,
+        host: id,
+        port: 1,
+        weight: 2,
+        tag: 0,
+        ttl: 9,
+    };
+    let ask = |kind, edns: bool, pick| Random {
+        name: "db.service.internal".to_owned(),
+        upper: 0,
+        kind,
+        class: 1,
+        flags: 1,
+        edns: edns.then(|| (1232, 0, false, Vec::new())),
+        pick,
+    };
+    let kinds = [1, 28, 33];
+    let questions =
+        |edns| kinds.into_iter().flat_map(move |kind| (0..8).map(move |pick| ask(kind, edns, pick)));
+    let asked = || vec![Step::Ask(questions(true).collect()), Step::Ask(questions(false).collect())];
+    let healthy: Vec<_> = (0..3).map(|id| Step::Register(one(id))).chain(asked()).collect();
+    let fallen = (0..2).map(|id| Step::Flip(id, id, Status::Critical, 1)).chain(asked());
+    let all = healthy.iter().cloned().chain(fallen).collect::<Vec<_>>();
+    let mut shares = Shares::default();
+    run(&runtime, &healthy, &mut shares).unwrap();
+    assert_eq!((shares.fast, shares.stale), (96, 0));
+    run(&runtime, &all, &mut shares).unwrap();
+    // Each is asked twice; without EDNS there is no place to say it.
+    assert_eq!((shares.fast, shares.stale), (96 + 192, 48));
+}
+
 #[test]
 fn both_paths_give_the_same_octets_and_each_has_its_share() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -365,7 +413,7 @@ fn both_paths_give_the_same_octets_and_each_has_its_share() {
     });
     let shares = std::cell::RefCell::new(Shares::default());
     runner.run(&steps(), |steps| run(&runtime, &steps, &mut shares.borrow_mut())).unwrap();
-    let Shares { common, common_fast, fast, general } = shares.into_inner();
+    let Shares { common, common_fast, fast, general, .. } = shares.into_inner();
     assert!(
         common > 5000 && general > 500,
         "{common} common questions, {fast} fast answers, {general} general"

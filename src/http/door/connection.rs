@@ -26,6 +26,7 @@ use super::caller::{Over, Peer};
 use super::listener::{self, Listener, Said, Socket};
 use super::origin::Certificate;
 use super::parked;
+use super::rate::Rates;
 use crate::http::{Config, State};
 use crate::tls::{Refused, Session};
 
@@ -46,6 +47,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct Open {
     pub(in crate::http) connections: Arc<Places>,
     pub(in crate::http) handshakes: Arc<Places>,
+    pub(in crate::http) rates: Rates,
     pub(in crate::http) said: Said,
     /// Of revoked certificates, which other refusals must not keep out of the log.
     pub(in crate::http) said_revoked: Said,

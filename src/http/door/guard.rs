@@ -9,6 +9,7 @@
 //! Unix socket, whose clients write into Host what they like (Go's writes the path).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
 
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -23,9 +24,31 @@ pub(in crate::http) fn let_in(state: &State, request: &mut Request) -> Result<()
     let config = state.config.load();
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
     let over = peer.map_or(Over::Tcp, |ConnectInfo(peer)| peer.over);
+    if let Some(ConnectInfo(peer)) = peer {
+        not_too_fast(state, &config, peer, request.uri().path())?;
+    }
     check(&config, over, request.method(), request.uri().host(), request.headers())
         .inspect_err(|_| state.metrics.http.refused("guard"))?;
     admission::admit(state, request)
+}
+
+/// Who watches over us is never turned away.
+const UNLIMITED: [&str; 2] = ["/health", "/ready"];
+
+/// Not more requests from one client than it may make.
+fn not_too_fast(state: &State, config: &Config, peer: &Peer, path: &str) -> Result<(), Error> {
+    let rate = config.requests_per_client_max;
+    // A Unix socket's file says who may use it.
+    if rate == 0 || peer.over == Over::Unix || UNLIMITED.contains(&path) {
+        return Ok(());
+    }
+    state.open.rates.take(peer.address(), rate, Instant::now()).map_err(|after| {
+        let key = "requests_per_client_max";
+        state.metrics.limits.hit(key);
+        let text =
+            format!("too many requests from {}: at most {rate} a second ([limits] {key})", peer.address());
+        Error::too_many(text, after)
+    })
 }
 
 fn check(

@@ -74,6 +74,7 @@ const CHECK: &[&str] = &[
     "success_before_passing",
     "failures_before_warning",
     "failures_before_critical",
+    "damping",
     "deregister_after",
     "output_max",
     "initial",

@@ -58,10 +58,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("Export", open(&["rollcall_export", "records"])),
         ("ImportReport", open(&["DryRun", "Nodes", "Services", "Checks", "Removed", "Refused", "BrokeOff"])),
         ("History", open(&["Service", "Index", "Since", "Changes"])),
-        (
-            "Summary",
-            open(&["Name", "Instances", "Passing", "Warning", "Critical", "Maintenance", "Writable"]),
-        ),
+        ("Summary", summary()),
         ("LogLevel", object(&[("Level", text())])),
         ("Tags", texts()),
         ("Text", text()),
@@ -69,6 +66,11 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("Document", open(&["openapi", "info", "paths", "components"])),
     ];
     all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+fn summary() -> Value {
+    let counts = ["Instances", "Passing", "Warning", "Critical", "Maintenance"];
+    open(&[&["Name"], &counts[..], &["Guarded", "Writable"]].concat())
 }
 
 fn text() -> Value {

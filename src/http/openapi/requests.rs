@@ -61,6 +61,7 @@ fn plain(name: &str) -> Value {
         | "SuccessBeforePassing"
         | "FailuresBeforeWarning"
         | "FailuresBeforeCritical"
+        | "FlapMax"
         | "OutputMaxSize"
         | "CreateIndex"
         | "ModifyIndex"
@@ -77,13 +78,15 @@ fn plain(name: &str) -> Value {
             let texts = json!({ "type": "array", "items": { "type": "string" } });
             json!({ "type": "object", "additionalProperties": texts })
         }
-        "Interval" | "Timeout" | "TTL" | "DeregisterCriticalServiceAfter" => json!({
-            "description": "A number and a unit such as 10s, or a number of nanoseconds.",
-            "anyOf": [
-                { "type": "string", "pattern": "^[0-9]{1,6}(ms|s|m|h)$" },
-                { "type": "integer", "minimum": 0, "maximum": i64::MAX },
-            ],
-        }),
+        "Interval" | "Timeout" | "TTL" | "DeregisterCriticalServiceAfter" | "FlapLeak" | "FlapSteady" => {
+            json!({
+                "description": "A number and a unit such as 10s, or a number of nanoseconds.",
+                "anyOf": [
+                    { "type": "string", "pattern": "^[0-9]{1,6}(ms|s|m|h)$" },
+                    { "type": "integer", "minimum": 0, "maximum": i64::MAX },
+                ],
+            })
+        }
         "Status" => json!({ "type": "string", "enum": ["passing", "warning", "critical"] }),
         // Of a service it is the mesh's, of a query a flag.
         "Connect" => json!({ "type": ["object", "boolean"] }),

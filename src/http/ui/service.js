@@ -63,13 +63,15 @@ function instance(entry, writable, failed) {
 }
 
 export function service(main, signal, failed, name) {
-  let [shown, entries, writable] = [SHOWN, null, false];
+  let [shown, entries, writable, guarded] = [SHOWN, null, false, 0];
   const body = h("div", { class: "bar" });
+  const states = h("div", { role: "status" });
   const cards = h("div", { class: "cards" });
   cards.style.display = "grid";
   cards.style.gap = ".5rem";
   const past = history(name, signal);
   const show = () => {
+    replace(states, guarded && h("p", { class: "state" }, `DNS goes on to give ${plural(guarded, "critical instance")}: too many failed at once ([guard]).`));
     const counts = {};
     for (const entry of entries) counts[standing(entry.Checks)] = (counts[standing(entry.Checks)] ?? 0) + 1;
     replace(body, plural(entries.length, "instance"),
@@ -83,12 +85,12 @@ export function service(main, signal, failed, name) {
   };
   main.replaceChildren(
     h("div", { class: "bar" }, h("h1", {}, name), h("a", { href: `#/ask?name=${part(name)}&type=SRV` }, "Why does DNS answer what it answers?")),
-    body, cards, past.element);
+    body, states, cards, past.element);
   const seen = async (value) => {
     entries = value;
     const { value: rows } = await get(`/v1/rollcall/services?service=${part(name)}`, signal).catch(() => ({ value: [] }));
     if (signal.aborted) return;
-    writable = rows[0]?.Writable ?? false;
+    [writable, guarded] = [rows[0]?.Writable ?? false, rows[0]?.Guarded ?? 0];
     show();
     past.read();
   };
