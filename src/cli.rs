@@ -7,6 +7,7 @@ mod acl;
 mod api;
 mod backup;
 mod check_config;
+mod drain;
 mod explain;
 mod export;
 mod history;
@@ -15,6 +16,7 @@ mod log_level;
 mod place;
 mod register;
 mod restart;
+mod route;
 mod serve;
 mod show;
 mod store;
@@ -50,10 +52,14 @@ enum Command {
     Instances(show::InstancesArguments),
     /// Show the instances of a service, and again at every change
     Watch(show::InstancesArguments),
+    /// Take an instance out of answers, and say when it is safe to stop it
+    Drain(drain::Arguments),
     /// Ask what DNS answers to a name, and why
     Explain(explain::Arguments),
     /// Show what became of a service of late, and how it stood at a moment
     History(history::Arguments),
+    /// Say with which instances of a service its name answers, and in what shares
+    Route(route::Arguments),
     /// Write all definitions of a running server to a file
     Backup(backup::BackupArguments),
     /// Put a backup in place of the definitions of a stopped server
@@ -99,8 +105,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Services(arguments) => show::services(&arguments),
         Command::Instances(arguments) => show::instances(&arguments),
         Command::Watch(arguments) => show::watch(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
+        Command::Route(arguments) => route::run(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
         Command::Acl(arguments) => acl::run(&arguments),

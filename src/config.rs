@@ -121,6 +121,7 @@ pub struct Http {
     pub backups_max: usize,
     pub requests_per_client_max: usize,
     pub events_max: usize,
+    pub drains_max: usize,
     /// Of `[limits]`.
     pub monitors_max: usize,
     pub monitor_lines_max: usize,

@@ -140,7 +140,10 @@ impl State {
     async fn ask(&self, pending: &Pending) -> Reply {
         let _waiting = self.metrics.dns.forwarding();
         let answer = match &self.forwarder {
-            Some(forwarder) => forwarder.ask(&pending.request.question, &pending.want, &pending.span).await,
+            Some(forwarder) => {
+                let of = forward::For { span: &pending.span, metrics: &self.metrics };
+                forwarder.ask(&pending.request.question, &pending.want, of).await
+            }
             None => None,
         };
         let outcome = match &answer {

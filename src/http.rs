@@ -89,6 +89,8 @@ pub struct Config {
     /// Streams of changes at once, and changes that are kept for them.
     pub streams_max: usize,
     pub events_max: usize,
+    /// Drains that wait at once.
+    pub drains_max: usize,
     /// Backups at once.
     pub backups_max: usize,
     /// A second; 0: no limit.
@@ -123,6 +125,14 @@ pub struct State {
     pub explainer: select::Explainer,
     /// To whoever runs the server.
     pub asked: mpsc::Sender<Asked>,
+}
+
+impl State {
+    /// Takes another configuration, at a reload.
+    pub fn reconfigure(&self, config: Config) {
+        let former = self.config.swap(Arc::new(config));
+        self.faces.former.keep(former);
+    }
 }
 
 /// Answers on a listener until the shutdown; returns when every connection has ended.
@@ -176,6 +186,7 @@ impl Config {
             handshakes_per_client_max: 10,
             import_octets_max: 1 << 20,
             streams_max: 10,
+            drains_max: 10,
             events_max: 100,
             backups_max: 10,
             requests_per_client_max: 0,

@@ -16,6 +16,7 @@ pub mod handover;
 pub mod http;
 pub mod model;
 pub mod otlp;
+pub mod pace;
 pub mod registry;
 pub mod select;
 pub mod store;
@@ -471,11 +472,11 @@ impl Running {
         core.registry.set_access(config.acl.clone(), &config.datacenter);
         core.registry.set_guard(config.guard.clone());
         core.registry.set_slow_start(config.slow_start.clone());
-        self.http_state.config.store(Arc::new(config.http_config(core.node_id)));
+        self.http_state.reconfigure(config.http_config(core.node_id));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);
         }
-        core.traces.set_ratio(config.otlp.ratio);
+        core.traces.set_sampling(config.otlp.sampling);
         core.config = config;
         Ok(waiting)
     }

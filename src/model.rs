@@ -15,6 +15,7 @@ pub mod node;
 pub mod packed;
 pub mod private;
 pub mod query;
+pub mod route;
 pub mod targets;
 pub mod template;
 
@@ -27,5 +28,6 @@ pub use name::{CheckId, InstanceId, NameError, NodeName, ServiceName};
 pub use node::Node;
 pub use packed::{Pairs, Texts};
 pub use query::PreparedQuery;
+pub use route::Route;
 pub use targets::Targets;
 pub use template::{Template, TemplateError};

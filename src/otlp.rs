@@ -9,18 +9,19 @@ mod connection;
 mod message;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::model::Secret;
+use crate::pace::{Breaker, Retries};
 use crate::telemetry::Metrics;
-use crate::telemetry::trace::{Finished, Tracer};
+use crate::telemetry::trace::{Finished, Sampling, Tracer};
 use crate::tls::{Clients, TlsError};
 
 use connection::{Collector, Failed};
@@ -31,8 +32,7 @@ pub struct Config {
     /// `http://host:4318` or `https://...`; nothing is traced where it is absent.
     pub endpoint: Option<Url>,
     pub protocol: Protocol,
-    /// The share of traces that are recorded, 0 to 1.
-    pub ratio: f64,
+    pub sampling: Sampling,
     /// Sent with each request, for collectors that want to know who sends.
     pub headers: Vec<(String, Secret)>,
     /// Spans that wait to be sent.
@@ -41,7 +41,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { endpoint: None, protocol: Protocol::Http, ratio: 0.0, headers: Vec::new(), spans_max: 0 }
+        let sampling = Sampling { ratio: 0.0, per_second: 0 };
+        Self { endpoint: None, protocol: Protocol::Http, sampling, headers: Vec::new(), spans_max: 0 }
     }
 }
 
@@ -78,10 +79,14 @@ const TOGETHER_MAX: usize = 512;
 const TOGETHER_WITHIN: Duration = Duration::from_millis(200);
 /// How long one request may take.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// How often one request is tried, and the pauses between: doubled each time, of which half is chance.
-const TRIES: u32 = 4;
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often one request is tried.
+const RETRIES: Retries =
+    Retries { tries: 4, pause: Duration::from_millis(500), pause_max: Duration::from_secs(30) };
+/// After so many tries in a row that came to nothing, one in this time.
+const FAILURES_MAX: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(10);
+/// Whom it calls, in metrics.
+const TO: &str = "collector";
 /// What is left for spans at a stop.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 
@@ -91,6 +96,7 @@ pub struct Exporter {
     collector: Collector,
     node: String,
     metrics: Arc<Metrics>,
+    breaker: Breaker,
     failing: bool,
 }
 
@@ -102,10 +108,11 @@ pub fn start(
 ) -> Result<(Tracer, Option<Exporter>), TlsError> {
     let Some(endpoint) = &config.endpoint else { return Ok((Tracer::default(), None)) };
     let tls = (endpoint.scheme() == "https").then(Clients::new).transpose()?;
-    let (tracer, spans) = Tracer::new(config.spans_max, config.ratio, metrics.clone());
+    let (tracer, spans) = Tracer::new(config.spans_max, config.sampling, metrics.clone());
     let collector = Collector::new(endpoint.clone(), config.protocol, config.headers.clone(), tls);
     let (node, metrics) = (node.to_owned(), metrics.clone());
-    Ok((tracer, Some(Exporter { spans, collector, node, metrics, failing: false })))
+    let breaker = Breaker::new(FAILURES_MAX, PAUSE);
+    Ok((tracer, Some(Exporter { spans, collector, node, metrics, breaker, failing: false })))
 }
 
 impl Exporter {
@@ -117,12 +124,12 @@ impl Exporter {
                 () = shutdown.cancelled() => break,
                 taken = self.spans.recv_many(&mut together, TOGETHER_MAX) => if taken == 0 { return },
             }
-            let until = Instant::now() + TOGETHER_WITHIN;
+            let until = tokio::time::Instant::now() + TOGETHER_WITHIN;
             while together.len() < TOGETHER_MAX && !shutdown.is_cancelled() {
                 let room = TOGETHER_MAX - together.len();
                 tokio::select! {
                     taken = self.spans.recv_many(&mut together, room) => if taken == 0 { break },
-                    () = tokio::time::sleep_until(until) => break,
+                    () = sleep_until(until) => break,
                     () = shutdown.cancelled() => break,
                 }
             }
@@ -133,6 +140,8 @@ impl Exporter {
             }
         }
         self.spans.close();
+        // At the end it is asked once more, whatever it did before.
+        self.breaker = Breaker::new(FAILURES_MAX, PAUSE);
         let last = async {
             loop {
                 while together.len() < TOGETHER_MAX
@@ -153,13 +162,21 @@ impl Exporter {
     /// Sends some spans, again where that may help; then they are gone, one way or the other.
     async fn deliver(&mut self, spans: &[Finished]) {
         let body = Bytes::from(message::request(spans, &self.node).encode_to_vec());
-        let mut pause = PAUSE_MIN;
-        for attempt in 1..=TRIES {
+        for tried in 1.. {
+            if let Err(wait) = self.breaker.try_call(Instant::now()) {
+                self.metrics.outbound.withheld(TO);
+                // Meanwhile the queue fills, and what does not fit is counted there.
+                sleep(wait).await;
+                let _ = self.breaker.try_call(Instant::now());
+            }
             let sent = timeout(REQUEST_WITHIN, self.collector.send(body.clone())).await;
             let sent = sent.unwrap_or_else(|_| {
                 self.collector.give_up();
                 Err(Failed { why: format!("no answer within {REQUEST_WITHIN:?}"), again: true })
             });
+            // A collector that says what is wrong with a request is there.
+            self.breaker.note(sent.as_ref().err().is_none_or(|failed| !failed.again), Instant::now());
+            self.metrics.outbound.opened(TO, self.breaker.is_open());
             match sent {
                 Ok(rejected) => {
                     let rejected = u64::try_from(rejected).unwrap_or(0).min(spans.len() as u64);
@@ -168,15 +185,13 @@ impl Exporter {
                     return self.note(None);
                 }
                 Err(failed) => {
-                    let again = failed.again && attempt < TRIES;
                     self.note(Some(&failed.why));
-                    if !again {
-                        break;
-                    }
+                    let pause = RETRIES.pause(tried, rand::random()).filter(|_| failed.again);
+                    let Some(pause) = pause else { break };
+                    sleep(pause).await;
+                    self.metrics.outbound.retried(TO);
                 }
             }
-            sleep(pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
         self.metrics.traces.counted("not exported", spans.len() as u64);
     }

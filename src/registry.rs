@@ -23,7 +23,9 @@ mod plan;
 mod properties;
 mod queries;
 pub mod ramps;
+pub mod readers;
 mod resume;
+pub mod routes;
 mod seen;
 mod shown;
 pub mod snapshot;
@@ -33,6 +35,7 @@ mod under_way;
 pub mod versions;
 pub mod views;
 pub mod watch;
+mod ways;
 mod writer;
 
 use std::io::Write;
@@ -56,9 +59,10 @@ use crate::telemetry::origin::{self, Origin};
 use crate::telemetry::trace::{Kind as SpanKind, Span};
 use shown::Begun;
 
-pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen};
+pub use command::{AclCommand, Brought, Caller, Command, Refused, Seen, Steer};
 pub use limits::Limits;
 pub use queries::QueryEntry;
+pub use routes::RouteEntry;
 pub use snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
 pub use watch::Topic;
 
@@ -88,6 +92,7 @@ struct Shared {
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
+    readers: Arc<readers::Readers>,
     history: history::History,
     wakes: broadcast::Sender<Arc<Published>>,
     /// Until when no TTL check expires.
@@ -161,6 +166,7 @@ impl Registry {
             watchers: watch::Watchers::new(config.limits.watchers_max),
             versions: versions::Versions::default(),
             views: views::Views::default(),
+            readers: Arc::default(),
             history: history::History::new(views::now()),
             limits: ArcSwap::from_pointee(config.limits),
             guard: ArcSwap::default(),
@@ -195,6 +201,21 @@ impl Registry {
     /// holds as long as the version does not move.
     pub fn version(&self, slot: versions::Slot) -> u32 {
         self.shared.versions.get(slot)
+    }
+
+    /// For a thread that answers: to be called by it, before it loads anything.
+    pub fn reader(&self) -> readers::Reader {
+        self.shared.readers.reader()
+    }
+
+    /// For an answer that may wait before it is sent, from a snapshot that is loaded after this call.
+    pub fn hold(&self) -> readers::Held {
+        self.shared.readers.hold()
+    }
+
+    /// For a proof that nobody answers any more from snapshots before the newest.
+    pub fn proof(&self) -> readers::Proof {
+        self.shared.readers.proof()
     }
 
     /// Carries out a command of the server's own, or one of somebody whom it was given to: nobody is asked. When it returns

@@ -9,6 +9,7 @@ pub mod explanation;
 pub mod near;
 pub mod order;
 pub mod query;
+pub mod route;
 mod weight;
 pub mod why;
 
@@ -19,12 +20,13 @@ use std::time::Duration;
 pub use explanation::{Explainer, Explanation, Inquiry};
 pub use near::{Nearness, Origin, Place};
 pub use order::{Order, Ring};
+pub use route::Steered;
 pub use why::Why;
 
 use crate::acl::View;
 use crate::model::name::of_service;
 use crate::model::{Address, CheckKind};
-use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry, Snapshot};
+use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, QueryEntry, ServiceEntry, Snapshot};
 
 /// What answers depend on beside the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +100,11 @@ pub struct Known<'a> {
     pub farther: Vec<Chosen<'a>>,
     /// Whether the nearest come first, whatever the weights.
     pub nearest_first: bool,
+    /// Healthy instances to which the service's route gives no share.
+    pub aside: Vec<Chosen<'a>>,
+    pub steered: Steered,
+    /// The subsets of the route that the instances are of, and their shares.
+    shares: Vec<(u8, u32)>,
     /// Some are critical, and given since too many failed at once.
     pub stale: bool,
 }
@@ -111,6 +118,10 @@ pub struct Chosen<'a> {
     pub reached: Reached<'a>,
     /// How near it is to whoever asks; [`Nearness::Away`] where that does not matter.
     pub nearness: Nearness,
+    /// Which one of the route that steers the answer.
+    pub subset: Option<u8>,
+    /// It is critical, and given since too many failed at once.
+    pub stale: bool,
 }
 
 /// Where an instance is reached: up to one address of each family, or a host name.
@@ -131,10 +142,11 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         return Selection::Unknown;
     }
     let ceiling = world.settings.ceiling(service.name.folded());
+    let about = route::About::of(world, service.name.folded(), asked.tag);
     let (mut visible, mut stale, mut ttl) = (false, false, ceiling);
     let mut found = Vec::new();
     for entry in service.instances.values() {
-        match why::judge(world, service, entry, asked.tag) {
+        match why::judge(world, service, entry, about) {
             Ok((node, health)) => {
                 visible = true;
                 stale |= health == Health::Critical;
@@ -152,7 +164,11 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         weight::ease(&mut found, eased);
     }
     let mut known = Known { stale, ..Known::new(service, found, seconds(ttl, ceiling)) };
-    if let Some(least) = world.settings.nearest(service.name.folded()) {
+    let steering = world.snapshot.route_of(service.name.folded()).filter(|entry| entry.route.is_active());
+    if let (Some(entry), None) = (steering, asked.tag) {
+        // Shares go before nearness.
+        known.steer(entry);
+    } else if let Some(least) = world.settings.nearest(service.name.folded()) {
         known.keep_nearest(least, &Origin { node: None, place: asked.from }, asked.family);
     }
     Selection::Known(known)
@@ -160,7 +176,17 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
 
 impl<'a> Known<'a> {
     fn new(service: &'a Arc<ServiceEntry>, chosen: Vec<Chosen<'a>>, ttl: u32) -> Self {
-        Self { service, chosen, ttl, farther: Vec::new(), nearest_first: false, stale: false }
+        Self {
+            service,
+            chosen,
+            ttl,
+            farther: Vec::new(),
+            nearest_first: false,
+            stale: false,
+            aside: Vec::new(),
+            steered: Steered::Free,
+            shares: Vec::new(),
+        }
     }
 }
 
@@ -173,11 +199,8 @@ fn chosen<'a>(
     let weights = entry.instance.weights;
     let weight = if health == Health::Warning { weights.warning } else { weights.passing };
     let nearness = from.map_or(Nearness::Away, |from| from.nearness(entry, node));
-    Chosen { entry, node, weight, reached: reached(entry, node), nearness }
-}
-
-fn has_tag(entry: &InstanceEntry, tag: Option<&str>) -> bool {
-    tag.is_none_or(|tag| entry.instance.tags.iter().any(|t| t.eq_ignore_ascii_case(tag)))
+    let (reached, stale) = (reached(entry, node), health == Health::Critical);
+    Chosen { entry, node, weight, reached, nearness, subset: None, stale }
 }
 
 /// `2` stands above the tag `v1.2`.
@@ -254,6 +277,17 @@ pub fn kept_for(
     }
 }
 
+/// The longest TTL that an answer with an instance of a service (in lower case) can have, whatever its checks say: under its own
+/// name, or as a prepared query.
+pub fn longest_ttl(snapshot: &Snapshot, settings: &Settings, service: &str) -> Duration {
+    let of = |entry: &Arc<QueryEntry>| {
+        let query = &entry.query;
+        let may = entry.template.is_some() || query.service.service.eq_ignore_ascii_case(service);
+        may.then(|| query::longest_ttl(query)).flatten()
+    };
+    snapshot.queries().filter_map(of).max().unwrap_or_default().max(settings.ceiling(service))
+}
+
 /// How long it takes at least until the checks of an instance and its node can change its status: no answer may live
 /// longer (gdnsd's rule).
 fn stable_for(entry: &InstanceEntry, node: &NodeEntry) -> Duration {
@@ -277,6 +311,11 @@ fn seconds(ttl: Duration, ceiling: Duration) -> u32 {
 }
 
 impl Settings {
+    /// The longest TTL of any service's answers.
+    pub fn longest_ceiling(&self) -> Duration {
+        self.service_ttl.iter().map(|(_, ttl)| *ttl).fold(self.ttl_ceiling, Duration::max)
+    }
+
     /// The longest TTL of a service's answers; its name in lower case.
     pub fn ceiling(&self, service: &str) -> Duration {
         of_service(&self.service_ttl, service).copied().unwrap_or(self.ttl_ceiling)

@@ -93,12 +93,13 @@ fn named(key: &Key) -> (&'static str, String) {
         Key::Maintenance(node, None) => ("maintenance", node.to_string()),
         Key::Maintenance(node, Some(id)) => ("maintenance", format!("{node}/{id}")),
         Key::Query(id) => ("query", id.to_string()),
+        Key::Route(service) => ("route", service.to_string()),
         Key::Acl(key) => (key.kind.word(), key.id.to_string()),
     }
 }
 
 /// A value without its secrets.
-fn shown(value: &Value) -> Json {
+fn shown(whole: &Value) -> Json {
     let inner = |record: &Record| {
         // One key, which names the kind: that stands elsewhere.
         let mut value = serde_json::to_value(record).unwrap_or(Json::Null);
@@ -112,10 +113,14 @@ fn shown(value: &Value) -> Json {
         }
         value
     };
-    let mut value = match value {
+    let mut value = match whole {
         Value::Record(record) => inner(record),
         Value::Status(status) => json!({ "status": status.as_str() }),
     };
+    // Lines of their own have told of those.
+    if let (Value::Record(Record::Route(_)), Json::Object(route)) = (whole, &mut value) {
+        route.remove("past");
+    }
     hide(&mut value);
     value
 }

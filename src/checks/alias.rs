@@ -80,7 +80,7 @@ impl Aliases {
                 Record::Node(node) => (&node.name, None),
                 Record::Maintenance(maintenance) => (&maintenance.node, maintenance.instance.clone()),
                 Record::Acl(_) => return,
-                Record::Query(_) => return,
+                Record::Query(_) | Record::Route(_) => return,
             },
             // Whose check it was is not known any more: as if it was the node's.
             Change::Definition(Definition::Remove(key)) => match key {
@@ -88,7 +88,7 @@ impl Aliases {
                 Key::Maintenance(node, instance) => (node, instance.clone()),
                 Key::Node(node) | Key::Check(node, _) => (node, None),
                 Key::Acl(_) => return,
-                Key::Query(_) => return,
+                Key::Query(_) | Key::Route(_) => return,
             },
         };
         let Some(of_node) = self.watchers.get(node) else { return };

@@ -63,7 +63,7 @@ pub(super) fn host(kind: &CheckKind) -> Option<String> {
 pub(super) async fn probe(check: &Check, kept: Option<Kept>, tools: &Tools) -> Probed {
     let begun = Instant::now();
     let mut span = tools.traces.start("check.probe", Kind::Client, None);
-    let traceparent = span.context().map(|context| context.to_string());
+    let traceparent = span.carried().map(|told| told.context.to_string());
     let traceparent = traceparent.as_deref();
     let timeout = if check.timeout.is_zero() { TIMEOUT_DEFAULT } else { check.timeout };
     let mut probed = match &check.kind {

@@ -61,6 +61,14 @@ fn changes(told: &Value) -> anyhow::Result<()> {
 
 fn what(change: &Value) -> String {
     let [kind, word, check] = ["Kind", "Change", "CheckID"].map(|key| text(&change[key]));
+    if kind == "route" {
+        let subsets: Vec<String> = list(&change["Subsets"]).iter().map(text).collect();
+        return match (word.as_str(), subsets.is_empty()) {
+            ("set", true) => format!("route version {}: all instances answer", change["Version"]),
+            ("set", false) => format!("route version {}: {}", change["Version"], subsets.join(" ")),
+            (word, _) => format!("route {word}"),
+        };
+    }
     match (word.as_str(), check.as_str()) {
         ("status", check) => {
             format!("check {check}: {} to {}", text(&change["Before"]), text(&change["After"]))
@@ -75,6 +83,9 @@ fn what(change: &Value) -> String {
 }
 
 fn served(served: &Value) -> String {
+    if served.is_null() {
+        return String::new();
+    }
     let word = |key: &str| if served[key].as_bool().unwrap_or(false) { "in" } else { "out" };
     match (word("Before"), word("After")) {
         (before, after) if before == after => after.to_owned(),
@@ -87,7 +98,11 @@ fn stood(at: &Value) -> anyhow::Result<()> {
     if !at["Known"].as_bool().unwrap_or(false) {
         return say(format_args!("\nat {time}: not known; {}", text(&at["Reason"])));
     }
-    say(format_args!("\nat {time}:"))?;
+    let subsets: Vec<String> = list(&at["Route"]["Subsets"]).iter().map(text).collect();
+    match subsets.is_empty() {
+        true => say(format_args!("\nat {time}:"))?,
+        false => say(format_args!("\nat {time}, with route {}:", subsets.join(" ")))?,
+    }
     let mut rows = vec![["", "ID", "NODE", "ADDRESS", "PORT", "HEALTH"].map(str::to_owned).to_vec()];
     for instance in list(&at["Instances"]) {
         rows.push(vec![

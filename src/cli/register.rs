@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::api::{self, Server};
-use super::{block_on, say};
+use super::{block_on, drain, say};
 
 /// Flags of `register`.
 #[derive(Args)]
@@ -113,12 +113,18 @@ pub(super) struct DeregisterArguments {
     /// The machine it is on [default: this one, else the only one that has the id]
     #[arg(long)]
     node: Option<String>,
+    /// Return when it is safe to stop the instance, as `drain` does
+    #[arg(long)]
+    wait: bool,
     #[command(flatten)]
     server: Server,
 }
 
 /// Deregisters.
 pub(super) fn deregister(arguments: &DeregisterArguments) -> anyhow::Result<()> {
+    if arguments.wait {
+        return drain::deregister(&arguments.server, &arguments.id, arguments.node.as_deref());
+    }
     let node = arguments.node.as_ref().map_or_else(String::new, |node| format!("?node={}", api::part(node)));
     let path = format!("/v1/agent/service/deregister/{}{node}", api::part(&arguments.id));
     block_on(arguments.server.put(&path, Vec::new()))?;

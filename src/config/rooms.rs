@@ -94,6 +94,7 @@ impl Config {
             backups_max: self.http.backups_max,
             requests_per_client_max: self.http.requests_per_client_max,
             events_max: self.http.events_max,
+            drains_max: self.http.drains_max,
             write_wait: self.http.write_wait,
             monitors_max: self.http.monitors_max,
             monitor_lines_max: self.http.monitor_lines_max,

@@ -16,11 +16,12 @@ use super::request::{Question, Request};
 use super::respond::{Context, Found, Transport, look_up, reply};
 use super::{Answer, State, rcode_label};
 use crate::acl::View;
-use crate::registry::ServiceEntry;
+use crate::registry::{RouteEntry, ServiceEntry};
 use crate::select::explanation::{self, Judged, paced};
 use crate::select::why::{self, Considered};
 use crate::select::{
-    self, Explanation, Family, Inquiry, Known, Order, Place, Selection, Why, World, query as execution,
+    self, Explanation, Family, Inquiry, Known, Order, Place, Selection, Steered, Why, World,
+    query as execution,
 };
 
 impl State {
@@ -218,6 +219,11 @@ impl<'a> Teller<'a> {
             return self.say(format!("the name of service {} cannot stand in DNS", service.name));
         }
         self.rows(service, tag, ask.place(), &rows);
+        if let Selection::Known(known) = &selection
+            && let Some(entry) = world.snapshot.route_of(service.name.folded())
+        {
+            self.steered(entry, known.steered);
+        }
         match (&selection, tag) {
             (Selection::Known(known), _) => self.pace(known, world.settings.ceiling(name), false),
             (Selection::Above, Some(tag)) => {
@@ -225,6 +231,26 @@ impl<'a> Teller<'a> {
             }
             (_, Some(tag)) => self.say(format!("no instance of {} has the tag {tag}", service.name)),
             (_, None) => self.say(format!("no instance of {} may be seen", service.name)),
+        }
+    }
+
+    /// What the service's route did.
+    fn steered(&mut self, entry: &RouteEntry, steered: Steered) {
+        let total: u64 = entry.shares.iter().map(|share| u64::from(*share)).sum();
+        let percent = |share: u32| (u64::from(share) * 1000 / total.max(1)) as f64 / 10.0;
+        let subsets = entry.route.subsets.iter().zip(&*entry.shares);
+        let subsets: Vec<String> =
+            subsets.map(|(subset, share)| format!("{} {} %", subset.by, percent(*share))).collect();
+        let route = format!("route version {}: {}", entry.route.version, subsets.join(", "));
+        match steered {
+            Steered::Free => {}
+            Steered::ByShares => self.say(route),
+            Steered::Fallback => self.say(format!(
+                "{route}; nobody of those with a share is healthy, so all who are healthy answer"
+            )),
+            Steered::Strictly => {
+                self.say(format!("{route}; it is strict, and nobody of those with a share is healthy"))
+            }
         }
     }
 

@@ -4,22 +4,28 @@
 //! that is one of our own sockets would be asked for ever, so it is refused at the start.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::encode::{Answer, ExtendedError};
 use super::live::Live;
 use super::respond::Want;
 use crate::dns::request::Question;
+use crate::pace::Breaker;
+use crate::telemetry::Metrics;
 use crate::telemetry::trace::{Kind, Span};
 
 /// How forwarding is set up.
@@ -58,6 +64,13 @@ impl Default for Config {
     }
 }
 
+/// So many questions in a row that nobody answered, and none is asked but one in this time: who asks is told at once, and who is asked
+/// has time to come back.
+const FAILURES_MAX: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+/// Whom it calls, in metrics.
+const TO: &str = "upstreams";
+
 /// The door to other servers.
 pub struct Forwarder {
     resolver: TokioResolver,
@@ -66,6 +79,14 @@ pub struct Forwarder {
     within: Duration,
     /// Whether the last question was answered by nobody.
     lost: AtomicBool,
+    breaker: Mutex<Breaker>,
+}
+
+/// What a question is a part of, and where it is counted.
+#[derive(Clone, Copy)]
+pub(super) struct For<'a> {
+    pub(super) span: &'a Span,
+    pub(super) metrics: &'a Metrics,
 }
 
 /// Why forwarding cannot start.
@@ -112,27 +133,25 @@ impl Forwarder {
         options.negative_max_ttl = Some(Duration::from_secs(300));
         let resolver = builder.build().map_err(|e| ForwardError::System(e.to_string()))?;
         let (places, lost) = (Semaphore::new(config.waiting_max), AtomicBool::new(false));
-        Ok(Self { resolver, places, within: config.timeout * 2, lost })
+        let breaker = Mutex::new(Breaker::new(FAILURES_MAX, PAUSE));
+        Ok(Self { resolver, places, within: config.timeout * 2, lost, breaker })
     }
 
     /// The answer to a question of somebody else's, or the rest of an answer of ours. `None` when too many wait already.
-    pub(super) async fn ask(&self, question: &Question, want: &Want, span: &Span) -> Option<Answer> {
+    pub(super) async fn ask(&self, question: &Question, want: &Want, of: For<'_>) -> Option<Answer> {
         let _place = self.places.try_acquire().ok()?;
         Some(match want {
-            Want::Question => self.question(&question.name, question.kind, span).await,
-            Want::Hosts(live) => self.hosts(question, live, span).await,
+            Want::Question => self.question(&question.name, question.kind, of).await,
+            Want::Hosts(live) => self.hosts(question, live, of).await,
         })
     }
 
     /// What others say of a name, as a part of some work.
-    async fn question(&self, name: &Name, kind: RecordType, of: &Span) -> Answer {
-        let mut span = of.child("dns.forward", Kind::Client);
+    async fn question(&self, name: &Name, kind: RecordType, of: For<'_>) -> Answer {
+        let mut span = of.span.child("dns.forward", Kind::Client);
         span.note("dns.question.name", || name.to_string().into());
         span.note("dns.question.type", || kind.to_string().into());
-        let lookup = tokio::time::timeout(self.within, self.resolver.lookup(name.clone(), kind)).await;
-        let found = lookup.unwrap_or(Err(NetError::Timeout));
-        self.note(&found);
-        match found {
+        match self.look_up(name, kind, of.metrics).await {
             Ok(lookup) => {
                 let mut answers = lookup.answers().to_vec();
                 // The cache spells them as the first client did.
@@ -157,9 +176,34 @@ impl Forwarder {
         }
     }
 
+    /// What is remembered is given whatever happens; others are asked unless they are to be left alone.
+    async fn look_up(&self, name: &Name, kind: RecordType, metrics: &Metrics) -> Result<Lookup, NetError> {
+        let mut lookup = pin!(self.resolver.lookup(name.clone(), kind));
+        if let Some(known) = lookup.as_mut().now_or_never() {
+            if is_lost(&known) {
+                self.note(&known, metrics);
+            }
+            return known;
+        }
+        if let Err(wait) = self.breaker.lock().try_call(Instant::now()) {
+            metrics.outbound.withheld(TO);
+            return Err(NetError::Msg(format!("nobody answered, and nobody is asked for another {wait:?}")));
+        }
+        let found = tokio::time::timeout(self.within, lookup).await;
+        let found = found.unwrap_or(Err(NetError::Timeout));
+        self.note(&found, metrics);
+        found
+    }
+
     /// Says once when nobody answers any more, and once when somebody does again.
-    fn note<T>(&self, found: &Result<T, NetError>) {
-        let lost = !matches!(found, Ok(_) | Err(NetError::Dns(_)));
+    fn note(&self, found: &Result<Lookup, NetError>, metrics: &Metrics) {
+        let lost = is_lost(found);
+        let open = {
+            let mut breaker = self.breaker.lock();
+            breaker.note(!lost, Instant::now());
+            breaker.is_open()
+        };
+        metrics.outbound.opened(TO, open);
         if self.lost.swap(lost, Ordering::Relaxed) == lost {
             return;
         }
@@ -170,13 +214,13 @@ impl Forwarder {
     }
 
     /// Adds the addresses of host names: behind a CNAME under their own name, else under the name asked for.
-    async fn hosts(&self, question: &Question, live: &Live, of: &Span) -> Answer {
-        let span = of.child("dns.resolve", Kind::Internal);
+    async fn hosts(&self, question: &Question, live: &Live, of: For<'_>) -> Answer {
+        let span = of.span.child("dns.resolve", Kind::Internal);
         const HOSTS_MAX: usize = 16;
         let mut answer = live.answer.clone();
         let behind_cname = answer.answers.iter().any(|r| r.record_type() == RecordType::CNAME);
         for host in live.hosts.iter().take(HOSTS_MAX) {
-            let found = self.question(host, question.kind, &span).await;
+            let found = self.question(host, question.kind, For { span: &span, ..of }).await;
             for mut record in found.answers {
                 if !behind_cname {
                     if record.record_type() != question.kind {
@@ -195,6 +239,11 @@ impl Forwarder {
         }
         answer
     }
+}
+
+/// Whether nobody answered.
+fn is_lost(found: &Result<Lookup, NetError>) -> bool {
+    !matches!(found, Ok(_) | Err(NetError::Dns(_)))
 }
 
 /// What the system asks, without ourselves.

@@ -260,7 +260,8 @@ impl Ask<'_> {
 
     fn service_addresses(&self, mut known: Known<'_>) -> Live {
         let limit = self.world.settings.a_limit(known.service.name.folded());
-        known.by_weight(self.order, limit);
+        let order = known.draw(self.order, family(self.question.kind));
+        known.by_weight(order, limit);
         if let Some(host) = shared_host(&known) {
             let cname = self.record(known.ttl, RData::CNAME(CNAME(host.clone())));
             let chase = self.question.kind != RecordType::CNAME;

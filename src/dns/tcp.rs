@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::State;
 use super::query_log;
 use super::respond::{Outcome, Reply, Transport};
+use crate::registry::readers::Held;
 
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +157,7 @@ where
         if query_log::is_wanted() {
             query_log::note(&query, Transport::Tcp, client);
         }
+        let held = state.registry.hold();
         match state.respond(&query, Transport::Tcp, client.ip()) {
             // A response on a connection of ours: the peer is confused.
             Outcome::Silence => {
@@ -164,7 +166,7 @@ where
             }
             Outcome::Reply(reply) => {
                 state.count(&reply, Transport::Tcp);
-                if answers.send(reply).await.is_err() {
+                if answers.send((reply, held)).await.is_err() {
                     break;
                 }
             }
@@ -175,7 +177,7 @@ where
                     let reply = state.ask(&pending).await;
                     state.count(&reply, Transport::Tcp);
                     // The client may have gone.
-                    let _ = answers.send(reply).await;
+                    let _ = answers.send((reply, held)).await;
                     drop(place);
                 });
             }
@@ -211,8 +213,12 @@ async fn next(
     timeout(limits.transfer, whole).await.map_err(late)?
 }
 
-async fn write_all(mut write: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Reply>, transfer: Duration) {
-    while let Some(reply) = queue.recv().await {
+async fn write_all(
+    mut write: impl AsyncWrite + Unpin,
+    mut queue: mpsc::Receiver<(Reply, Held)>,
+    transfer: Duration,
+) {
+    while let Some((reply, _held)) = queue.recv().await {
         let bytes = &reply.encoded.bytes;
         // Never above: the encoder's limit is what two octets can say.
         let Ok(length) = u16::try_from(bytes.len()) else { continue };

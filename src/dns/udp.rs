@@ -19,6 +19,7 @@ use super::State;
 use super::fast::{Fast, Tally};
 use super::query_log;
 use super::respond::{Outcome, Pending, Transport};
+use crate::registry::readers::Held;
 use batch::{ANSWER_OCTETS, BATCH, Batch, Family, Path};
 
 /// Ports of services that answer anything to anybody: an "answer" to them starts a loop or an attack.
@@ -59,10 +60,13 @@ fn on_thread(socket: UdpSocket, fast: Fast, shared: &Shared) {
 
 fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, mut fast: Fast, shared: &Shared) {
     let state = &shared.state;
+    let mut reader = state.registry.reader();
     let (mut batch, mut tally) = (Batch::<S>::new(socket), Tally::default());
     let mut answers: [Vec<u8>; BATCH] = std::array::from_fn(|_| Vec::with_capacity(ANSWER_OCTETS));
     while !state.shutdown.is_cancelled() {
-        match batch.receive() {
+        let received = batch.receive();
+        reader.pass();
+        match received {
             Ok(()) => {}
             Err(error) if is_pause(&error) => continue,
             // The kernel reports refusals of earlier answers here.
@@ -104,7 +108,7 @@ fn run<S: Family + Send + 'static>(socket: &Arc<UdpSocket>, mut fast: Fast, shar
                     state.count(&reply, Transport::Udp);
                     answer.extend_from_slice(&reply.encoded.bytes);
                 }
-                Outcome::Ask(pending) => wait(socket, path, pending, shared),
+                Outcome::Ask(pending) => wait(socket, path, (pending, reader.hold()), shared),
             }
         }
         tally.count(&state.metrics.dns);
@@ -123,7 +127,7 @@ fn is_pause(error: &io::Error) -> bool {
 fn wait<S: Family + Send + 'static>(
     socket: &Arc<UdpSocket>,
     path: Path<S>,
-    pending: Box<Pending>,
+    (pending, held): (Box<Pending>, Held),
     shared: &Shared,
 ) {
     let (socket, state) = (socket.clone(), shared.state.clone());
@@ -134,6 +138,7 @@ fn wait<S: Family + Send + 'static>(
             tracing::debug!(client = %path.client.client(), "answering: {error}");
             state.metrics.dns.dropped("send error");
         }
+        drop(held);
     };
     shared.waiting.spawn_on(answer, &shared.runtime);
 }

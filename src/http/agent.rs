@@ -7,7 +7,7 @@ mod host;
 mod metrics;
 mod monitor;
 mod own;
-mod service;
+pub(super) mod service;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 //! be long are made in pieces while they are sent ([`in_pieces`]), from one snapshot, so that a slow reader costs a piece and not a copy.
 
 mod document;
+mod drain;
 mod events;
 mod explain;
 mod export;
@@ -12,6 +13,7 @@ mod http_sd;
 mod import;
 mod log_level;
 mod recent;
+pub(super) mod steering;
 mod summary;
 
 use std::convert::Infallible;
@@ -36,6 +38,8 @@ pub struct Faces {
     /// What changed of late, from the first who asked on.
     recent: OnceCell<Arc<Recent>>,
     streams: Arc<AtomicUsize>,
+    drains: Arc<AtomicUsize>,
+    pub(super) former: drain::Former,
     /// Under way.
     pub(super) backups: Arc<AtomicUsize>,
 }
@@ -62,6 +66,8 @@ impl Default for Faces {
             importing: Semaphore::new(1),
             recent: OnceCell::new(),
             streams: Arc::default(),
+            drains: Arc::default(),
+            former: drain::Former::default(),
             backups: Arc::default(),
         }
     }
@@ -69,7 +75,9 @@ impl Default for Faces {
 
 pub(super) fn routes() -> Router<Arc<State>> {
     let level = axum::routing::get(log_level::shown).put(log_level::set);
+    let drain = axum::routing::put(drain::begin).delete(drain::end);
     Router::new()
+        .route("/v1/rollcall/drain/{*id}", with_rest(drain, "OPTIONS,PUT,DELETE"))
         .route("/v1/rollcall/log-level", with_rest(level, "OPTIONS,GET,PUT"))
         .route("/v1/rollcall/http_sd", get(http_sd::targets))
         .route("/v1/rollcall/events", get(events::events))
@@ -80,6 +88,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/rollcall/nodes", get(summary::nodes))
         .route("/v1/rollcall/export", get(export::export))
         .route("/v1/rollcall/import", put(import::import))
+        .merge(steering::routes())
 }
 
 /// A body that is made when it is wanted: `more` puts the next piece into a buffer, and says whether there is another.

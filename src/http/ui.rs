@@ -31,6 +31,7 @@ const FILES: &[File] = &[
     (PAGE, "text/html; charset=utf-8", include_str!("ui/index.html")),
     ("list.js", SCRIPT, include_str!("ui/list.js")),
     ("lists.js", SCRIPT, include_str!("ui/lists.js")),
+    ("route.js", SCRIPT, include_str!("ui/route.js")),
     ("service.js", SCRIPT, include_str!("ui/service.js")),
     ("store.js", SCRIPT, include_str!("ui/store.js")),
     ("style.css", "text/css; charset=utf-8", include_str!("ui/style.css")),

@@ -13,7 +13,10 @@ use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Status};
+use super::{
+    Acl, AclKey, Check, CheckId, Instance, InstanceId, Node, NodeName, PreparedQuery, Route, ServiceName,
+    Status,
+};
 
 /// One step of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub enum Record {
     Maintenance(Maintenance),
     Query(Arc<PreparedQuery>),
     Acl(Acl),
+    Route(Arc<Route>),
 }
 
 /// An operator's word that a node or an instance is out of service.
@@ -72,6 +76,7 @@ impl Record {
             Self::Maintenance(m) => Key::Maintenance(m.node.clone(), m.instance.clone()),
             Self::Query(query) => Key::Query(query.id),
             Self::Acl(acl) => Key::Acl(acl.key()),
+            Self::Route(route) => Key::Route(route.service.clone()),
         }
     }
 }
@@ -86,6 +91,7 @@ pub enum Key {
     Maintenance(NodeName, Option<InstanceId>),
     Query(Uuid),
     Acl(AclKey),
+    Route(ServiceName),
 }
 
 /// The name of a check.

@@ -49,6 +49,8 @@ pub(super) struct Span {
     pub(super) trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) span_id: Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub(super) trace_state: String,
     #[prost(bytes = "vec", tag = "4")]
     pub(super) parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
@@ -151,6 +153,7 @@ fn span(of: &Finished) -> Span {
     Span {
         trace_id: of.context.trace.to_be_bytes().to_vec(),
         span_id: of.context.span.to_be_bytes().to_vec(),
+        trace_state: of.state.as_deref().unwrap_or_default().to_owned(),
         parent_span_id: if of.parent == 0 { Vec::new() } else { of.parent.to_be_bytes().to_vec() },
         name: of.name.clone(),
         kind: of.kind as i32,

@@ -152,7 +152,8 @@ fn touches(definition: &Definition, state: &Snapshot, mut touch: impl FnMut(Key)
             owner(&check.node, check.instance.as_ref());
             before(state, &check.node, &check.id, &mut owner);
         }
-        Definition::Put(Record::Acl(_)) | Definition::Remove(Key::Acl(_)) => {}
+        Definition::Put(Record::Acl(_) | Record::Route(_))
+        | Definition::Remove(Key::Acl(_) | Key::Route(_)) => {}
         Definition::Put(Record::Maintenance(m)) => owner(&m.node, m.instance.as_ref()),
         Definition::Remove(Key::Node(node)) => owner(node, None),
         Definition::Remove(Key::Instance(node, id)) => owner(node, Some(id)),

@@ -61,6 +61,7 @@ impl Snapshot {
             Definition::Remove(Key::Maintenance(node, instance)) => {
                 self.maintain(index, node, instance.as_ref(), None, effects);
             }
+            Definition::Remove(Key::Route(service)) => self.remove_route(index, service, effects),
             Definition::Remove(Key::Query(id)) => self.remove_query(index, *id, effects),
         }
     }
@@ -77,6 +78,7 @@ impl Snapshot {
             Record::Maintenance(Maintenance { node, instance, reason }) => {
                 self.maintain(index, node, instance.as_ref(), Some(reason.clone()), effects);
             }
+            Record::Route(route) => self.put_route(index, route, effects),
             Record::Query(query) => self.put_query(index, query, effects),
         }
     }

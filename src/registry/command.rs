@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use crate::acl::Denied;
 use crate::model::acl::Token;
+use crate::model::route::{Guard, Subset};
 use crate::model::{
-    Acl, AclKey, Check, CheckId, Instance, InstanceId, Maintenance, Node, NodeName, PreparedQuery, Status,
-    TemplateError,
+    Acl, AclKey, Check, CheckId, Instance, InstanceId, Maintenance, Node, NodeName, PreparedQuery, Route,
+    ServiceName, Status, TemplateError,
 };
 
 /// Who asks, through the agent API.
@@ -91,6 +92,11 @@ pub enum Command {
     RemoveQuery {
         id: Uuid,
     },
+    /// Changes the route of a service.
+    Route {
+        service: ServiceName,
+        steer: Steer,
+    },
     /// What an export or another registry has.
     Import(Brought),
     /// The definitions that the configuration file owns, all of them; those of an earlier file go. Not stored.
@@ -111,6 +117,19 @@ pub enum AclCommand {
     Put { record: Acl, create: bool },
     /// What is not there is no error.
     Remove(AclKey),
+}
+
+/// A change of a route. Each is a new version.
+#[derive(Debug, Clone)]
+pub enum Steer {
+    /// Takes `over` milliseconds from the shares of now to these.
+    Set { subsets: Vec<Subset>, strict: bool, over: u64, guard: Option<Guard> },
+    /// The former version again.
+    Undo { why: Option<String> },
+    /// All instances answer.
+    Clear,
+    /// A route as another server had it.
+    Bring(Box<Route>),
 }
 
 /// A part of an import: a node, an instance of it, checks and words of maintenance that are all of that instance, or all of the
@@ -160,6 +179,12 @@ pub enum Refused {
     /// Text as Consul's.
     #[error("Permission denied: ACL bootstrap no longer allowed (reset index: {0})")]
     Bootstrapped(u64),
+    #[error("Unknown service {0:?}")]
+    UnknownService(String),
+    #[error("service {0:?} has no route, and had none")]
+    NoRoute(String),
+    #[error("Invalid route: {0}")]
+    Route(String),
     #[error("{0}")]
     AclInvalid(String),
     #[error("{0}")]

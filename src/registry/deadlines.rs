@@ -26,6 +26,8 @@ pub(super) enum Due {
     Reap(CheckKey),
     /// A token's time is over.
     Token(Uuid),
+    /// A route is to be looked at.
+    Route(ServiceName),
     /// What is kept of a service is kept no longer.
     Guard(ServiceName),
     /// The weights of a service's instances rise by a step.

@@ -8,17 +8,37 @@ use std::sync::Arc;
 
 use arcstr::ArcStr;
 
-use super::snapshot::{Health, InstanceEntry, Snapshot};
-use crate::model::{CheckId, CheckKey, Definition, InstanceId, Key, NodeName, Record, ServiceName, Status};
+use super::snapshot::{Health, Snapshot};
+use crate::model::{
+    CheckId, CheckKey, Definition, Instance, InstanceId, Key, NodeName, Record, Route, ServiceName, Status,
+};
 
 /// One change. Those of one request have the same index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub index: u64,
-    pub node: NodeName,
-    /// Of an instance, or of a check or maintenance of one; the whole node where it is absent.
-    pub of: Option<(ServiceName, InstanceId)>,
+    pub of: Of,
     pub what: What,
+}
+
+/// Whose a change is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Of {
+    /// Of the node itself, or of a check or maintenance of it.
+    Node(NodeName),
+    /// Of an instance, or of a check or maintenance of one.
+    Instance(NodeName, ServiceName, InstanceId),
+    /// Of how a service's name answers.
+    Service(ServiceName),
+}
+
+impl Of {
+    fn whose(node: &NodeName, instance: Option<&Instance>) -> Self {
+        match instance {
+            Some(of) => Self::Instance(node.clone(), of.service.clone(), of.id.clone()),
+            None => Self::Node(node.clone()),
+        }
+    }
 }
 
 /// What happened.
@@ -52,6 +72,8 @@ pub enum What {
     },
     /// Maintenance began, for this reason, or ended.
     Maintenance(Option<ArcStr>),
+    /// A service's route is this one now, or it is gone.
+    Route(Option<Arc<Route>>),
 }
 
 impl Snapshot {
@@ -63,16 +85,17 @@ impl Snapshot {
             Key::Instance(node, id) => (node, Some(id.clone())),
             Key::Check(node, _) => (node, self.checked(&key, definition)),
             Key::Maintenance(node, id) => (node, id.clone()),
+            Key::Route(service) => return self.event_of_route(index, service, definition),
             // They are of no node, and change nothing that is registered.
             Key::Query(_) | Key::Acl(_) => return None,
         };
         let entry = self.node(node.folded());
         let instance = id.as_ref().and_then(|id| entry?.instances.get(id));
-        let mut of = instance.map(named);
+        let mut of = instance.map(|entry| &*entry.instance);
         let what = match (definition, &key) {
             (Definition::Put(Record::Node(_)), _) => What::Node { new: entry.is_none() },
             (Definition::Put(Record::Instance(put)), _) => {
-                of = Some((put.service.clone(), put.id.clone()));
+                of = Some(put);
                 What::Registered { new: instance.is_none() }
             }
             (Definition::Put(Record::Check(check)), _) => {
@@ -87,12 +110,21 @@ impl Snapshot {
                 What::CheckRemoved { check: check.clone(), before }
             }
             (Definition::Remove(_), Key::Maintenance(..)) => What::Maintenance(None),
-            (Definition::Put(Record::Query(_) | Record::Acl(_)), _)
-            | (Definition::Remove(_), Key::Query(_) | Key::Acl(_)) => return None,
+            (Definition::Put(Record::Query(_) | Record::Acl(_) | Record::Route(_)), _)
+            | (Definition::Remove(_), Key::Query(_) | Key::Acl(_) | Key::Route(_)) => return None,
         };
         // A check of an instance that is not there is passed over.
         let lost = matches!(what, What::Check { .. }) && id.is_some() && of.is_none();
-        (!lost).then(|| Event { index, node: node.clone(), of, what })
+        (!lost).then(|| Event { index, of: Of::whose(node, of), what })
+    }
+
+    /// That a route is set or goes.
+    fn event_of_route(&self, index: u64, service: &ServiceName, definition: &Definition) -> Option<Event> {
+        let what = match definition {
+            Definition::Put(Record::Route(route)) => What::Route(Some(route.clone())),
+            _ => self.route_of(service.folded()).map(|_| What::Route(None))?,
+        };
+        Some(Event { index, of: Of::Service(service.clone()), what })
     }
 
     /// The instance that a check is of, or is to be of.
@@ -123,10 +155,6 @@ impl Snapshot {
         let instance = self.check(key)?.check.instance.as_ref();
         let instance = instance.and_then(|id| self.instance(key.node.folded(), id.as_str()));
         let what = What::Status { check: key.id.clone(), before, after, health: health_before.zip(health) };
-        Some(Event { index, node: key.node.clone(), of: instance.map(named), what })
+        Some(Event { index, of: Of::whose(&key.node, instance.map(|entry| &*entry.instance)), what })
     }
-}
-
-fn named(entry: &Arc<InstanceEntry>) -> (ServiceName, InstanceId) {
-    (entry.instance.service.clone(), entry.instance.id.clone())
 }

@@ -1,4 +1,4 @@
-//! What became of each service of late: every change of an instance with its time, its cause and whose it was, and how the instance
+//! What became of each service of late: every change of an instance or of the service's route with its time, its cause and whose it was, and how the instance
 //! stood before and after it, so that what was served at an earlier moment can be worked out backwards from what is now.
 //!
 //! Kept in memory and in bounds, those of one service and those of all; it begins with the process. The writer notes changes while it
@@ -21,13 +21,15 @@ use crate::audit::Cause;
 use crate::model::{Instance, InstanceId, Node, NodeName, ServiceName};
 use crate::telemetry::origin::Origin;
 
-/// One change of one instance.
+/// One change of one instance, or of a service's route.
 #[derive(Debug, Clone)]
 pub struct Past {
     pub index: u64,
     /// Milliseconds since 1970.
     pub at: u64,
     pub source: Source,
+    /// Whose route it is that changed; of an instance's change, absent.
+    pub service: Option<ServiceName>,
     pub what: What,
     /// It is its node's check or maintenance that changed.
     pub of_node: bool,
@@ -87,7 +89,7 @@ impl Past {
         let moved = name(&self.before) != name(&self.after);
         let of = |was| Option::as_ref(was).map(|was: &Was| &was.instance.service);
         let before = of(&self.before).filter(|_| moved || self.after.is_none());
-        before.into_iter().chain(of(&self.after))
+        self.service.iter().chain(before).chain(of(&self.after))
     }
 }
 
@@ -267,7 +269,17 @@ mod tests {
         };
         let source = Source { action: "probe", who: None, client: None };
         let what = What::Registered { new: true };
-        Past { index: at, at, source, what, of_node: false, output: None, before: None, after: Some(was) }
+        Past {
+            index: at,
+            at,
+            source,
+            service: None,
+            what,
+            of_node: false,
+            output: None,
+            before: None,
+            after: Some(was),
+        }
     }
 
     fn kept(history: &History, service: &str) -> (Vec<u64>, u64) {

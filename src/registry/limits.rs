@@ -21,6 +21,8 @@ pub struct Limits {
     pub acl_entries_max: usize,
     /// Prepared queries.
     pub queries_max: usize,
+    /// Routes of services.
+    pub routes_max: usize,
     /// Memory that one template's regular expression may take.
     pub query_regexp_octets_max: usize,
     /// Changes that are kept for those who ask what became of a service, in all and of one; none are kept where it is 0.
@@ -50,6 +52,7 @@ impl Default for Limits {
             definition_octets_max: 131_072,
             acl_entries_max: 100_000,
             queries_max: 8_192,
+            routes_max: 10_000,
             query_regexp_octets_max: 262_144,
             history_max: 20_000,
             history_per_service_max: 200,

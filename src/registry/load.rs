@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use super::apply::{instance_addresses, node_addresses};
 use super::queries::{Queries, QueryEntry};
 use super::resume::Unplaced;
+use super::routes::Routes;
 use super::snapshot::{CheckEntry, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
 use crate::acl;
 use crate::model::{Check, Instance, Maintenance, Node, NodeName, Record, ServiceName};
@@ -40,7 +41,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
     let mut gathering = Gathering { nodes: Vec::new(), places: HashMap::new(), current: 0 };
     gathering.node(Arc::new(own.clone()), index, index);
     let (mut maintained, mut queries) = (Vec::new(), Queries::default());
-    let mut tables = acl::Tables::default();
+    let (mut tables, mut routes) = (acl::Tables::default(), Routes::default());
     for Stored { record, create_index, modify_index } in loaded.records {
         match record {
             // Our own node is what the configuration says now, not what it was.
@@ -52,6 +53,8 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             Record::Check(check) => gathering.check(check, create_index, modify_index),
             Record::Maintenance(maintenance) => maintained.push(maintenance),
             Record::Acl(record) => tables.load(&record, Some(create_index), modify_index),
+            // The writer knows how far each is on its way.
+            Record::Route(route) => routes.put(route, 0, create_index, modify_index),
             Record::Query(query) => queries.put(QueryEntry::new(query, create_index, modify_index)),
         }
     }
@@ -63,7 +66,7 @@ pub(super) fn load(loaded: Loaded, own: &Node) -> (Snapshot, Unplaced) {
             unplaced.statuses.insert(check, (status, output));
         }
     }
-    (Snapshot { queries, acl: tables, ..build(gathering.nodes, index) }, unplaced)
+    (Snapshot { queries, routes, acl: tables, ..build(gathering.nodes, index) }, unplaced)
 }
 
 impl Gathering {

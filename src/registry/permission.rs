@@ -56,6 +56,7 @@ pub(super) fn permit(state: &Snapshot, view: &View, command: &Command) -> Result
             gate.write_query(query)
         }
         Command::RemoveQuery { id } => gate.query_of(*id),
+        Command::Route { service, .. } => gate.write_service(service),
         // They are about everything.
         Command::Import(_) | Command::SetFileDefinitions { .. } | Command::Acl(_) => {
             view.require(Resource::Acl, "", Access::Write)

@@ -3,6 +3,7 @@
 
 mod import;
 mod query;
+mod route;
 
 use std::io;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(super) struct Planner<'a> {
     pub(super) limits: &'a Limits,
     /// Our own node, which stays whatever happens.
     pub(super) own: &'a NodeName,
+    /// In milliseconds since 1970.
+    pub(super) now: u64,
 }
 
 impl Planner<'_> {
@@ -93,6 +96,7 @@ impl Planner<'_> {
             }
             Command::PutQuery { query, new } => self.put_query(query, new, &mut plan)?,
             Command::RemoveQuery { id } => self.remove_query(id, &mut plan)?,
+            Command::Route { service, steer } => self.steer(service, steer, &mut plan)?,
             Command::Import(brought) => self.import(brought, &mut plan)?,
             Command::SetFileDefinitions { instances, checks } => {
                 self.set_file(instances, checks, &mut plan)?;
@@ -110,6 +114,7 @@ impl Planner<'_> {
                 Record::Instance(instance) => ("service", instance.id.as_str()),
                 Record::Check(check) => ("check", check.id.as_str()),
                 Record::Query(query) => ("prepared query", query.name.as_str()),
+                Record::Route(route) => ("route", route.service.as_str()),
                 Record::Maintenance(_) => continue,
                 Record::Acl(acl) => (acl.key().kind.word(), ""),
             };

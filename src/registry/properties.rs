@@ -151,7 +151,7 @@ impl Bench {
     /// Runs a command; returns whether anything was changed.
     fn run(&mut self, command: Command) -> bool {
         let own = name(0);
-        let planner = Planner { state: &self.state, limits: &Limits::default(), own: &own };
+        let planner = Planner { state: &self.state, limits: &Limits::default(), own: &own, now: 0 };
         let Ok(plan) = planner.plan(command) else { return false };
         self.effects = Effects::default();
         let mut moved = !plan.definitions.is_empty();
@@ -221,8 +221,9 @@ fn planned(
     command: Command,
 ) -> Result<(Vec<Definition>, String), String> {
     permit(state, view, &command).map_err(|denied| denied.to_string())?;
-    let plan =
-        Planner { state, limits, own: &name(0) }.plan(command).map_err(|refused| refused.to_string())?;
+    let plan = Planner { state, limits, own: &name(0), now: 0 }
+        .plan(command)
+        .map_err(|refused| refused.to_string())?;
     let seen: Vec<_> = plan.observations.iter().map(|seen| (&seen.check, seen.status)).collect();
     let rest = format!("{seen:?} {:?} {:?}", plan.kicks, plan.renewals);
     Ok((plan.definitions, rest))

@@ -222,7 +222,7 @@ mod tests {
                 prop_assert!(shown.as_ref().is_none_or(|(_, then)| *then > now));
                 next = shown.map(|(_, next)| next);
             }
-            prop_assert!(ramps.is_empty() && ramps.len() == 0);
+            prop_assert!(ramps.is_empty() && ramps.count == 0);
         }
     }
 }

@@ -75,7 +75,10 @@ impl Snapshot {
         let queries = self.queries();
         let queries = queries
             .map(|entry| stored(Record::Query(entry.query.clone()), entry.create_index, entry.modify_index));
-        let records = [nodes, instances, checks, words, queries.collect(), acl].concat();
+        let routes = self.routes();
+        let routes = routes
+            .map(|entry| stored(Record::Route(entry.route.clone()), entry.create_index, entry.modify_index));
+        let records = [nodes, instances, checks, words, queries.collect(), acl, routes.collect()].concat();
         Loaded { records, statuses, index: self.index() }
     }
 }

@@ -40,7 +40,7 @@ impl Snapshot {
             // Their names need no node, as in Consul.
             Topic::Services => seen.keep_services(view),
             // Of which their listings leave out what may not be seen.
-            Topic::Queries | Topic::Query(_) => {
+            Topic::Queries | Topic::Query(_) | Topic::Routes => {
                 (seen.nodes, seen.services) = Default::default();
                 false
             }

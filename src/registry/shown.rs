@@ -41,11 +41,12 @@ pub(super) struct Shown {
     about: SmallVec<[About; 2]>,
 }
 
-/// What a part of a change is about: an instance, or all of a node.
+/// What a part of a change is about: an instance, all of a node, or how a service's name answers.
 pub(super) struct About {
-    node: NodeName,
+    /// Absent where it is about a service itself: its route.
+    node: Option<NodeName>,
     instance: Option<InstanceId>,
-    /// That of an instance which may be new.
+    /// That of an instance which may be new, or whose route it is.
     service: Option<ServiceName>,
 }
 
@@ -57,11 +58,12 @@ impl About {
             _ => None,
         };
         Some(match (definition, definition.key()) {
-            (_, Key::Node(node)) => Self { node, instance: None, service },
-            (_, Key::Instance(node, id)) => Self { node, instance: Some(id), service },
-            (_, Key::Maintenance(node, instance)) => Self { node, instance, service },
+            (_, Key::Node(node)) => Self { node: Some(node), instance: None, service },
+            (_, Key::Instance(node, id)) => Self { node: Some(node), instance: Some(id), service },
+            (_, Key::Maintenance(node, instance)) => Self { node: Some(node), instance, service },
+            (_, Key::Route(service)) => Self { node: None, instance: None, service: Some(service) },
             (Definition::Put(Record::Check(check)), Key::Check(node, _)) => {
-                Self { node, instance: check.instance.clone(), service }
+                Self { node: Some(node), instance: check.instance.clone(), service }
             }
             (_, Key::Check(node, id)) => Self::check(state, &CheckKey { node, id })?,
             (_, Key::Query(_) | Key::Acl(_)) => return None,
@@ -70,17 +72,20 @@ impl About {
 
     pub(super) fn check(state: &Snapshot, key: &CheckKey) -> Option<Self> {
         let instance = state.check(key)?.check.instance.clone();
-        Some(Self { node: key.node.clone(), instance, service: None })
+        Some(Self { node: Some(key.node.clone()), instance, service: None })
     }
 
     /// The longest that caches hold older answers.
     fn kept(&self, old: &Snapshot, kept: &Kept) -> Option<std::time::Duration> {
-        let node = old.node(self.node.folded());
+        let Some(node) = &self.node else {
+            return self.service.as_ref().and_then(|service| kept(old, service.folded(), None));
+        };
+        let node = old.node(node.folded());
         let of = |entry: &Arc<InstanceEntry>| kept(old, entry.instance.service.folded(), Some(entry));
         let Some(id) = &self.instance else {
             return node?.instances.values().take(ABOUT_MAX).filter_map(of).max();
         };
-        let before = old.instance(self.node.folded(), id.as_str());
+        let before = node.and_then(|node| node.instances.get(id));
         let new =
             self.service.as_ref().filter(|name| before.is_none_or(|old| old.instance.service != **name));
         before.and_then(of).max(new.and_then(|name| kept(old, name.folded(), None)))

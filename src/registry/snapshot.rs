@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::guard::Guard;
 use super::queries::Queries;
 use super::ramps::Eased;
+use super::routes::Routes;
 use super::watch::Topic;
 use crate::acl;
 use crate::model::{
@@ -37,6 +38,7 @@ pub struct Snapshot {
     /// How many of an owner have an address. The owner is always there: none is where a look-up begins.
     pub(super) addresses: OrdMap<(IpAddr, Option<Owner>), u32>,
     pub(super) queries: Queries,
+    pub(super) routes: Routes,
     pub(super) tables: Tables,
     pub(super) counts: Counts,
     pub(super) acl: acl::Tables,
@@ -378,6 +380,7 @@ impl Snapshot {
             Topic::NoService => self.tables.vanished,
             Topic::Services => self.tables.services,
             Topic::Checks => self.tables.checks,
+            Topic::Routes => self.index_of_routes(),
             Topic::Queries => self.index_of_queries(),
             Topic::Query(id) => self.index_of_query(*id),
         };

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::command::{AclCommand, Command, Refused};
+use super::command::{AclCommand, Command, Refused, Steer};
 use super::snapshot::Snapshot;
 use crate::audit::Outcome;
 use crate::model::{Acl, AclKey, AclKind, CheckKey, Key, Maintenance, Record};
@@ -27,6 +27,7 @@ impl Snapshot {
                 Record::Maintenance(Maintenance { node: node.clone(), instance: instance.clone(), reason })
             }
             Key::Query(id) => Record::Query(self.query(*id)?.query.clone()),
+            Key::Route(service) => Record::Route(self.route_of(service.folded())?.route.clone()),
             Key::Acl(key) => Record::Acl(self.acl_record(key)?),
         })
     }
@@ -60,6 +61,12 @@ impl Command {
             Self::CatalogDeregister { .. } => "catalog-deregister",
             Self::PutQuery { .. } => "put-query",
             Self::RemoveQuery { .. } => "remove-query",
+            Self::Route { steer, .. } => match steer {
+                Steer::Set { .. } => "set-route",
+                Steer::Undo { .. } => "undo-route",
+                Steer::Clear => "clear-route",
+                Steer::Bring(_) => "import",
+            },
             Self::Import(_) => "import",
             Self::SetFileDefinitions { .. } => "configuration-file",
             Self::Acl(AclCommand::Bootstrap { .. }) => "acl-bootstrap",
@@ -93,6 +100,7 @@ impl Command {
             },
             Self::PutQuery { query, .. } => Key::Query(query.id),
             Self::RemoveQuery { id } => Key::Query(*id),
+            Self::Route { service, .. } => Key::Route(service.clone()),
             Self::Import(brought) => match (&brought.instance, &brought.node) {
                 (Some(instance), _) => Key::Instance(instance.node.clone(), instance.id.clone()),
                 (None, Some(node)) => Key::Node(node.name.clone()),

@@ -28,6 +28,8 @@ pub enum Topic {
     Queries,
     /// One prepared query.
     Query(Uuid),
+    /// All routes.
+    Routes,
     /// A service, or a node, that whoever asks may not read: as one that is not there. Nothing that changes wakes who waits for it.
     NoService,
     NoNode,

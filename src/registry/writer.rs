@@ -59,7 +59,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const REAP_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who waits for an answer.
-struct Reply {
+pub(super) struct Reply {
     to: oneshot::Sender<Result<(), Refused>>,
     /// From when they asked to their answer.
     span: Span,
@@ -80,19 +80,19 @@ struct UnderWay {
 
 pub(super) struct Writer {
     /// Weak: when the last handle goes, the queues close and the writer ends.
-    shared: Weak<Shared>,
-    own: NodeName,
+    pub(super) shared: Weak<Shared>,
+    pub(super) own: NodeName,
     queues: Queues,
-    state: Snapshot,
-    ahead: Ahead,
+    pub(super) state: Snapshot,
+    pub(super) ahead: Ahead,
     under_way: HashMap<u64, UnderWay>,
     tickets: u64,
     /// What is known of the file's definitions, until they come.
     unplaced: Option<Unplaced>,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     guards: Guards,
     ramps: Ramps,
-    round: Round,
+    pub(super) round: Round,
     /// What is being changed began with this.
     begun: Begun,
     /// Whether this round makes events.
@@ -105,8 +105,8 @@ pub(super) struct Writer {
 
 /// What this round did so far.
 #[derive(Default)]
-struct Round {
-    effects: Effects,
+pub(super) struct Round {
+    pub(super) effects: Effects,
     changes: Vec<Change>,
     events: Vec<Event>,
     /// What is kept of it.
@@ -161,6 +161,9 @@ impl Writer {
         }
         for token in loaded.acl().tokens() {
             writer.arm_token(&token.value);
+        }
+        for entry in loaded.routes() {
+            writer.pass_route(entry.route.service.clone());
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
@@ -282,11 +285,17 @@ impl Writer {
         }
         let state = self.ahead.state(&self.state);
         permit(state, view, &command)?;
-        Planner { state, limits: &limits, own: &self.own }.plan(command)
+        Planner { state, limits: &limits, own: &self.own, now: views::now() }.plan(command)
     }
 
     /// What is proposed goes to the store at the end of the round, together.
-    fn propose(&mut self, mut plan: Plan, reply: Option<Reply>, reaping: Option<Due>, cause: Cause) {
+    pub(super) fn propose(
+        &mut self,
+        mut plan: Plan,
+        reply: Option<Reply>,
+        reaping: Option<Due>,
+        cause: Cause,
+    ) {
         let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
         self.tickets += 1;
         let ticket = self.tickets;
@@ -347,7 +356,7 @@ impl Writer {
     }
 
     /// Makes the state ahead, where it is not there yet.
-    fn look_ahead(&mut self) {
+    pub(super) fn look_ahead(&mut self) {
         let mut under_way: Vec<_> = self.under_way.iter().collect();
         under_way.sort_unstable_by_key(|(ticket, _)| **ticket);
         self.ahead.look(&self.state, under_way.into_iter().map(|(_, one)| &*one.definitions));
@@ -383,6 +392,10 @@ impl Writer {
                     if let Some(entry) = self.state.check(&check.key()).cloned() {
                         self.arm(&entry, true);
                     }
+                }
+                Definition::Put(Record::Route(route)) => {
+                    self.deadlines.set(Due::Route(route.service.clone()), Instant::now());
+                    self.count_route(cause);
                 }
                 Definition::Put(Record::Acl(Acl::Token(token))) => self.arm_token(token),
                 Definition::Remove(Key::Acl(key)) if key.kind == AclKind::Token => {
@@ -494,6 +507,7 @@ impl Writer {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),
                 Due::Token(accessor) => self.expire_token(accessor),
+                Due::Route(service) => self.pass_route(service),
                 Due::Guard(service) => self.guard_ended(&service),
                 Due::Ramp(service) => self.publish_eased(&service),
             }
@@ -529,7 +543,7 @@ impl Writer {
             "deregistering: critical for longer than its deregister_critical_service_after"
         );
         let limits = shared.limits.load();
-        let planner = Planner { state, limits: &limits, own: &self.own };
+        let planner = Planner { state, limits: &limits, own: &self.own, now: views::now() };
         let mut plan = Plan::default();
         planner.remove_instance(entry, &mut plan);
         planner.drop_implied(&key.node, &mut plan);
@@ -601,6 +615,7 @@ impl Writer {
                 shared.views.refresh(self.state.acl(), views::now());
             }
             shared.versions.touch(round.effects.topics.iter().chain(&round.effects.paced));
+            shared.readers.publish();
             shown::count(&round.shown, &old, shared);
             self.show_metrics(shared);
             shared.watchers.wake(&round.effects.topics);
@@ -644,6 +659,7 @@ impl Writer {
         metrics.index.set(self.state.index as i64);
         metrics.nodes.set(self.state.nodes.len() as i64);
         metrics.services.set(self.state.services.len() as i64);
+        metrics.routes.set(self.state.active_routes() as i64);
         metrics.instances.set(self.state.counts.instances as i64);
         for status in [Status::Passing, Status::Warning, Status::Critical] {
             metrics.checks.of(status.as_str()).set(self.state.checks_with(status) as i64);
@@ -652,7 +668,7 @@ impl Writer {
 }
 
 /// Why we do something by ourselves.
-fn of_ours(action: &'static str) -> Cause {
+pub(super) fn of_ours(action: &'static str) -> Cause {
     Cause { origin: None, action }
 }
 

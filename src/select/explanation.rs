@@ -130,6 +130,7 @@ fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
         Why::Maintenance => maintained(considered),
         Why::Critical => worst(considered),
         Why::NotPassing => format!("the prepared query wants only what passes: {}", worst(considered)),
+        Why::Unrouted => "healthy, but the service's route gives it no share".to_owned(),
         Why::Farther => farther(context, considered),
         Why::Unreachable => match context.family {
             Family::V4 => "has no IPv4 address".to_owned(),
@@ -144,7 +145,9 @@ fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
         }
         Why::Textless => "has no meta, of which TXT records are made".to_owned(),
         Why::NotDrawn => {
-            let limit = context.settings.a_limit(context.service.folded()).unwrap_or_default();
+            let Some(limit) = context.settings.a_limit(context.service.folded()) else {
+                return "an answer of addresses holds one subset of the route, and this time another was drawn".to_owned();
+            };
             format!(
                 "an answer has at most {limit} addresses ([dns] a_limit), and this time others were drawn"
             )

@@ -67,13 +67,7 @@ impl Known<'_> {
     }
 
     fn for_client(&mut self, client: IpAddr) {
-        self.by_chance(mix(match client.to_canonical() {
-            IpAddr::V4(v4) => u64::from(u32::from(v4)),
-            IpAddr::V6(v6) => {
-                let bits = u128::from(v6);
-                mix(bits as u64) ^ (bits >> 64) as u64
-            }
-        }));
+        self.by_chance(chance(client));
     }
 
     /// In proportion to the weights, each place anew.
@@ -124,8 +118,19 @@ fn seed(chosen: &Chosen<'_>) -> u64 {
     fnv1a(octets)
 }
 
+/// The chance that a client has for ever.
+pub(super) fn chance(client: IpAddr) -> u64 {
+    mix(match client.to_canonical() {
+        IpAddr::V4(v4) => u64::from(u32::from(v4)),
+        IpAddr::V6(v6) => {
+            let bits = u128::from(v6);
+            mix(bits as u64) ^ (bits >> 64) as u64
+        }
+    })
+}
+
 /// Spreads the bits of a number (the finalizer of SplitMix64).
-fn mix(number: u64) -> u64 {
+pub(super) fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)

@@ -91,8 +91,12 @@ pub fn considered<'a>(
 
 /// The longest that an answer of a query may live: what it says itself, else what is said of its service.
 pub fn ceiling(world: World<'_>, query: &PreparedQuery) -> Duration {
-    let asked = query.ttl().map(|ttl| ttl.min(TTL_MAX));
-    asked.unwrap_or_else(|| world.settings.ceiling(&query.service.service.to_ascii_lowercase()))
+    longest_ttl(query).unwrap_or_else(|| world.settings.ceiling(&query.service.service.to_ascii_lowercase()))
+}
+
+/// The TTL that a query has of its own.
+pub(super) fn longest_ttl(query: &PreparedQuery) -> Option<Duration> {
+    query.ttl().map(|ttl| ttl.min(TTL_MAX))
 }
 
 fn wants(wanted: &Wanted, entry: &InstanceEntry, node: &NodeEntry) -> bool {

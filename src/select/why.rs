@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asked, Known, Nearness, Reached, Selection, World, flips_after, has_tag, reached};
+use super::route::About;
+use super::{Asked, Known, Nearness, Reached, Selection, World, flips_after, reached};
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry};
 
 /// Why an instance is in an answer, or is not.
@@ -38,6 +39,8 @@ pub enum Why {
     NotPassing,
     /// Enough are nearer to the client.
     Farther,
+    /// The service's route gives it no share.
+    Unrouted,
     /// It has no address of the family, or none at all.
     Unreachable,
     /// Its address is a host name, and nobody is asked for its addresses.
@@ -69,6 +72,7 @@ impl Why {
             Self::Critical => "critical",
             Self::NotPassing => "not-passing",
             Self::Farther => "farther",
+            Self::Unrouted => "unrouted",
             Self::Unreachable => "unreachable",
             Self::Unresolved => "unresolved",
             Self::Textless => "textless",
@@ -99,10 +103,10 @@ pub(super) fn judge<'a>(
     world: World<'a>,
     service: &ServiceEntry,
     entry: &InstanceEntry,
-    tag: Option<&str>,
+    about: About<'_>,
 ) -> Result<(&'a Arc<NodeEntry>, Health), Why> {
     // Whoever asks for tags that nobody has is to cost little.
-    if !has_tag(entry, tag) {
+    if !about.has(&entry.instance) {
         return Err(Why::Untagged);
     }
     if !world.view.reads_node(entry.instance.node.folded()) {
@@ -148,7 +152,8 @@ pub fn considered<'a>(world: World<'a>, asked: Asked<'_>, selection: &Selection<
     };
     let visible = |service: &&Arc<ServiceEntry>| world.view.reads_service(service.name.folded());
     let Some(service) = service.filter(visible) else { return Vec::new() };
-    judged(world, service, known, |entry| judge(world, service, entry, asked.tag).map(|(_, health)| health))
+    let about = About::of(world, service.name.folded(), asked.tag);
+    judged(world, service, known, |entry| judge(world, service, entry, about).map(|(_, health)| health))
 }
 
 /// The same by any judge.
@@ -161,8 +166,9 @@ pub(super) fn judged<'a>(
     let key = |entry: &Arc<InstanceEntry>| Arc::as_ptr(entry);
     let mut near = HashMap::new();
     if let Some(known) = known {
-        near.extend(known.chosen.iter().map(|chosen| (key(chosen.entry), (false, *chosen))));
-        near.extend(known.farther.iter().map(|chosen| (key(chosen.entry), (true, *chosen))));
+        near.extend(known.chosen.iter().map(|chosen| (key(chosen.entry), (None, *chosen))));
+        near.extend(known.farther.iter().map(|chosen| (key(chosen.entry), (Some(Why::Farther), *chosen))));
+        near.extend(known.aside.iter().map(|chosen| (key(chosen.entry), (Some(Why::Unrouted), *chosen))));
     }
     let tell = |entry: &'a Arc<InstanceEntry>| {
         let node = world.snapshot.node(entry.instance.node.folded());
@@ -175,9 +181,11 @@ pub(super) fn judged<'a>(
             entry,
             node,
             why: match verdict {
-                Ok(_) if left == Some(true) => Why::Farther,
-                Ok(Health::Critical) => Why::Guarded,
-                Ok(health) => health.into(),
+                Ok(health) => match (left.flatten(), health) {
+                    (Some(left), _) => left,
+                    (None, Health::Critical) => Why::Guarded,
+                    (None, health) => health.into(),
+                },
                 Err(why) => why,
             },
             weight: chosen.map_or(own, |chosen| chosen.weight),
@@ -202,7 +210,7 @@ pub struct Pace<'a> {
 impl<'a> Known<'a> {
     /// What bounds its TTL, below a ceiling.
     pub fn pace(&self, ceiling: Duration) -> Pace<'a> {
-        let healthy = self.chosen.iter().chain(&self.farther);
+        let healthy = self.chosen.iter().chain(&self.farther).chain(&self.aside);
         let checks = healthy.flat_map(|chosen| chosen.entry.checks.iter().chain(&chosen.node.own_checks));
         let soonest = checks.map(|check| (check, flips_after(check))).min_by_key(|(_, after)| *after);
         Pace { ceiling, soonest: soonest.filter(|(_, after)| *after < ceiling) }

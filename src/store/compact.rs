@@ -122,6 +122,12 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
             add(&mut bytes, &serde_json::to_string(query)?)?;
             return Ok(bytes);
         }
+        Record::Route(route) => {
+            let (create_index, modify_index) = (*create_index, *modify_index);
+            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
+            add(&mut bytes, &serde_json::to_string(route)?)?;
+            return Ok(bytes);
+        }
         Record::Acl(acl) => {
             let (create_index, modify_index) = (*create_index, *modify_index);
             add(&mut bytes, &Head { create_index, modify_index, node: None })?;
@@ -169,8 +175,7 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
             add_terms(&mut bytes, &check.terms)?;
         }
         Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
-        Record::Acl(_) => {}
-        Record::Query(_) => {}
+        Record::Acl(_) | Record::Query(_) | Record::Route(_) => {}
     }
     Ok(bytes)
 }
@@ -260,6 +265,11 @@ impl Reader {
         if kind == super::format::QUERY {
             let json: &str = postcard::from_bytes(rest)?;
             let record = Record::Query(Arc::new(serde_json::from_str(json)?));
+            return Ok(Stored { record, create_index, modify_index });
+        }
+        if kind == super::format::ROUTE {
+            let json: &str = postcard::from_bytes(rest)?;
+            let record = Record::Route(Arc::new(serde_json::from_str(json)?));
             return Ok(Stored { record, create_index, modify_index });
         }
         if kind == super::format::ACL {
@@ -383,7 +393,11 @@ impl Reader {
                 self.checks.keys.push((node.clone(), check.id.clone()));
                 Record::Check(Check { node, id: check.id, instance, terms })
             }
-            Record::Node(_) | Record::Maintenance(_) | Record::Query(_) | Record::Acl(_) => record,
+            Record::Node(_)
+            | Record::Maintenance(_)
+            | Record::Query(_)
+            | Record::Acl(_)
+            | Record::Route(_) => record,
         })
     }
 }

@@ -38,14 +38,16 @@ pub(super) const DAMPED: u32 = 4;
 /// What is added to that of an encrypted file ([`seal`](super::seal)): who knows of no encryption refuses it as too new.
 pub(super) const SEALED: u128 = 100;
 /// The version of the file: 3 since its last changes may be in a journal alone, 4 since it may hold records of kinds that are on
-/// no node ([`APART`]): an older rollcall would pass over them.
-pub(super) const FILE: u32 = 4;
+/// no node ([`APART`]), 5 since there are routes among those: an older rollcall would pass over them.
+pub(super) const FILE: u32 = 5;
 /// What keys of prepared queries begin with.
 pub(super) const QUERY: u8 = b'5';
 /// What keys of access control begin with.
 pub(super) const ACL: u8 = b'6';
+/// What keys of routes begin with.
+pub(super) const ROUTE: u8 = b'7';
 /// The kinds of records that are on no node.
-pub(super) const APART: [u8; 2] = [QUERY, ACL];
+pub(super) const APART: [u8; 3] = [QUERY, ACL, ROUTE];
 /// The first octet of a value of version 1.
 const JSON: u8 = b'{';
 
@@ -71,6 +73,7 @@ pub(super) fn key(key: &Key) -> Vec<u8> {
         Key::Check(node, id) => (b'3', node, id.as_str()),
         Key::Maintenance(node, id) => (b'4', node, id.as_ref().map_or("", InstanceId::as_str)),
         Key::Query(id) => return joined(Some(QUERY), &id.to_string(), ""),
+        Key::Route(service) => return joined(Some(ROUTE), service.folded(), ""),
         Key::Acl(key) => return joined(Some(ACL), key.kind.word(), &key.id),
     };
     joined(Some(kind), node.folded(), id)
@@ -296,6 +299,10 @@ mod tests {
             r#"{"acl":{"token":{"accessor":"01020304-0506-0708-090a-0b0c0d0e0f10","secret":"s","grants":{"services":[{"name":"web"}]},"expires":5,"created":1}}}"#,
         )
         .unwrap();
+        let route: Record = serde_json::from_str(
+            r#"{"route":{"service":"Web","version":2,"subsets":[{"name":"blue","by":{"tag":"Blue"},"share":1},{"by":{"meta":{"key":"k","value":"v"}},"share":0}],"strict":true,"from":[1,2],"over":5,"guard":{"unhealthy":20,"watch":7},"set":9,"why":"set","past":[{"version":1,"set":1,"why":"set"}]}}"#,
+        )
+        .unwrap();
         let query: Record = serde_json::from_str(
             r#"{"query":{"id":"01020304-0506-0708-090a-0b0c0d0e0f10","name":"Q.a","token":"t","template":{"regexp":"^(.)","remove_empty_tags":true},"service":{"service":"${match(1)}","failover":{"nearest":1,"datacenters":["a"],"targets":[{"peer":"p","datacenter":"d"}]},"only_passing":true,"ignore_checks":["c"],"near":"_ip","tags":["!a"],"node_meta":{"k":"v"},"service_meta":{"m":"w"}},"ttl":"5s"}}"#,
         )
@@ -308,7 +315,7 @@ mod tests {
             })),
             other => other,
         };
-        let others = [full, node, maintenance, query, acl, damped];
+        let others = [full, node, maintenance, query, acl, damped, route];
         for record in kinds.map(check).into_iter().chain(others) {
             let stored = Stored { record, create_index: u64::MAX, modify_index: 0 };
             let at = key(&stored.record.key());

@@ -221,6 +221,15 @@ async fn methods_and_rules_that_cannot_be_are_refused() {
 
 /// A server of keys over TLS, whose certificate is by nobody that the system knows.
 async fn key_server(set: Arc<parking_lot::Mutex<Value>>, asked: Arc<AtomicUsize>) -> (u16, String) {
+    key_server_telling(set, asked, Arc::default()).await
+}
+
+/// The same, and the last request as it came.
+async fn key_server_telling(
+    set: Arc<parking_lot::Mutex<Value>>,
+    asked: Arc<AtomicUsize>,
+    told: Arc<parking_lot::Mutex<String>>,
+) -> (u16, String) {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (chain, key) = (vec![certified.cert.der().clone()], certified.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -234,13 +243,23 @@ async fn key_server(set: Arc<parking_lot::Mutex<Value>>, asked: Arc<AtomicUsize>
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut buffer = [0; 4096];
-            let _ = stream.read(&mut buffer).await;
+            let length = stream.read(&mut buffer).await.unwrap_or(0);
+            *told.lock() = String::from_utf8_lossy(&buffer[..length]).to_ascii_lowercase();
             asked.fetch_add(1, Ordering::SeqCst);
-            let body = set.lock().clone();
-            // A text is a place to which it redirects.
-            let head = match body.as_str() {
-                Some(location) => format!("302 Found\r\nLocation: {location}"),
-                None => "200 OK".to_owned(),
+            // Of a list, each request gets the next, and the last goes on.
+            let body = {
+                let mut set = set.lock();
+                match set.as_array_mut() {
+                    Some(list) if list.len() > 1 => list.remove(0),
+                    Some(list) => list[0].clone(),
+                    None => set.clone(),
+                }
+            };
+            // A text is a place to which it redirects, a number the status.
+            let head = match &body {
+                Value::String(location) => format!("302 Found\r\nLocation: {location}"),
+                Value::Number(status) => format!("{status} Not Now"),
+                _ => "200 OK".to_owned(),
             };
             let body = body.to_string();
             let answer = format!(
@@ -325,4 +344,76 @@ async fn a_server_of_keys_is_judged_as_a_target_of_checks_is_and_leads_nowhere_e
         }
     }
     assert_eq!(asked[1].load(Ordering::SeqCst), 0, "no redirect is followed");
+}
+
+/// What a server of keys cannot do for a moment is tried again within the same login, and no more than that; and it is told the trace.
+#[tokio::test]
+async fn a_server_of_keys_is_asked_again_where_that_may_help_and_told_the_trace() {
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let server = TestServer::with(|config| {
+        config.acl.enabled = true;
+        config.acl.initial_management = Some(rollcall::model::Secret::new("root"));
+        config.otlp.endpoint = Some(endpoint.parse().unwrap());
+    })
+    .await;
+    let ed = Ed25519KeyPair::generate().unwrap();
+    let keys = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": encode(ed.public_key().as_ref()) }] });
+    let bearer = jwt(&json!({ "alg": "EdDSA" }), &claims(json!({})), |m| ed.sign(m).as_ref().to_vec());
+    let set = Arc::new(parking_lot::Mutex::new(json!([503, 429, keys])));
+    let (asked, told) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+    let (port, ca) = key_server_telling(set.clone(), asked.clone(), Arc::clone(&told)).await;
+    let url = |path: &str| format!("https://localhost:{port}/{path}");
+    set_up(&server, "root", json!({ "JWKSURL": url("keys"), "JWKSCACert": ca })).await;
+    let move_to = async |path: &str| {
+        let config = json!({ "BoundAudiences": ["rollcall"], "BoundIssuer": "ci", "JWTSupportedAlgs": ["EdDSA"],
+            "ClaimMappings": { "service": "service" }, "ListClaimMappings": { "groups": "groups" },
+            "JWKSURL": url(path), "JWKSCACert": ca });
+        let method =
+            json!({ "Name": "ci", "Type": "jwt", "MaxTokenTTL": "1h", "Config": config }).to_string();
+        let moved = server.with_token("PUT", "/v1/acl/auth-method/ci", "root", &method).await;
+        assert_eq!(moved.status, 200, "{}", moved.text());
+    };
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let body = json!({ "AuthMethod": "ci", "BearerToken": bearer }).to_string();
+    let headers =
+        [("traceparent", format!("00-{trace}-00f067aa0ba902b7-01")), ("tracestate", "rojo=1".to_owned())];
+    let mut request = format!(
+        "POST /v1/acl/login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    let mut stream = tokio::net::TcpStream::connect(server.http()).await.unwrap();
+    stream.write_all(format!("{request}\r\n{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    let last = told.lock().clone();
+    assert!(
+        last.contains(&format!("\r\ntraceparent: 00-{trace}-"))
+            && last.contains("\r\ntracestate: rojo=1\r\n"),
+        "{last}"
+    );
+    assert!(!last.contains("-00f067aa0ba902b7-"), "of a span of ours: {last}");
+    let metrics = server.get("/metrics").await.text();
+    assert!(metrics.contains("rollcall_outbound_retries_total{to=\"keys\"} 2\n"), "{metrics}");
+
+    // It goes on so: three tries, and then nobody knocks for a while.
+    *set.lock() = json!(503);
+    move_to("others").await;
+    for _ in 0..5 {
+        assert_eq!(login(&server, &bearer).await.0, 503);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 6);
+    let metrics = server.get("/metrics").await.text();
+    assert!(metrics.contains("rollcall_outbound_withheld_total{to=\"keys\"} 4\n"), "{metrics}");
+
+    // What no other moment changes is not tried again.
+    *set.lock() = json!(404);
+    move_to("none").await;
+    assert_eq!(login(&server, &bearer).await.0, 503);
+    assert_eq!(asked.load(Ordering::SeqCst), 7);
 }

@@ -94,13 +94,20 @@ async fn each_change_has_a_line_with_who_what_before_and_after() {
     assert_eq!(server.ask("PUT", "/v1/agent/service/deregister/w", "", "").await, 200);
     assert_eq!(server.ask("PUT", "/v1/agent/service/deregister/w", "", "").await, 404);
     assert_eq!(server.ask("PUT", "/v1/agent/service/register", "", "{").await, 400);
+    let route = "/v1/rollcall/route/of-the-file";
+    let subsets = |share: u8| json!({ "Subsets": [format!("x@version=1:{share}"), "of=0"] });
+    assert_eq!(server.ask("PUT", route, "", subsets(1)).await, 400, "it has no instance of that");
+    let tagged = json!({ "Name": "of-the-file", "ID": "t", "Meta": { "version": "1" } });
+    assert_eq!(server.ask("PUT", "/v1/agent/service/register?t", "", tagged).await, 200);
+    assert_eq!(server.ask("PUT", route, "", subsets(1)).await, 200);
+    assert_eq!(server.ask("PUT", &format!("{route}/undo"), "", "").await, 200);
     let imported = json!({ "rollcall_export": 1, "records": [] });
     let _ = server.ask("PUT", "/v1/rollcall/import", "", imported).await;
     assert_eq!(server.ask("GET", "/v1/agent/services", "", "").await, 200);
     let lines = server.end();
 
     let put = of(&lines, "register-instance", "instance");
-    assert_eq!(put.len(), 2, "one for each change: {put:#?}");
+    assert_eq!(put.len(), 3, "one for each change: {put:#?}");
     let (made, changed) = (put[0], put[1]);
     for (name, wanted) in [
         ("message", json!("register-instance instance n1/w: allowed")),
@@ -138,6 +145,18 @@ async fn each_change_has_a_line_with_who_what_before_and_after() {
     };
     assert_eq!(status("update-check"), (json!("critical"), json!("passing"), Value::Null));
     assert_eq!(status("expire-check"), (json!("passing"), json!("critical"), json!("rollcall")));
+    let [refused, set] = of(&lines, "set-route", "route")[..] else { panic!("{lines:#?}") };
+    assert_eq!(
+        (&refused["rollcall.outcome"], &refused["rollcall.object.id"]),
+        (&json!("refused"), &json!("of-the-file"))
+    );
+    let undone = of(&lines, "undo-route", "route")[0];
+    assert_eq!((&set["rollcall.before"], &set["rollcall.after"]["version"]), (&Value::Null, &json!(1)));
+    assert_eq!(
+        (&undone["rollcall.before"], &undone["rollcall.after"]["version"]),
+        (&set["rollcall.after"], &json!(2))
+    );
+    assert!(undone["rollcall.after"].get("past").is_none(), "{undone:#}");
     let word = of(&lines, "begin-maintenance", "maintenance")[0];
     assert_eq!(word["rollcall.after"]["reason"], "why");
     let gone = of(&lines, "deregister-instance", "instance");

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::server::{PATIENCE, TestServer};
+use crate::server::{PATIENCE, TestServer, request};
 
 /// A message as HTML section 9.2.6 has it.
 #[derive(Debug, PartialEq)]
@@ -172,6 +172,31 @@ async fn events_say_what_changed_and_how_it_stood_before_and_after() {
             event("node", json!({"Change": "removed", "Node": "n2"})),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_route_is_an_event_of_its_service() {
+    let server = TestServer::start().await;
+    server.register(json!({"Name": "web", "Tags": ["blue"]})).await;
+    let mut reader = open(&server, "?service=WEB").await;
+    done(&server, "/v1/rollcall/route/web", json!({"Subsets": ["blue=1"]})).await;
+    // The same again is no change.
+    done(&server, "/v1/rollcall/route/web", json!({"Subsets": ["blue=1"]})).await;
+    done(&server, "/v1/rollcall/route/web/undo", json!(null)).await;
+    let set = |version: u64, subsets: Value, why: &str| {
+        event(
+            "route",
+            json!({"Service": "web", "Change": "set", "Version": version, "Subsets": subsets, "Why": why}),
+        )
+    };
+    assert_eq!(
+        reader.take(2).await,
+        [set(1, json!(["blue=1"]), "set"), set(2, json!([]), "undo of version 1: no route")]
+    );
+    done(&server, "/v1/agent/service/deregister/web", json!(null)).await;
+    assert_eq!(request(server.http(), "DELETE", "/v1/rollcall/route/web", &[], "").await.status, 200);
+    let removed = event("route", json!({"Service": "web", "Change": "removed"}));
+    assert_eq!(reader.take(2).await[1], removed);
 }
 
 #[tokio::test]

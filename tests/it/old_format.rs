@@ -95,7 +95,7 @@ async fn the_first_form_is_read_and_written_on_in_ours() {
     assert_eq!(server.ask("web.service.internal.", RecordType::SRV).await.answers.len(), 3);
     let file = server.dir.path().join("data/registry.redb");
     server.running.stop().await;
-    assert_eq!(format(&file), 4, "an older rollcall refuses the file as a whole");
+    assert_eq!(format(&file), 5, "an older rollcall refuses the file as a whole");
 }
 
 /// Sets a number of the file's; takes it away where there is none.
@@ -129,8 +129,8 @@ async fn the_second_form_has_no_journal_and_a_newer_one_is_refused() {
     assert!(server.get("/v1/catalog/services").await.index() >= index);
     let TestServer { running, dir } = server;
     running.stop().await;
-    assert_eq!(format(&file), 4, "the version before this one refuses it");
-    set(&file, "format", Some(5));
+    assert_eq!(format(&file), 5, "the version before this one refuses it");
+    set(&file, "format", Some(6));
     let config = rollcall::store::Config { data_dir: dir.path().join("data"), cache_bytes: 1 << 20 };
     let (log, _entries) = tokio::sync::mpsc::unbounded_channel();
     let Err(error) = rollcall::store::Embedded::open(&config, log, Default::default()) else {
@@ -138,7 +138,7 @@ async fn the_second_form_has_no_journal_and_a_newer_one_is_refused() {
     };
     let said = error.to_string();
     assert!(
-        said.contains("in format 5, this rollcall reads up to 4; start the version that wrote it"),
+        said.contains("in format 6, this rollcall reads up to 5; start the version that wrote it"),
         "{said}"
     );
 }

@@ -12,12 +12,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["model", "gently"]),
     ("registry", &["acl", "audit", "model", "store", "gently"]),
     ("select", &["acl", "model", "registry"]),
-    ("dns", &["acl", "model", "registry", "select", "gently"]),
+    ("dns", &["acl", "model", "pace", "registry", "select", "gently"]),
     ("filter", &[]),
-    ("http", &["acl", "audit", "model", "registry", "select", "filter", "tls"]),
+    ("http", &["acl", "audit", "model", "pace", "registry", "select", "filter", "tls"]),
     ("checks", &["model", "registry", "tls"]),
     ("tls", &["model"]),
-    ("telemetry", &[]),
+    ("telemetry", &["pace"]),
+    ("pace", &[]),
     (
         "config",
         &[
@@ -26,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("handover", &[]),
-    ("otlp", &["model", "tls"]),
+    ("otlp", &["model", "pace", "tls"]),
     ("cli", &["config", "model", "store", "handover", "tls"]),
 ];
 /// Crates that one room, or one file of another, keeps to itself.

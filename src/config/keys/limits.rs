@@ -49,6 +49,8 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key!("limits", "queries_max", "8192", RELOADS, "Prepared queries.", |c, v| c.limits.queries_max =
         value::count(v)?),
+    key!("limits", "routes_max", "10000", RELOADS, "Routes of services.", |c, v| c.limits.routes_max =
+        value::count(v)?),
     key!(
         "limits",
         "query_regexp_octets_max",
@@ -121,6 +123,8 @@ pub(super) const KEYS: &[Key] = &[
         .http
         .streams_max =
         value::count(v)?),
+    key!("limits", "drains_max", "256", RELOADS, "Drains that wait at once.", |c, v| c.http.drains_max =
+        value::count(v)?),
     key!(
         "limits",
         "events_max",
@@ -144,6 +148,14 @@ pub(super) const KEYS: &[Key] = &[
         AT_START,
         "Spans that wait to be sent to the collector; those beyond are dropped and counted.",
         |c, v| c.otlp.spans_max = value::count(v)?
+    ),
+    key!(
+        "limits",
+        "traces_per_second_max",
+        "100",
+        RELOADS,
+        "Traces that begin here in a second and are recorded; of those beyond, which are counted, nothing is recorded. 0 is no bound. Traces of callers are theirs.",
+        |c, v| c.otlp.sampling.per_second = value::number(v, 0, u32::MAX.into())? as u32
     ),
     key!("limits", "monitors_max", "16", RELOADS, "Clients that follow the log at once.", |c, v| c
         .http

@@ -48,7 +48,7 @@ pub(super) const KEYS: &[Key] = &[
         "1.0",
         RELOADS,
         "The share of traces that are recorded, 0 to 1. A request that comes with a `traceparent` is recorded where its caller's trace is.",
-        |c, v| { c.otlp.ratio = ratio(v)? }
+        |c, v| { c.otlp.sampling.ratio = ratio(v)? }
     ),
     key!(
         "telemetry",

@@ -37,8 +37,46 @@ pub(super) struct Template {
     /// Instances; 0 where the name exists, and has no record of the type.
     pieces: u16,
     ring: Ring,
+    /// Of a service with a route: one of them is drawn for an answer of addresses, and has the pieces.
+    draws: Option<Box<Draws>>,
     /// The name in lower case, the pieces, then their records: in one allocation, since each costs a wait for memory.
     octets: Box<[u8]>,
+}
+
+/// Subsets, of which chance draws one.
+struct Draws {
+    total: u64,
+    subsets: Vec<Draw>,
+}
+
+struct Draw {
+    /// The sum of the shares up to and with it.
+    upto: u64,
+    /// Its first piece, and the one behind its last.
+    pieces: [usize; 2],
+    ring: Ring,
+}
+
+impl Draws {
+    /// For answers of addresses: the subsets, and the instances of which pieces are to be made, subset after subset. Without a
+    /// route, the ring of all instances alone.
+    fn of<'a>(
+        known: &Known<'a>,
+        limit: Option<usize>,
+        kind: RecordType,
+    ) -> Option<(Option<Box<Self>>, Vec<Chosen<'a>>, Ring)> {
+        let (mut draws, mut all) = (Self { total: 0, subsets: Vec::new() }, Vec::new());
+        for (share, subset) in known.draws(live::family(kind)) {
+            draws.total += share;
+            let pieces = [all.len(), all.len() + subset.chosen.len()];
+            draws.subsets.push(Draw { upto: draws.total, pieces, ring: subset.ring(limit)? });
+            all.extend(subset.chosen);
+        }
+        match draws.subsets.is_empty() {
+            true => Some((None, all, known.ring(limit)?)),
+            false => Some((Some(Box::new(draws)), all, Ring::Even(0))),
+        }
+    }
 }
 
 /// One instance.
@@ -99,6 +137,7 @@ impl Template {
             limit: u16::MAX,
             pieces: 0,
             ring: Ring::Even(0),
+            draws: None,
             octets: name.into(),
         };
         // What is reached at a host name is the general path's.
@@ -106,8 +145,13 @@ impl Template {
             return None;
         }
         let limit = settings.a_limit(known.service.name.folded());
+        let mut drawn = Vec::new();
         let (ring, limit) = match kind {
-            RecordType::A | RecordType::AAAA => (known.ring(limit)?, limit),
+            RecordType::A | RecordType::AAAA => {
+                let ring;
+                (template.draws, drawn, ring) = Draws::of(known, limit, kind)?;
+                (ring, limit)
+            }
             RecordType::SRV => (Ring::Even(known.chosen.len()), None),
             RecordType::TXT if !known.chosen.iter().any(|chosen| live::has_text(chosen)) => {
                 return Some(template);
@@ -116,19 +160,20 @@ impl Template {
             RecordType::TXT | RecordType::CNAME | RecordType::ANY => return None,
             _ => return Some(template),
         };
-        if known.chosen.len() > INSTANCES_MAX {
+        let chosen = if drawn.is_empty() { &known.chosen } else { &drawn };
+        if chosen.len() > INSTANCES_MAX {
             return None;
         }
         let mut writer = Writer { ttl: known.ttl, octets: Vec::new(), labels: question.labels().count() };
-        let mut pieces: Vec<Piece> = Vec::with_capacity(known.chosen.len());
-        let mut given: Vec<[Vec<u8>; 2]> = Vec::with_capacity(known.chosen.len());
-        for (place, chosen) in known.chosen.iter().enumerate() {
+        let (mut pieces, mut given) = (Vec::with_capacity(chosen.len()), Vec::with_capacity(chosen.len()));
+        for (place, chosen) in chosen.iter().enumerate() {
             let target = match kind {
                 RecordType::SRV => Some(live::target(chosen, datacenter, domain)?),
                 _ => None,
             };
             let (mut piece, names) = writer.instance(chosen, kind, target.as_ref())?;
-            let first = |which: usize| given.iter().position(|before| before[which] == names[which]);
+            let first =
+                |which: usize| given.iter().position(|before: &[Vec<u8>; 2]| before[which] == names[which]);
             piece.same = [0, 1].map(|which| first(which).unwrap_or(place) as u8);
             pieces.push(piece);
             given.push(names);
@@ -136,14 +181,12 @@ impl Template {
         if writer.labels > LABELS_MAX {
             return None;
         }
-        if pieces.iter().any(|piece| piece.at[0] < piece.at[1]) {
+        if pieces.iter().any(|piece: &Piece| piece.at[0] < piece.at[1]) {
             template.ring = ring;
             template.limit = limit.and_then(|limit| u16::try_from(limit).ok()).unwrap_or(u16::MAX);
             template.pieces = pieces.len() as u16;
-            let mut octets = name.to_vec();
-            octets.extend(pieces.iter().flat_map(Piece::write));
-            octets.extend_from_slice(&writer.octets);
-            template.octets = octets.into();
+            let pieces: Vec<u8> = pieces.iter().flat_map(Piece::write).collect();
+            template.octets = [name, &pieces, &writer.octets].concat().into();
         }
         Some(template)
     }
@@ -170,8 +213,16 @@ impl Template {
         }
         let (_name, rest) = self.octets.split_at_checked(usize::from(self.name))?;
         let (pieces, octets) = rest.split_at_checked(usize::from(self.pieces) * PIECE)?;
-        let start = self.ring.start(pick);
-        let (before, behind) = pieces.as_chunks::<PIECE>().0.split_at_checked(start)?;
+        let pieces = pieces.as_chunks::<PIECE>().0;
+        let (pieces, start) = match &self.draws {
+            None => (pieces, self.ring.start(pick)),
+            Some(draws) => {
+                let at = pick.checked_rem(draws.total)?;
+                let draw = draws.subsets.iter().find(|draw| at < draw.upto)?;
+                (pieces.get(draw.pieces[0]..draw.pieces[1])?, draw.ring.start(pick / draws.total))
+            }
+        };
+        let (before, behind) = pieces.split_at_checked(start)?;
         let pieces = behind.iter().chain(before).map(Piece::read);
         let recase = domain.iter().any(u8::is_ascii_uppercase);
         let (mut seen, mut counts) = ([0u64; 2], Counts { answers: 0, additionals: 0 });

@@ -15,8 +15,9 @@ use super::*;
 use crate::config::Config;
 use crate::dns::respond::{Context, Outcome, Transport, respond};
 use crate::dns::zone::{Source, Zones};
+use crate::model::route::Subset;
 use crate::model::{Check, CheckKey, Instance, Node, Observation, Status};
-use crate::registry::{self, Command, Registry};
+use crate::registry::{self, Command, Registry, Steer};
 use crate::store::Ephemeral;
 use crate::telemetry::Metrics;
 
@@ -133,6 +134,8 @@ enum Step {
     /// A check's status, and how far it is from the next.
     Flip(u8, u8, Status, u32),
     Ask(Vec<Random>),
+    /// A service's route: the shares of two tags, and whether it is strict; none ends it.
+    Route(u8, Option<(u32, u32, bool)>),
 }
 
 /// A question, and what chance says.
@@ -252,6 +255,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => registered().prop_map(Step::Register),
         1 => (0..3u8, prop::option::weighted(0.9, 0..12u8)).prop_map(|(node, id)| Step::Deregister(node, id)),
         2 => (0..3u8, 0..12u8, status, 1..4u32).prop_map(|(node, id, status, to_flip)| Step::Flip(node, id, status, to_flip)),
+        2 => (0..5u8, prop::option::weighted(0.8, (0..100u32, 0..3u32, any::<bool>()))).prop_map(|(service, shares)| Step::Route(service, shares)),
         3 => prop::collection::vec(question(), 1..20).prop_map(Step::Ask),
     ];
     prop::collection::vec(step, 1..40)
@@ -346,6 +350,19 @@ fn run(runtime: &Runtime, steps: &[Step], shares: &mut Shares) -> Result<(), Tes
                 let nobody = crate::model::NodeName::parse("nobody").unwrap();
                 let command = Command::CatalogDeregister { node: nobody, instance: None, check: None };
                 runtime.block_on(state.registry.submit(command)).unwrap();
+            }
+            Step::Route(service, shares) => {
+                let service = crate::model::ServiceName::parse(SERVICES[*service as usize]).unwrap();
+                let steer = match shares {
+                    None => Steer::Clear,
+                    Some((one, other, strict)) => {
+                        let texts = [format!("v1={one}"), format!("blue={other}")];
+                        let subsets = texts.iter().map(|text| Subset::parse(text).unwrap()).collect();
+                        Steer::Set { subsets, strict: *strict, over: 0, guard: None }
+                    }
+                };
+                // One of nobody is refused.
+                let _ = runtime.block_on(state.registry.submit(Command::Route { service, steer }));
             }
             Step::Ask(questions) => {
                 // Looked up together, as UDP's thread does: what is kept for one moves what was found for another. Once

@@ -1,6 +1,6 @@
 //! The keys of an auth method that stand at a URL (RFC 7517): fetched over HTTPS when they are first needed, kept, and fetched again
 //! when a token names one that is not there, but not more often than [`AGAIN_AFTER`]: a stranger who names a new key in every
-//! token must not make us knock. No redirect is followed, and each address is [judged](Targets::judge_keys) before it is connected to.
+//! token must not make us knock. A server that is short of something, or lost the connection, is asked again within the same time. No redirect is followed, and each address is [judged](Targets::judge_keys) before it is connected to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,20 @@ use url::Url;
 use crate::acl::jwt::{Key, Parts};
 use crate::model::Targets;
 use crate::model::targets::Denied;
+use crate::pace::Retries;
+use crate::telemetry::Metrics;
+use crate::telemetry::origin;
+use crate::telemetry::trace::{Kind, Span};
 use crate::tls::ApiTls;
 
-/// How long a fetch may take in all.
+/// How long a fetch may take in all, one try of it, and the connection to one address.
 const WITHIN: Duration = Duration::from_secs(5);
+const TRY_WITHIN: Duration = Duration::from_secs(3);
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+const RETRIES: Retries =
+    Retries { tries: 3, pause: Duration::from_millis(200), pause_max: Duration::from_secs(1) };
+/// Whom it calls, in metrics.
+const TO: &str = "keys";
 /// How soon a set is fetched again, whatever is asked.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How long keys are believed that nobody missed.
@@ -53,6 +63,7 @@ impl Jwks {
         (url, ca): (&str, &str),
         token: &Parts<'_>,
         targets: &Targets,
+        metrics: &Metrics,
     ) -> Result<Vec<Key>, String> {
         let set = {
             let mut sets = self.sets.lock();
@@ -66,7 +77,7 @@ impl Jwks {
         let over = |at: Option<Instant>, time| at.is_none_or(|at| at.elapsed() >= time);
         if (over(set.fetched, FRESH_FOR) || token.wants_other(&set.keys)) && over(set.tried, AGAIN_AFTER) {
             set.tried = Some(Instant::now());
-            let fetched = tokio::time::timeout(WITHIN, fetch(url, ca, targets)).await;
+            let fetched = tokio::time::timeout(WITHIN, fetch_again(url, ca, targets, metrics)).await;
             match fetched.unwrap_or_else(|_| Err(format!("{url} does not answer within {WITHIN:?}"))) {
                 Ok(keys) => (set.keys, set.fetched) = (keys, Some(Instant::now())),
                 // What is known goes on counting; a server of keys that is away locks nobody out.
@@ -76,48 +87,92 @@ impl Jwks {
         }
         match set.fetched {
             Some(_) => Ok(set.keys.clone()),
-            None => Err(format!("{url} was asked a moment ago and did not give them")),
+            None => {
+                metrics.outbound.withheld(TO);
+                Err(format!("{url} was asked a moment ago and did not give them"))
+            }
         }
     }
 }
 
-async fn fetch(url: &str, ca: &str, targets: &Targets) -> Result<Vec<Key>, String> {
-    let failed = |e: &dyn std::fmt::Display| format!("{url}: {e}");
+/// Why there are no keys, and whether that may be otherwise in a moment.
+struct Failed {
+    why: String,
+    again: bool,
+}
+
+/// Fetches, again where that may help; as a part of the request that needs the keys.
+async fn fetch_again(url: &str, ca: &str, targets: &Targets, metrics: &Metrics) -> Result<Vec<Key>, String> {
+    let request = origin::current();
+    let child = |origin: &Arc<origin::Origin>| origin.span.child("keys.fetch", Kind::Client);
+    let mut span = request.as_ref().map(child).unwrap_or_default();
+    span.note("url.full", || url.into());
+    for tried in 1.. {
+        let fetched = tokio::time::timeout(TRY_WITHIN, fetch(url, ca, targets, &span)).await;
+        let late =
+            |_| Err(Failed { why: format!("{url} does not answer within {TRY_WITHIN:?}"), again: true });
+        let Failed { why, again } = match fetched.unwrap_or_else(late) {
+            Ok(keys) => return Ok(keys),
+            Err(failed) => failed,
+        };
+        let Some(pause) = RETRIES.pause(tried, rand::random()).filter(|_| again) else {
+            span.fail(|| why.clone());
+            return Err(why);
+        };
+        tokio::time::sleep(pause).await;
+        metrics.outbound.retried(TO);
+    }
+    Err(format!("{url} was asked often enough"))
+}
+
+async fn fetch(url: &str, ca: &str, targets: &Targets, span: &Span) -> Result<Vec<Key>, Failed> {
+    let failed = |e: &dyn std::fmt::Display| Failed { why: format!("{url}: {e}"), again: false };
+    let lost = |e: &dyn std::fmt::Display| Failed { again: true, ..failed(e) };
     let parsed = Url::parse(url).map_err(|e| failed(&e))?;
     let host =
         parsed.host_str().filter(|_| parsed.scheme() == "https").ok_or_else(|| failed(&"it is not https"))?;
     let name = host.trim_start_matches('[').trim_end_matches(']');
     let port = parsed.port().unwrap_or(443);
     let tls = ApiTls::trusting(ca).map_err(|e| failed(&e))?;
-    let stream = connect(name, port, targets).await.map_err(|e| failed(&e))?;
-    let stream = tls.stream(stream, name).await?;
+    let stream =
+        connect(name, port, targets).await.map_err(|(why, again)| Failed { again, ..failed(&why) })?;
+    let stream = tls.stream(stream, name).await.map_err(|why| Failed { why, again: false })?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(&e))?;
     let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
     let path = &parsed[url::Position::BeforePath..url::Position::AfterQuery];
     let authority = &parsed[url::Position::BeforeHost..url::Position::AfterPort];
-    let request = Request::builder().uri(path).header("host", authority).header("accept", "application/json");
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|e| failed(&e))?;
-    let answer = sender.send_request(request).await.map_err(|e| failed(&e))?;
-    if answer.status() != hyper::StatusCode::OK {
-        return Err(failed(&format!("it answers {}", answer.status())));
+    let mut request =
+        Request::builder().uri(path).header("host", authority).header("accept", "application/json");
+    if let Some(told) = span.carried() {
+        request = request.header("traceparent", told.context.to_string());
+        request = told.state.iter().fold(request, |request, state| request.header("tracestate", &**state));
     }
-    let body = Limited::new(answer.into_body(), OCTETS_MAX).collect().await.map_err(|e| failed(&e))?;
+    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|e| failed(&e))?;
+    let answer = sender.send_request(request).await.map_err(|e| lost(&e))?;
+    if answer.status() != hyper::StatusCode::OK {
+        // RFC 9110 sections 15.5 and 15.6: what another moment may change.
+        let again = matches!(answer.status().as_u16(), 429 | 500 | 502 | 503 | 504);
+        return Err(Failed { again, ..failed(&format!("it answers {}", answer.status())) });
+    }
+    let body = Limited::new(answer.into_body(), OCTETS_MAX).collect().await.map_err(|e| lost(&e))?;
     Key::from_jwks(&body.to_bytes()).map_err(|e| failed(&e))
 }
 
-/// What is connected to is the address that was judged: the name is looked up once.
-async fn connect(name: &str, port: u16, targets: &Targets) -> Result<TcpStream, String> {
-    let found = tokio::net::lookup_host((name, port)).await.map_err(|e| e.to_string())?;
-    let mut failed = format!("{name} has no address");
+/// What is connected to is the address that was judged: the name is looked up once. Errs with the reason, and whether another moment
+/// may change it.
+async fn connect(name: &str, port: u16, targets: &Targets) -> Result<TcpStream, (String, bool)> {
+    let found = tokio::net::lookup_host((name, port)).await.map_err(|e| (e.to_string(), true))?;
+    let mut failed = (format!("{name} has no address"), false);
     for address in found.take(ADDRESSES_MAX) {
         if let Err(Denied(why)) = targets.judge_keys(address.ip()) {
-            failed = format!("keys may not be fetched there: {why}");
+            failed.0 = format!("keys may not be fetched there: {why}");
             continue;
         }
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = format!("{address}: {error}"),
+        match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = (format!("{address}: {error}"), true),
+            Err(_) => failed = (format!("{address}: no connection within {CONNECT_WITHIN:?}"), true),
         }
     }
     Err(failed)
@@ -127,6 +182,13 @@ async fn connect(name: &str, port: u16, targets: &Targets) -> Result<TcpStream, 
 mod tests {
     use super::*;
 
+    /// Why it is not fetched, which no other moment changes.
+    async fn why(url: &str, targets: &Targets) -> String {
+        let failed = fetch(url, "", targets, &Span::default()).await.err().unwrap();
+        assert!(!failed.again, "{}", failed.why);
+        failed.why
+    }
+
     #[tokio::test]
     async fn what_may_not_be_reached_is_not_and_names_the_range() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -135,11 +197,11 @@ mod tests {
         let ranges = ["127.0.0.0/8", "::1/128"].map(|range| range.parse().unwrap());
         let denying = Targets { deny: ranges.to_vec(), ..Targets::default() };
         for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"] {
-            let why = fetch(&format!("https://{host}:{port}/keys"), "", &denying).await.unwrap_err();
+            let why = why(&format!("https://{host}:{port}/keys"), &denying).await;
             assert!(why.contains("keys may not be fetched there: ") && why.contains("deny_targets"), "{why}");
         }
         for host in ["169.254.169.254", "[fd00:42::42]", "[64:ff9b::a9fe:a9fe]"] {
-            let why = fetch(&format!("https://{host}/keys"), "", &Targets::default()).await.unwrap_err();
+            let why = why(&format!("https://{host}/keys"), &Targets::default()).await;
             assert!(why.contains("where clouds keep credentials"), "{why}");
         }
         assert_eq!(
@@ -147,6 +209,6 @@ mod tests {
             std::io::ErrorKind::WouldBlock,
             "nobody has connected"
         );
-        assert!(fetch("http://127.0.0.1/keys", "", &denying).await.unwrap_err().contains("not https"));
+        assert!(why("http://127.0.0.1/keys", &denying).await.contains("not https"));
     }
 }

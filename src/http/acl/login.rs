@@ -101,7 +101,7 @@ async fn prove(state: &State, method: &AuthMethod, bearer: &str) -> Result<Ident
         None => settings.keys.clone(),
         Some((url, ca)) => {
             let config = state.config.load_full();
-            let keys = state.jwks.keys((url, ca), &parts, &config.targets).await;
+            let keys = state.jwks.keys((url, ca), &parts, &config.targets, &state.metrics).await;
             keys.map_err(|reason| unreached(method, &reason))?
         }
     };

@@ -69,7 +69,7 @@ async fn deregister(
 }
 
 /// An id from a path; one that cannot be is one that is not there.
-fn known_id(id: &str) -> Result<InstanceId, Error> {
+pub(in crate::http) fn known_id(id: &str) -> Result<InstanceId, Error> {
     let unknown = || {
         let text = "Ensure that the service ID is passed, not the service name.";
         Error::not_found(format!("Unknown service ID {id:?}. {text}"))

@@ -147,6 +147,7 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/query/{*rest}", Known, Known),
     // It holds every secret.
     ("/v1/rollcall/backup", Acl(Write), Never),
+    ("/v1/rollcall/drain/{*id}", Never, Known),
     // It shows every change, whoever may see it.
     ("/v1/rollcall/events", Acl(Write), Never),
     ("/v1/rollcall/explain", Known, Never),
@@ -158,6 +159,9 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/log-level", Agent(Read), Agent(Write)),
     ("/v1/rollcall/nodes", Known, Never),
     ("/v1/rollcall/openapi.json", Open, Never),
+    ("/v1/rollcall/route/{service}", Known, Known),
+    ("/v1/rollcall/route/{service}/undo", Never, Known),
+    ("/v1/rollcall/routes", Known, Never),
     ("/v1/rollcall/services", Known, Never),
     ("/v1/status/leader", Open, Never),
     ("/v1/status/peers", Open, Never),

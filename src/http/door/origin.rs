@@ -13,7 +13,7 @@ use crate::audit::{Cause, Entry, Outcome};
 use crate::http::State;
 use crate::http::error::Why;
 use crate::telemetry::origin::{Asked, Origin, RequestId};
-use crate::telemetry::trace::{Context, Kind, Span};
+use crate::telemetry::trace::{Carried, Kind, Span};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -33,15 +33,15 @@ pub(in crate::http) fn of(state: &State, request: &Request, span: &Span) -> Arc<
     Arc::new(origin)
 }
 
-/// The span of a request: a part of its caller's trace where it names one (`traceparent`).
+/// The span of a request: a part of its caller's trace where it names one (`traceparent`, `tracestate`).
 pub(in crate::http) fn span(state: &State, request: &Request) -> Span {
     if !state.traces.is_on() {
         return Span::default();
     }
-    // Several are none (W3C Trace Context, section 3.2).
-    let mut given = request.headers().get_all("traceparent").iter();
-    let caller = given.next().and_then(|value| value.to_str().ok()).and_then(Context::parse);
-    let mut span = state.traces.start("request", Kind::Server, caller.filter(|_| given.next().is_none()));
+    // A value that is no text is a bad one.
+    let given = |name| request.headers().get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+    let caller = Carried::parse(given("traceparent"), given("tracestate"));
+    let mut span = state.traces.start("request", Kind::Server, caller);
     let method = request.method().as_str();
     if let Some(route) = request.extensions().get::<MatchedPath>() {
         span.rename(|| format!("{method} {}", route.as_str()));

@@ -1,7 +1,7 @@
 //! The form of an export, and how an import is read.
 //!
 //! `{"rollcall_export": 1, "datacenter": ..., "index": ..., "records": [...]}`. A record is an object with one of the keys
-//! `node`, `instance`, `check`, `maintenance` and `query`, under which it stands as backups have it; a check has `status` and `output`
+//! `node`, `instance`, `check`, `maintenance`, `query` and `route`, under which it stands as backups have it; a check has `status` and `output`
 //! beside. An import also takes `catalog`: the body of a `PUT /v1/catalog/register`, for what comes from other registries.
 //! A node stands before what is on it. The text is read as it comes and is never held as a whole.
 
@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Check, Instance, Maintenance, Node, PreparedQuery, Record, Status};
+use crate::model::{Check, Instance, Maintenance, Node, PreparedQuery, Record, Route, Status};
 
 /// The version of the form.
 pub(super) const VERSION: u64 = 1;
@@ -81,6 +81,8 @@ const CHECK: &[&str] = &[
     "origin",
 ];
 const MAINTENANCE: &[&str] = &["node", "instance", "reason"];
+const ROUTE: &[&str] =
+    &["service", "version", "subsets", "strict", "from", "over", "guard", "set", "why", "past"];
 const QUERY: &[&str] = &["id", "name", "token", "template", "service", "ttl"];
 
 /// Reads a document and gives each record, counted from 1, as it comes: what it holds, or what is wrong with it. Errs where
@@ -173,7 +175,9 @@ fn entry(value: Value) -> Result<Entry, String> {
     let output = taken::<ArcStr>(&mut map, "output")?;
     let mut kinds = map.into_iter();
     let (Some((kind, value)), None) = (kinds.next(), kinds.next()) else {
-        return Err("a record has one of node, instance, check, maintenance, query and catalog".to_owned());
+        return Err(
+            "a record has one of node, instance, check, maintenance, query, route and catalog".to_owned()
+        );
     };
     let record = match kind.as_str() {
         "catalog" => return Ok(Entry::Catalog(value)),
@@ -182,6 +186,7 @@ fn entry(value: Value) -> Result<Entry, String> {
         "check" => Record::Check(known::<Check>(value, CHECK)?),
         "maintenance" => Record::Maintenance(known::<Maintenance>(value, MAINTENANCE)?),
         "query" => Record::Query(std::sync::Arc::new(known::<PreparedQuery>(value, QUERY)?)),
+        "route" => Record::Route(std::sync::Arc::new(known::<Route>(value, ROUTE)?)),
         other => return Err(format!("unknown kind of record {other:?}")),
     };
     if !matches!(record, Record::Check(_)) && (status.is_some() || output.is_some()) {
@@ -241,6 +246,9 @@ mod tests {
             {"query": {"id": "00000000-0000-0000-0000-000000000009", "name": "q", "token": "t",
                 "template": {"regexp": "x", "remove_empty_tags": true},
                 "service": {"service": "web", "only_passing": true}, "ttl": "5s"}},
+            {"route": {"service": "Web", "version": 2, "subsets": [{"name": "blue", "by": {"tag": "blue"}, "share": 95}],
+                "strict": true, "from": [1], "over": 5, "guard": {"unhealthy": 20, "watch": 7}, "set": 9, "why": "set",
+                "past": [{"version": 1, "subsets": [], "strict": false, "set": 3, "why": "set"}]}},
             {"catalog": {"Node": "n3"}},
         ])
     }

@@ -1,6 +1,6 @@
 //! A stream of changes as server-sent events: `GET /v1/rollcall/events`.
 //!
-//! Events are typed (`service`, `check`, `node`, `maintenance`), their data is JSON with the index of the change. The last event of an
+//! Events are typed (`service`, `check`, `node`, `maintenance`, `route`), their data is JSON with the index of the change. The last event of an
 //! index bears it as `id`, so that a client that comes back with `Last-Event-ID`, as browsers do by themselves, gets what it
 //! missed and nothing twice. `begin` says from where a stream goes on, `reset` that something before it is not known any more:
 //! read the registry anew, what comes after is in the stream. The stream ends when the token that it was opened with may not read it any more; a client that reads more
@@ -24,7 +24,7 @@ use crate::http::State;
 use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
-use crate::registry::events::{Event, What};
+use crate::registry::events::{Event, Of, What};
 
 /// A stream with nothing to say says so, and where it is.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -155,11 +155,11 @@ impl Stream {
     fn wants(&self, event: &Event) -> bool {
         let wanted = |name: &str| self.services.is_empty() || self.services.iter().any(|own| own == name);
         match &event.of {
-            Some((service, _)) => wanted(service.folded()),
-            None if self.services.is_empty() => true,
-            None => {
+            Of::Instance(_, service, _) | Of::Service(service) => wanted(service.folded()),
+            Of::Node(_) if self.services.is_empty() => true,
+            Of::Node(node) => {
                 let snapshot = self.state.registry.load();
-                let node = snapshot.node(event.node.folded());
+                let node = snapshot.node(node.folded());
                 let here = node.into_iter().flat_map(|node| node.instances.values());
                 here.into_iter().any(|entry| wanted(entry.instance.service.folded()))
             }
@@ -188,10 +188,14 @@ fn shown(event: &Event) -> (&'static str, Value) {
     let (kind, change) = words(&event.what);
     put("Index", json!(event.index));
     put("Change", json!(change));
-    put("Node", json!(event.node));
-    if let Some((service, id)) = &event.of {
-        put("Service", json!(service));
-        put("ID", json!(id));
+    match &event.of {
+        Of::Node(node) => put("Node", json!(node)),
+        Of::Instance(node, service, id) => {
+            put("Node", json!(node));
+            put("Service", json!(service));
+            put("ID", json!(id));
+        }
+        Of::Service(service) => put("Service", json!(service)),
     }
     details(&event.what, &mut put);
     (kind, Value::Object(map))
@@ -207,6 +211,7 @@ pub(super) fn words(what: &What) -> (&'static str, &'static str) {
         What::Check { .. } => ("check", "defined"),
         What::CheckRemoved { .. } => ("check", "removed"),
         What::Status { .. } => ("check", "status"),
+        What::Route(route) => ("route", if route.is_some() { "set" } else { "removed" }),
         What::Maintenance(reason) => ("maintenance", if reason.is_some() { "begun" } else { "ended" }),
     }
 }
@@ -233,6 +238,11 @@ pub(super) fn details(what: &What, put: &mut impl FnMut(&str, Value)) {
             }
         }
         What::Maintenance(Some(reason)) => put("Reason", json!(reason)),
+        What::Route(Some(route)) => {
+            put("Version", json!(route.version));
+            put("Subsets", json!(route.subsets.iter().map(ToString::to_string).collect::<Vec<_>>()));
+            put("Why", json!(route.why));
+        }
         _ => {}
     }
 }

@@ -36,6 +36,9 @@ pub(super) async fn export(Extract(state): Extract<Arc<State>>) -> Result<Respon
                 walk.snapshot
                     .queries()
                     .for_each(|entry| put(Line::of(Record::Query(entry.query.clone())), piece));
+                walk.snapshot
+                    .routes()
+                    .for_each(|entry| put(Line::of(Record::Route(entry.route.clone())), piece));
                 piece.extend_from_slice(b"\n]}\n");
             }
         }

@@ -15,7 +15,7 @@ use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{self, Rest};
-use crate::model::{ServiceName, duration};
+use crate::model::{Route, ServiceName, duration};
 use crate::registry::events::What;
 use crate::registry::history::{Past, Source, Told, Was};
 use crate::registry::{Snapshot, views};
@@ -43,7 +43,8 @@ pub(super) async fn history(
     }
     let (asker, mut hidden) = (&params.asker, false);
     let seen = told.past.iter().filter(|past| {
-        past.instance().is_some_and(|instance| asker.shows_node(instance.node.folded(), &mut hidden))
+        past.service.is_some()
+            || past.instance().is_some_and(|instance| asker.shows_node(instance.node.folded(), &mut hidden))
     });
     let changes: Vec<Value> = seen.map(|past| change(past)).collect();
     let mut value = json!({
@@ -94,7 +95,19 @@ fn stood(
     let all = snapshot.stood_at(service, &told.past, moment);
     let seen = all.iter().filter(|was| asker.shows_node(was.instance.node.folded(), hidden));
     value["Instances"] = seen.map(instance).collect();
+    value["Route"] =
+        snapshot.route_of(service.folded()).map_or(Value::Null, |entry| routed(&entry.route, moment));
     value
+}
+
+/// The version of a route that held at a moment, as it was set; null where there was none, or it is not kept.
+fn routed(route: &Route, moment: u64) -> Value {
+    let own = (route.set, route.version, &route.subsets);
+    let past = route.past.iter().map(|past| (past.set, past.version, &past.subsets));
+    let held = std::iter::once(own).chain(past).find(|(set, ..)| *set <= moment);
+    held.filter(|(.., subsets)| !subsets.is_empty()).map_or(Value::Null, |(_, version, subsets)| {
+        json!({ "Version": version, "Subsets": subsets.iter().map(ToString::to_string).collect::<Vec<_>>() })
+    })
 }
 
 fn instance(was: &Was) -> Value {
@@ -124,12 +137,14 @@ fn change(past: &Past) -> Value {
         put("Node", json!(instance.node));
     }
     events::details(&past.what, &mut put);
-    if !matches!(past.what, What::Status { .. }) {
+    if !matches!(past.what, What::Status { .. } | What::Route(_)) {
         let health = |was: &Option<Was>| was.as_ref().map(|was| was.health.as_str());
         put("Health", json!({ "Before": health(&past.before), "After": health(&past.after) }));
     }
-    let (before, after) = past.served();
-    put("Served", json!({ "Before": before, "After": after }));
+    if past.service.is_none() {
+        let (before, after) = past.served();
+        put("Served", json!({ "Before": before, "After": after }));
+    }
     put("Cause", json!(cause(past.source)));
     put("Actor", json!(actor(past.source)));
     if let Some(client) = past.source.client {
@@ -147,6 +162,8 @@ fn cause(source: Source) -> &'static str {
         "register-instance" | "register-check" | "catalog-register" => "registration",
         "deregister-instance" | "deregister-check" | "catalog-deregister" => "deregistration",
         "begin-maintenance" | "end-maintenance" => "maintenance",
+        "set-route" | "undo-route" | "clear-route" => "route",
+        "abort-route" => "the route's guard",
         "configuration-file" => "reload",
         "expire-check" => "TTL expiry",
         "update-check" => "TTL update",

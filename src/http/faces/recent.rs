@@ -135,11 +135,11 @@ impl Recent {
 mod tests {
     use super::*;
     use crate::model::NodeName;
-    use crate::registry::events::What;
+    use crate::registry::events::{Of, What};
 
     fn event(index: u64) -> Event {
         let node = NodeName::parse("n1").unwrap();
-        Event { index, node, of: None, what: What::Node { new: true } }
+        Event { index, of: Of::Node(node), what: What::Node { new: true } }
     }
 
     fn indexes(behind: Behind) -> Vec<u64> {

@@ -1,6 +1,9 @@
 //! Operations that are not Consul's.
 
-use super::{Answer, BODY, DONE, Form, INDEX, Of, Operation, Param, READ, WAIT, answer, failure};
+use super::{
+    Answer, BLOCKING, BODY, CONSISTENCY, DONE, Form, INDEX, Of, Operation, Param, READ, UNKNOWN, WAIT, WHOSE,
+    WRITE, answer, failure,
+};
 
 const fn get(path: &'static str, about: &'static str, answers: &'static [&'static [Answer]]) -> Operation {
     Operation { method: "get", path, about, query: &[], body: None, answers }
@@ -131,6 +134,58 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
+        method: "put",
+        query: &[WHOSE, DRAIN],
+        answers: &[&[answer(200, "How far it is.", Form::Json("Drain"))], UNKNOWN, WRITE],
+        ..get(
+            "/v1/rollcall/drain/{id}",
+            "Take an instance out of answers, and say when it is safe to stop it.",
+            &[],
+        )
+    },
+    Operation {
+        method: "delete",
+        query: &[WHOSE],
+        answers: &[DONE, UNKNOWN, WRITE],
+        ..get("/v1/rollcall/drain/{id}", "Put an instance back into answers.", &[])
+    },
+    Operation {
+        query: &[CONSISTENCY, BLOCKING, SERVICE],
+        ..get(
+            "/v1/rollcall/routes",
+            "The routes of all services.",
+            &[&[answer(200, "By service.", Form::Indexed(&Form::List("Route")))], READ],
+        )
+    },
+    Operation {
+        query: &[CONSISTENCY, BLOCKING],
+        ..get(
+            "/v1/rollcall/route/{service}",
+            "The route of a service: its subsets, their shares now, and earlier versions.",
+            &[&[answer(200, "The route.", Form::Indexed(&Form::Json("Route")))], UNKNOWN, READ],
+        )
+    },
+    Operation {
+        method: "put",
+        body: Some("RouteDefinition"),
+        answers: &[DONE, UNKNOWN, WRITE, BODY],
+        ..get(
+            "/v1/rollcall/route/{service}",
+            "Answer with these subsets of the service's instances, in these shares.",
+            &[],
+        )
+    },
+    Operation {
+        method: "delete",
+        answers: &[DONE, UNKNOWN, WRITE],
+        ..get("/v1/rollcall/route/{service}", "Answer with all instances again.", &[])
+    },
+    Operation {
+        method: "put",
+        answers: &[DONE, UNKNOWN, WRITE],
+        ..get("/v1/rollcall/route/{service}/undo", "Put the former route back.", &[])
+    },
+    Operation {
         query: &[EXPLAIN],
         ..get(
             "/v1/rollcall/explain",
@@ -160,12 +215,18 @@ const SUMMARY: &[&[Answer]] =
     &[&[answer(200, "A row for each.", Form::Indexed(&Form::List("Summary")))], READ];
 const SERVICES: &[Param] =
     &[Param { name: "service", of: Of::Texts, about: "These services alone." }, INDEX, WAIT];
+const SERVICE: &[Param] = &[Param { name: "service", of: Of::Texts, about: "These services alone." }];
 const NODES: &[Param] = &[Param { name: "node", of: Of::Texts, about: "These nodes alone." }, INDEX, WAIT];
 const HISTORY: &[Param] = &[Param {
     name: "at",
     of: Of::Text,
     about: "How it stood at this time (RFC 3339, or seconds since 1970), or so long ago (10m).",
 }];
+const DRAIN: &[Param] = &[
+    WAIT,
+    Param { name: "reason", of: Of::Text, about: "Why, for those who look." },
+    Param { name: "deregister", of: Of::Flag, about: "Deregister the instance instead." },
+];
 const EXPLAIN: &[Param] = &[
     Param { name: "name", of: Of::Text, about: "The name that is asked for, or a service's alone." },
     Param { name: "type", of: Of::Text, about: "The record type; A without it." },

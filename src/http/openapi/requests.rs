@@ -9,10 +9,11 @@ use super::super::catalog::write::{DEREGISTER, REGISTER};
 use super::super::decode::{Kind, Shape};
 use super::super::definition::{CHECK, SERVICE};
 use super::super::prepared;
+use crate::http::faces::steering;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
-    let all: [(&str, &Shape, &[&str]); 13] = [
+    let all: [(&str, &Shape, &[&str]); 14] = [
         ("AclToken", &acl::TOKEN, &[]),
         ("AclPolicy", &acl::POLICY, &["Name"]),
         ("AclRole", &acl::ROLE, &["Name"]),
@@ -26,6 +27,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("CatalogRegistration", &REGISTER, &["Node"]),
         ("CatalogDeregistration", &DEREGISTER, &["Node"]),
         ("QueryDefinition", &prepared::BODY, &["Service"]),
+        ("RouteDefinition", &steering::BODY, &["Subsets"]),
     ];
     all.into_iter()
         .map(|(name, shape, required)| {
@@ -67,8 +69,10 @@ fn plain(name: &str) -> Value {
         | "ModifyIndex"
         | "ExposedPort" => json!({ "type": "integer", "minimum": 0 }),
         "OnlyPassing" | "RemoveEmptyTags" | "EnableTagOverride" | "DisableRedirects" | "TCPUseTLS"
-        | "GRPCUseTLS" | "H2PingUseTLS" | "TLSSkipVerify" | "SkipNodeUpdate" => json!({ "type": "boolean" }),
-        "Tags" | "ScriptArgs" | "ServiceTags" | "IgnoreCheckIDs" | "Datacenters" => {
+        | "GRPCUseTLS" | "H2PingUseTLS" | "TLSSkipVerify" | "SkipNodeUpdate" | "Strict" => {
+            json!({ "type": "boolean" })
+        }
+        "Tags" | "ScriptArgs" | "ServiceTags" | "IgnoreCheckIDs" | "Datacenters" | "Subsets" => {
             json!({ "type": "array", "items": { "type": "string" } })
         }
         "Meta" | "NodeMeta" | "ServiceMeta" | "TaggedAddresses" => {

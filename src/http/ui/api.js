@@ -28,11 +28,12 @@ export class Refused extends Error {
   }
 }
 
-async function ask(path, { method = "GET", signal } = {}) {
+async function ask(path, { method = "GET", body, signal } = {}) {
   const headers = token ? { "X-Consul-Token": token } : {};
+  if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(path, { method, headers, signal, credentials: "omit", cache: "no-store", redirect: "error" });
+    answer = await fetch(path, { method, headers, body, signal, credentials: "omit", cache: "no-store", redirect: "error" });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Refused(0, String(error));
@@ -52,8 +53,11 @@ export async function get(path, signal) {
   }
 }
 
-export async function put(path) {
-  await (await ask(path, { method: "PUT" })).text();
+// A change; what the server says of it, if that is JSON.
+export async function send(method, path, value, signal) {
+  const answer = await ask(path, { method, body: value === undefined ? undefined : JSON.stringify(value), signal });
+  const text = await answer.text();
+  return text ? JSON.parse(text) : null;
 }
 
 export const part = encodeURIComponent;

@@ -7,6 +7,10 @@ const SHOWN = 50;
 
 function what(change) {
   if (change.Change === "status") return [`check ${change.CheckID}: `, status(change.Before), " to ", status(change.After)];
+  if (change.Kind === "route") {
+    if (change.Change !== "set") return [`route ${change.Change}`];
+    return [`route version ${change.Version}: ${change.Subsets.join(" ") || "all instances answer"} (${change.Why})`];
+  }
   const of = change.CheckID ? `check ${change.CheckID} ` : "";
   return [`${of}${change.Change}`, change.Reason ? `: ${change.Reason}` : ""];
 }

@@ -78,6 +78,7 @@ export function nodes(main, signal, failed) {
 // A change in a few words.
 function told(change) {
   if (change.kind === "check" && change.Change === "status") return [status(change.Before), " to ", status(change.After)];
+  if (change.kind === "route") return [change.Subsets?.join(" ") || (change.Change === "set" ? "all instances answer" : change.Change)];
   if (change.kind === "maintenance") return change.Change === "begun" ? ["began: ", change.Reason || "no reason given"] : ["ended"];
   return [change.Change];
 }

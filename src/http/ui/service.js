@@ -1,8 +1,9 @@
 // One service, and one node: what is there, how it stands, and what may be done to it.
 
-import { Refused, follow, get, part, put } from "./api.js";
+import { Refused, follow, get, part, send } from "./api.js";
 import { facts, h, plural, replace, status, table, tags, worst } from "./dom.js";
 import { history } from "./history.js";
+import { route } from "./route.js";
 
 const SHOWN = 100;
 const STYLES = { passing: "good", warning: "warns", critical: "bad", maintenance: "away" };
@@ -40,7 +41,7 @@ function maintenance(path, node, on, what, failed) {
     const reason = on ? "" : await askReason(what);
     if (reason === null) return;
     try {
-      await put(`${path}?enable=${!on}&reason=${part(reason)}&node=${part(node)}`);
+      await send("PUT", `${path}?enable=${!on}&reason=${part(reason)}&node=${part(node)}`);
       failed(null);
     } catch (error) {
       failed(error);
@@ -49,15 +50,42 @@ function maintenance(path, node, on, what, failed) {
   return h("button", { type: "button", "data-key": `${node} ${path}`, onclick: change }, on ? "End maintenance" : "Begin maintenance…");
 }
 
-function instance(entry, writable, failed) {
+// Takes an instance out of answers by a click, and says when it is safe to stop it. What is said stays when the page is shown anew.
+function drain(own, node, said, failed) {
+  const key = `${node} ${own.ID}`;
+  const line = h("p", { class: "soft", role: "status" }, said.get(key) ?? "");
+  const say = (text) => {
+    said.set(key, text);
+    for (const shown of document.querySelectorAll("[data-drain]")) if (shown.dataset.drain === key) shown.textContent = text;
+  };
+  line.dataset.drain = key;
+  const begin = async () => {
+    const path = `/v1/rollcall/drain/${part(own.ID)}?node=${part(node)}`;
+    try {
+      failed(null);
+      const first = await send("PUT", path);
+      say(first.LeftAt ? `DNS has left it; caches may have it for ${first.Remaining}` : "DNS has not left it yet");
+      const last = first.Safe ? first : await send("PUT", `${path}&wait=24h`);
+      say(last.Safe ? "Safe to stop: no answer with it lives. Connections that are open are not looked at." : "The server ended before it was safe to stop it.");
+    } catch (error) {
+      say("");
+      failed(error);
+    }
+  };
+  return [h("button", { type: "button", "data-key": `drain ${key}`, onclick: begin }, "Drain"), line];
+}
+
+function instance(entry, writable, said, failed) {
   const { Service: own, Node: node, Checks: checks } = entry;
   const stands = standing(checks);
   const on = checks.some((check) => check.CheckID === `_service_maintenance:${own.ID}`);
   const host = own.Address || node.Address;
   const action = writable && maintenance(`/v1/agent/service/maintenance/${part(own.ID)}`, node.Node, on, `${own.ID} on ${node.Node} leaves DNS until it is ended.`, failed);
+  const [drains, line] = writable ? drain(own, node.Node, said, failed) : ["", ""];
   return h("section", { class: `card ${STYLES[stands]}`, "aria-label": own.ID, "data-instance": own.ID },
     h("div", { class: "top" }, h("strong", {}, own.ID), status(stands), h("span", {}, `${host.includes(":") ? `[${host}]` : host}:${own.Port}`),
-      h("a", { href: `#/node/${part(node.Node)}` }, node.Node), tags(own.Tags), action),
+      h("a", { href: `#/node/${part(node.Node)}` }, node.Node), tags(own.Tags), action, drains),
+    line,
     facts([["Weights", `${own.Weights.Passing} passing, ${own.Weights.Warning} warning`], ["Meta", pairs(own.Meta)]]),
     checkRows(checks));
 }
@@ -69,7 +97,8 @@ export function service(main, signal, failed, name) {
   const cards = h("div", { class: "cards" });
   cards.style.display = "grid";
   cards.style.gap = ".5rem";
-  const past = history(name, signal);
+  const said = new Map();
+  const [past, routed] = [history(name, signal), route(name, signal, failed)];
   const show = () => {
     replace(states, guarded && h("p", { class: "state" }, `DNS goes on to give ${plural(guarded, "critical instance")}: too many failed at once ([guard]).`));
     const counts = {};
@@ -81,16 +110,17 @@ export function service(main, signal, failed, name) {
     const sorted = [...entries].sort((a, b) => order(a) - order(b));
     const more = sorted.length > shown
       && h("button", { type: "button", onclick: () => { shown *= 4; show(); } }, `Show more of ${plural(sorted.length, "instance")}`);
-    replace(cards, ...sorted.slice(0, shown).map((entry) => instance(entry, writable, failed)), more || "");
+    replace(cards, ...sorted.slice(0, shown).map((entry) => instance(entry, writable, said, failed)), more || "");
   };
   main.replaceChildren(
     h("div", { class: "bar" }, h("h1", {}, name), h("a", { href: `#/ask?name=${part(name)}&type=SRV` }, "Why does DNS answer what it answers?")),
-    body, states, cards, past.element);
+    body, states, cards, routed.element, past.element);
   const seen = async (value) => {
     entries = value;
     const { value: rows } = await get(`/v1/rollcall/services?service=${part(name)}`, signal).catch(() => ({ value: [] }));
     if (signal.aborted) return;
     [writable, guarded] = [rows[0]?.Writable ?? false, rows[0]?.Guarded ?? 0];
+    routed.may(writable);
     show();
     past.read();
   };

@@ -3,8 +3,8 @@
 
 use super::{Past, Source, Was};
 use crate::audit::Cause;
-use crate::model::{CheckKey, Definition, InstanceId, Key, NodeName, Observation, Record};
-use crate::registry::events::{Event, What};
+use crate::model::{CheckKey, Definition, InstanceId, Key, NodeName, Observation, Record, ServiceName};
+use crate::registry::events::{Event, Of, What};
 use crate::registry::snapshot::Snapshot;
 
 /// Characters of a check's output that are kept.
@@ -12,7 +12,11 @@ const OUTPUT_CHARS_MAX: usize = 120;
 
 /// The notes of one batch of changes.
 #[derive(Default)]
-pub(in crate::registry) struct Pen(Vec<Open>);
+pub(in crate::registry) struct Pen {
+    instances: Vec<Open>,
+    /// What became of routes.
+    routes: Vec<(ServiceName, What)>,
+}
 
 /// An instance that changes, and what is known of it so far.
 struct Open {
@@ -28,9 +32,10 @@ impl Pen {
     /// A definition will be applied, which is this event.
     pub(in crate::registry) fn defines(&mut self, state: &Snapshot, definition: &Definition, event: &Event) {
         match &event.of {
-            Some((_, id)) => self.open(state, &event.node, id, &event.what, false),
-            None if concerns_all(state, definition) => self.open_all(state, &event.node, &event.what),
-            None => {}
+            Of::Instance(node, _, id) => self.open(state, node, id, &event.what, false),
+            Of::Node(node) if concerns_all(state, definition) => self.open_all(state, node, &event.what),
+            Of::Node(_) => {}
+            Of::Service(service) => self.routes.push((service.clone(), event.what.clone())),
         }
     }
 
@@ -41,14 +46,14 @@ impl Pen {
             return;
         };
         let what = What::Status { check: id.clone(), before: entry.status, after: seen.status, health: None };
-        let begun = self.0.len();
+        let begun = self.instances.len();
         match &entry.check.instance {
             Some(instance) => self.open(state, node, instance, &what, false),
             None => self.open_all(state, node, &what),
         }
         let said = seen.output.lines().map(str::trim).find(|line| !line.is_empty());
         let said = said.map(|line| line.chars().take(OUTPUT_CHARS_MAX).collect::<String>().into_boxed_str());
-        self.0[begun..].iter_mut().for_each(|open| open.output = said.clone());
+        self.instances[begun..].iter_mut().for_each(|open| open.output = said.clone());
     }
 
     fn open_all(&mut self, state: &Snapshot, node: &NodeName, what: &What) {
@@ -59,7 +64,7 @@ impl Pen {
     }
 
     fn open(&mut self, state: &Snapshot, node: &NodeName, id: &InstanceId, what: &What, of_node: bool) {
-        if let Some(last) = self.0.last_mut().filter(|last| last.id == *id && last.node == *node) {
+        if let Some(last) = self.instances.last_mut().filter(|last| last.id == *id && last.node == *node) {
             if rank(what) > rank(&last.what) {
                 (last.what, last.of_node) = (what.clone(), of_node);
             }
@@ -67,13 +72,19 @@ impl Pen {
         }
         let before = state.was(node.folded(), id.as_str());
         let (node, id, what) = (node.clone(), id.clone(), what.clone());
-        self.0.push(Open { node, id, what, of_node, output: None, before });
+        self.instances.push(Open { node, id, what, of_node, output: None, before });
     }
 
     /// All was applied, as the change of this index.
     pub(in crate::registry) fn close(self, state: &Snapshot, cause: &Cause, into: &mut Vec<Past>) {
         let source = Source::from(cause);
-        for Open { node, id, mut what, of_node, output, before } in self.0 {
+        let (index, at) = (state.index(), state.at);
+        for (service, what) in self.routes {
+            let service = Some(service);
+            let (of_node, output, before, after) = (false, None, None, None);
+            into.push(Past { index, at, source, service, what, of_node, output, before, after });
+        }
+        for Open { node, id, mut what, of_node, output, before } in self.instances {
             let after = state.was(node.folded(), id.as_str());
             // What happens to a node is told where it makes a difference.
             let health = |was: &Option<Was>| was.as_ref().map(|was| was.health);
@@ -86,8 +97,8 @@ impl Pen {
             if let What::Status { health: change, .. } = &mut what {
                 *change = health(&before).zip(health(&after));
             }
-            let (index, at) = (state.index(), state.at);
-            into.push(Past { index, at, source, what, of_node, output, before, after });
+            let service = None;
+            into.push(Past { index, at, source, service, what, of_node, output, before, after });
         }
     }
 }
@@ -108,7 +119,7 @@ fn concerns_all(state: &Snapshot, definition: &Definition) -> bool {
 /// What says more of a request that does several things to an instance.
 fn rank(what: &What) -> u8 {
     match what {
-        What::Registered { .. } | What::Deregistered => 3,
+        What::Registered { .. } | What::Deregistered | What::Route(_) => 3,
         What::Maintenance(_) => 2,
         What::Status { .. } => 1,
         What::Node { .. } | What::NodeRemoved | What::Check { .. } | What::CheckRemoved { .. } => 0,

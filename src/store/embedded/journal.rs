@@ -26,7 +26,7 @@ use super::super::compact::Reader;
 use super::super::seal::{Form, Place};
 use super::super::{StoreError, Stored, file, format};
 use super::Entry;
-use crate::model::{AclKey, AclKind, CheckId, Definition, InstanceId, Key, NodeName};
+use crate::model::{AclKey, AclKind, CheckId, Definition, InstanceId, Key, NodeName, ServiceName};
 
 /// Where frames may begin: no device writes less than this in part.
 const BLOCK: usize = 4096;
@@ -298,6 +298,9 @@ fn key_of(octets: &[u8]) -> Option<Key> {
     if *kind == format::QUERY {
         return node.parse().ok().map(Key::Query);
     }
+    if *kind == format::ROUTE {
+        return ServiceName::parse(node).ok().map(Key::Route);
+    }
     if *kind == format::ACL {
         return AclKind::parse(node).map(|kind| Key::Acl(AclKey { kind, id: id.into() }));
     }
@@ -338,6 +341,7 @@ mod tests {
             Key::Maintenance(name.clone(), Some(InstanceId::parse("i").unwrap())),
             Key::Acl(AclKey::new(AclKind::Token, &"9")),
             Key::Query(uuid::Uuid::from_u128(9)),
+            Key::Route(ServiceName::parse("web").unwrap()),
             Key::Node(name),
         ];
         let removed = keys.into_iter().map(Definition::Remove);

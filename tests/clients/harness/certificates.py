@@ -1,4 +1,4 @@
-"""An authority, and certificates by it for a server on loopback and for a client."""
+"""An authority, and certificates by it for a server and for a client."""
 
 import subprocess
 from pathlib import Path
@@ -15,11 +15,12 @@ def _openssl(*words):
 class Certificates:
     """`NAME.pem` and `NAME.key` in this folder: `authority`, `server`, `client`."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *addresses):
         self.authority, self.server, self.client = (Path(folder) / name for name in ("authority", "server", "client"))
         _openssl("req", "-x509", *_KEY, "-keyout", f"{self.authority}.key", "-out", f"{self.authority}.pem", "-days", "2",
                  "-subj", "/CN=tests authority")
-        self._issue(self.server, "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+        names = ",".join(f"IP:{address}" for address in ("127.0.0.1", *addresses))
+        self._issue(self.server, f"subjectAltName={names},DNS:localhost\nextendedKeyUsage=serverAuth\n")
         self._issue(self.client, "extendedKeyUsage=clientAuth\n")
 
     def _issue(self, name, extensions):

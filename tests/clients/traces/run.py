@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.ask import Dns, addresses
+from harness.certificates import Certificates
 from harness.hosts import Network
 from harness.knot import Knot
 from harness.processes import Process, Rollcall, build_go
@@ -30,11 +31,13 @@ REQUESTS, QUEUE = 1500, 512
 class Collector:
     """The receiver on a host, and what it got."""
 
-    def __init__(self, host):
+    def __init__(self, host, certificate=None):
         self.folder = tempfile.TemporaryDirectory(prefix="rollcall-traces-")
         self.out = Path(self.folder.name) / "spans.jsonl"
         self.process = Process(host, [build_go(".", "otlp-collector", module="traces/collector"), "-grpc", f"{host.address}:{GRPC}",
-                                      "-http", f"{host.address}:{HTTP}", "-out", self.out], name="collector")
+                                      "-http", f"{host.address}:{HTTP}", "-out", self.out,
+                                      *(["-cert", f"{certificate}.pem", "-key", f"{certificate}.key"] if certificate else [])],
+                               name="collector")
         self.process.wait_line("ready", timeout=20)
 
     def spans(self):
@@ -65,10 +68,10 @@ def attributes(of):
     return {pair["key"]: next(iter(pair["value"].values()), None) for pair in of.get("attributes", [])}
 
 
-def config(collector, protocol, more="", rest=""):
+def config(collector, protocol, rest="", scheme="http"):
     port = GRPC if protocol == "grpc" else HTTP
-    return (f'[telemetry]\notlp_endpoint = "http://{collector}:{port}"\notlp_protocol = "{protocol}"\n'
-            f'headers = {{ authorization = "Bearer of-the-collector" }}\n{more}\n{rest}')
+    return (f'[telemetry]\notlp_endpoint = "{scheme}://{collector}:{port}"\notlp_protocol = "{protocol}"\n'
+            f'headers = {{ authorization = "Bearer of-the-collector" }}\n\n{rest}')
 
 
 class Target:
@@ -102,6 +105,7 @@ def speaks(protocol):
                     registers(report, server, collector)
                     probes(report, server, collector, target, home)
                     forwards(report, home, collector)
+                    resolves(report, server, home, collector)
                 # What a stop leaves is sent as well.
                 report.check(server.process.child.returncode == 0, "it ends cleanly with spans to send")
         target.server.shutdown()
@@ -111,7 +115,7 @@ def speaks(protocol):
 
 def registers(report, server, collector):
     answer = server.http.put("/v1/agent/service/register", {"ID": "web-1", "Name": "web", "Port": 80},
-                             headers={"traceparent": TRACEPARENT, "x-request-id": "of-the-client"})
+                             headers={"traceparent": TRACEPARENT, "tracestate": f"rojo={CALLER}, congo=t61", "x-request-id": "of-the-client"})
     report.equal(answer.status, 200, "registered")
     root = collector.until(lambda span: span["name"] == "PUT /v1/agent/service/register", "of the request")
     report.equal((root["traceId"], root["parentSpanId"], root["kind"]), (TRACE, CALLER, 2), "it is a part of its caller's trace")
@@ -126,11 +130,13 @@ def registers(report, server, collector):
         part = collector.until(lambda span: span["name"] == name and span["traceId"] == TRACE, name)
         inside = int(write["startTimeUnixNano"]) <= int(part["startTimeUnixNano"]) <= int(part["endTimeUnixNano"])
         report.check(part["parentSpanId"] == write["spanId"] and inside, f"{name} is a part of it", part)
+    states = {span.get("traceState") for _, span in collector.spans() if span["traceId"] == TRACE}
+    report.equal(states, {f"rojo={CALLER},congo=t61"}, "its caller's tracestate goes along with all of them")
     not_sampled = TRACEPARENT.replace(TRACE, TRACE[::-1]).replace("-01", "-00")
     server.http.put("/v1/agent/service/deregister/web-1", headers={"traceparent": not_sampled})
-    server.http.put("/v1/agent/service/deregister/web-1", headers={"traceparent": "00-junk"})
+    server.http.put("/v1/agent/service/deregister/web-1", headers={"traceparent": "00-junk", "tracestate": "rojo=1"})
     refused = collector.until(lambda span: span["attributes"].get("http.response.status_code") == "404", "of what was refused")
-    report.check(refused.get("parentSpanId", "") == "" and refused["traceId"] != TRACE, "a bad traceparent is none")
+    report.check(refused.get("parentSpanId", "") == "" and not refused.get("traceState") and refused["traceId"] != TRACE, "a bad traceparent is none")
     report.check(all(span["traceId"] != TRACE[::-1] for _, span in collector.spans()), "what its caller does not record is not recorded")
 
 
@@ -157,6 +163,51 @@ def forwards(report, home, collector):
                  (query["spanId"], "udp", 2, 3), "forwarding is a part of the query")
 
 
+def resolves(report, server, home, collector):
+    """An instance whose address is a host name of others: the slow way of a name of ours."""
+    server.http.register(ID="by-name", Name="by-name", Address="www.example.test", Port=80)
+    answer = Dns(home).ask("by-name.service.internal.", "A")
+    report.equal(addresses(answer), ["192.0.2.7"], "a host name is resolved")
+    query = collector.until(lambda span: span["name"] == "dns.query"
+                            and span["attributes"].get("dns.question.name") == "by-name.service.internal.", "of that query")
+    resolve = collector.until(lambda span: span["name"] == "dns.resolve" and span["traceId"] == query["traceId"], "of resolving")
+    asked = collector.until(lambda span: span["name"] == "dns.forward" and span["traceId"] == query["traceId"], "of who was asked")
+    report.equal((resolve["parentSpanId"], asked["parentSpanId"]), (query["spanId"], resolve["spanId"]), "resolving is a part of the query")
+    report.equal(asked["attributes"]["dns.question.name"], "www.example.test.", "it says for which name")
+    report.check(inside(asked, resolve) and inside(resolve, query), "each takes its part of the time")
+
+
+def inside(part, whole):
+    moments = [int(of[key]) for of, key in ((whole, "startTimeUnixNano"), (part, "startTimeUnixNano"),
+                                            (part, "endTimeUnixNano"), (whole, "endTimeUnixNano"))]
+    return moments == sorted(moments)
+
+
+def secure(protocol):
+    def case(report):
+        with Network() as network, tempfile.TemporaryDirectory(prefix="rollcall-traces-") as folder:
+            home, away = network.host("one"), network.host("two")
+            known, strange = Path(folder) / "known", Path(folder) / "strange"
+            for place in (known, strange):
+                place.mkdir()
+            known, strange = Certificates(known, away.address), Certificates(strange, away.address)
+            collector = Collector(away, known.server)
+            settings = config(away.address, protocol, scheme="https")
+            with Rollcall(home, config=settings, env={"SSL_CERT_FILE": f"{strange.authority}.pem"}) as server:
+                server.http.get("/v1/catalog/services")
+                server.process.wait_line("traces do not reach https://")
+                said = server.process.tail()
+                report.check("TLS handshake" in said, "a collector whose authority is not trusted is told no trace", said)
+            report.equal(collector.spans(), [], "and has none")
+            with Rollcall(home, config=settings, env={"SSL_CERT_FILE": f"{known.authority}.pem"}) as server:
+                server.http.get("/v1/catalog/services", headers={"x-request-id": "over-tls"})
+                span = collector.until(lambda span: span["attributes"].get("rollcall.request_id") == "over-tls", "over TLS")
+                report.equal(span["name"], "GET /v1/catalog/services", "a trusted one has it")
+                report.check(counted(server, "exported") > 0, "what was sent is counted")
+    case.__doc__ = f"A collector over TLS ({protocol})"
+    return case
+
+
 def memory(server):
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
@@ -173,7 +224,7 @@ def hangs(report):
     with Network() as network:
         home, away = network.host("one"), network.host("two")
         collector = Collector(away)
-        limits = f"[limits]\ntrace_spans_max = {QUEUE}\n"
+        limits = f"[limits]\ntrace_spans_max = {QUEUE}\ntraces_per_second_max = 0\n"
         with Rollcall(home, config=config(away.address, "grpc", rest=limits)) as server:
             def register(first, count):
                 begun = time.monotonic()
@@ -212,5 +263,27 @@ def hangs(report):
         report.within(time.monotonic() - begun, 8, "a stop does not wait for it")
 
 
+def floods(report):
+    """By default, a flood of requests makes a bounded number of traces"""
+    with Network() as network:
+        home, away = network.host("one"), network.host("two")
+        collector = Collector(away)
+        with Rollcall(home, config=config(away.address, "http/protobuf")) as server:
+            begun = time.monotonic()
+            for _ in range(REQUESTS):
+                server.http.get("/v1/catalog/services")
+            # 100 at once, and 100 a second.
+            bound = 100 + 100 * (time.monotonic() - begun + 1)
+            last = {"traceparent": TRACEPARENT, "x-request-id": "traced-by-its-caller"}
+            server.http.get("/v1/catalog/services", headers=last)
+            collector.until(lambda span: span["attributes"].get("rollcall.request_id") == "traced-by-its-caller", "of a caller's trace")
+            report.check(True, "who is traced by its caller always is")
+            traces = {span["traceId"] for _, span in collector.spans()}
+            text = server.http.get("/metrics").body.decode()
+            hits = int(re.search(r'^rollcall_limit_hits_total\{limit="traces_per_second_max"\} (\d+)$', text, re.M)[1])
+            report.check(100 <= len(traces) < bound, f"{len(traces)} traces of {REQUESTS} requests", f"the bound is {bound:.0f}")
+            report.check(hits >= REQUESTS - bound and hits > 0, f"{hits} that were not recorded are counted")
+
+
 if __name__ == "__main__":
-    Report("traces").run(speaks("http/protobuf"), speaks("grpc"), hangs)
+    Report("traces").run(speaks("http/protobuf"), speaks("grpc"), secure("http/protobuf"), secure("grpc"), hangs, floods)

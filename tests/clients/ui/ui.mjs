@@ -126,6 +126,33 @@ async function live() {
   check(true, "and in again by another");
   check(await page.evaluate(() => window.same === true), "all of it in one page, never loaded anew");
 
+  await page.getByLabel("Subsets").fill("v2=1\nv1=0");
+  await page.getByRole("button", { name: "Set route" }).click();
+  await page.locator("section[aria-label=Route] tr", { hasText: "100 %" }).waitFor();
+  const ports = async () => (await resolver.resolveSrv("web.service.internal")).map((one) => one.port).sort((a, b) => a - b);
+  equal(await ports(), [9], "a route that is set by a click changes what DNS answers");
+  await page.locator("section[aria-label=History] tr", { hasText: "route version 1" }).waitFor();
+  check(true, "and is in the history");
+  await page.getByLabel("Subsets").fill("v3=1");
+  await page.getByRole("button", { name: "Set route" }).click();
+  await page.locator("#notice", { hasText: "no instance of service" }).waitFor();
+  equal(await ports(), [9], "one of no instance is refused with the reason, and changes nothing");
+  await api("PUT", "/v1/rollcall/route/web", { Subsets: ["v1=1", "v2=1"] });
+  await page.locator("section[aria-label=Route] tr", { hasText: "50 %" }).first().waitFor();
+  check(true, "one that another sets is shown without a reload");
+  await shot(page, "route");
+  await page.getByRole("button", { name: "Undo" }).click();
+  await page.locator("section[aria-label=Route] tr", { hasText: "100 %" }).waitFor();
+  equal(await ports(), [9], "undone by a click");
+  await page.getByRole("button", { name: "Clear" }).click();
+  await page.getByText("all healthy instances answer").waitFor();
+  equal(await ports(), [9, first.port].sort((a, b) => a - b), "cleared by a click");
+  await page.locator("[data-instance='web-2']").getByRole("button", { name: "Drain" }).click();
+  await page.locator("[data-instance='web-2']", { hasText: "Safe to stop" }).waitFor();
+  equal(await ports(), [first.port], "an instance that is drained by a click is out of DNS, and it is said when it is safe to stop it");
+  await page.locator("[data-instance='web-2']").getByRole("button", { name: "End maintenance" }).click();
+  await page.locator("[data-instance='web-2'].good").waitFor();
+
   await api("PUT", "/v1/agent/service/maintenance/web-2?enable=true&reason=new+disk");
   await page.getByRole("link", { name: "Ask DNS" }).click();
   await page.getByLabel("Name", { exact: true }).fill("v1.web.service.internal");
@@ -279,7 +306,7 @@ async function tokens() {
   await row("web").click();
   await page.locator("[data-instance='web-1']").waitFor();
   await page.locator("section[aria-label=History] td", { hasText: "registered" }).waitFor();
-  equal(await page.getByRole("button", { name: "maintenance" }).count(), 0, "who may only read has no button");
+  equal(await page.getByRole("button", { name: /maintenance|Drain|Set route|Undo|Clear/ }).count(), 0, "who may only read has no button");
   await api("PUT", "/v1/agent/service/maintenance/web-1?enable=true&reason=moving", undefined, root);
   await page.locator("[data-instance='web-1'].away").waitFor();
   check(true, "what changes is shown to a token that may not follow all changes, too");
@@ -287,6 +314,8 @@ async function tokens() {
   await use(writer);
   await page.locator("[data-instance='web-1'].good").getByRole("button", { name: "Begin maintenance" }).waitFor();
   check(true, "who may write has it");
+  await page.getByRole("button", { name: "Set route" }).waitFor();
+  check(true, "and may set a route");
   await page.reload();
   await page.locator("[data-instance='web-1']").waitFor();
   check(true, "the token is there after a reload");

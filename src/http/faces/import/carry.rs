@@ -10,7 +10,7 @@ use super::gather::{Gathered, named};
 use super::report::{Count, Refusal, Report};
 use crate::http::State;
 use crate::model::{CheckKind, InstanceId, Key, NodeName, Origin};
-use crate::registry::{Brought, Command, NodeEntry, Refused, Snapshot};
+use crate::registry::{Brought, Command, NodeEntry, Refused, Snapshot, Steer};
 
 /// Parts that wait for the disk together.
 const UNDER_WAY_MAX: usize = 256;
@@ -20,7 +20,7 @@ const BUSY_MAX: usize = 250;
 
 /// Does what a document says, and tells what came of it.
 pub(super) async fn carry(state: Arc<State>, gathered: Gathered, dry_run: bool, prune: bool) -> Report {
-    let Gathered { nodes, instances, loose, queries, keys, file_owned, refused, .. } = gathered;
+    let Gathered { nodes, instances, loose, queries, routes, keys, file_owned, refused, .. } = gathered;
     let mut report = Report { dry_run, file_owned, ..Report::default() };
     refused.into_iter().for_each(|refusal| report.refuse(refusal));
     let whole = report.refused.is_empty();
@@ -42,6 +42,14 @@ pub(super) async fn carry(state: Arc<State>, gathered: Gathered, dry_run: bool, 
         let old = here.query(query.id);
         if report.queries.weigh(old.is_some(), old.is_some_and(|old| *old.query == query)) {
             puts.push((Key::Query(query.id), Command::PutQuery { query, new: true }));
+        }
+    }
+    for route in routes {
+        let old = here.route_of(route.service.folded());
+        if report.routes.weigh(old.is_some(), old.is_some_and(|old| *old.route == route)) {
+            let service = route.service.clone();
+            let command = Command::Route { service: service.clone(), steer: Steer::Bring(Box::new(route)) };
+            puts.push((Key::Route(service), command));
         }
     }
     if !dry_run {
@@ -123,7 +131,7 @@ fn removal(key: Key) -> Option<Command> {
         Key::Instance(node, id) => (node, Some(id), None),
         Key::Check(node, id) => (node, None, Some(id)),
         // The operators' word: an import does not take it back.
-        Key::Maintenance(..) | Key::Acl(_) => return None,
+        Key::Maintenance(..) | Key::Acl(_) | Key::Route(_) => return None,
         Key::Query(id) => return Some(Command::RemoveQuery { id }),
     };
     Some(Command::CatalogDeregister { node, instance, check })

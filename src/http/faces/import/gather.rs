@@ -11,8 +11,9 @@ use crate::http::error::Error;
 use crate::http::faces::document::{Entry, Line};
 use crate::http::prepared::query_rules;
 use crate::http::text;
+use crate::model::route::check_stored;
 use crate::model::{
-    Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record,
+    Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record, Route,
 };
 use crate::registry::{Brought, Seen};
 
@@ -29,6 +30,7 @@ pub(super) struct Gathered {
     /// Checks and words of maintenance that do not stand behind what they are of.
     pub(super) loose: Vec<Brought>,
     pub(super) queries: Vec<PreparedQuery>,
+    pub(super) routes: Vec<Route>,
     /// What the document names.
     pub(super) keys: HashSet<Key>,
     /// Entries that the configuration file of the server they come from owns.
@@ -139,11 +141,20 @@ impl Gathered {
                     self.part(&node, of.as_ref()).maintenance.push(word);
                 }
             }
+            Record::Route(route) => self.steered(&route)?,
             Record::Query(query) => {
                 query_rules(&query)?;
                 self.queries.push(std::sync::Arc::unwrap_or_clone(query));
             }
         }
+        Ok(())
+    }
+
+    fn steered(&mut self, route: &Route) -> Result<(), Error> {
+        if route.is_active() {
+            check_stored(&route.subsets).map_err(|error| Error::bad(error.to_string()))?;
+        }
+        self.routes.push(route.clone());
         Ok(())
     }
 
@@ -248,6 +259,7 @@ pub(super) fn named(key: &Key) -> String {
         Key::Maintenance(node, Some(id)) => {
             format!("maintenance of service {:?} on node {:?}", id.as_str(), node.as_str())
         }
+        Key::Route(service) => format!("route of {:?}", service.as_str()),
         Key::Query(id) => format!("prepared query {id}"),
         Key::Acl(key) => format!("{} of access control", key.kind.word()),
     }

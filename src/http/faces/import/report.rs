@@ -61,6 +61,7 @@ pub(super) struct Report {
     pub(super) checks: Count,
     pub(super) maintenance: Count,
     pub(super) queries: Count,
+    pub(super) routes: Count,
     /// Services that their own programs have registered here by now.
     pub(super) kept: usize,
     pub(super) removed: Vec<String>,

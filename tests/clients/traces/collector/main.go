@@ -23,6 +23,8 @@ import (
 func main() {
 	grpc := flag.String("grpc", "127.0.0.1:4317", "where OTLP over gRPC is taken")
 	http := flag.String("http", "127.0.0.1:4318", "where OTLP over HTTP is taken")
+	cert := flag.String("cert", "", "the certificate of both, in PEM; without it there is no TLS")
+	key := flag.String("key", "", "its key")
 	out := flag.String("out", "spans.jsonl", "where spans go")
 	flag.Parse()
 
@@ -48,10 +50,15 @@ func main() {
 
 	factory := otlpreceiver.NewFactory()
 	config := factory.CreateDefaultConfig()
-	wanted := confmap.NewFromStringMap(map[string]any{"protocols": map[string]any{
-		"grpc": map[string]any{"endpoint": *grpc},
-		"http": map[string]any{"endpoint": *http},
-	}})
+	listener := func(endpoint string) map[string]any {
+		settings := map[string]any{"endpoint": endpoint}
+		if *cert != "" {
+			settings["tls"] = map[string]any{"cert_file": *cert, "key_file": *key}
+		}
+		return settings
+	}
+	protocols := map[string]any{"grpc": listener(*grpc), "http": listener(*http)}
+	wanted := confmap.NewFromStringMap(map[string]any{"protocols": protocols})
 	if err := wanted.Unmarshal(config); err != nil {
 		log.Fatal(err)
 	}

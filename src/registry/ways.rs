@@ -1,0 +1,88 @@
+//! What time does to routes: the writer takes those that are on their way a step further, and puts the former back where a guard
+//! says so.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::command::Steer;
+use super::deadlines::Due;
+use super::plan::{Plan, Planner};
+use super::routes::RouteEntry;
+use super::snapshot::Snapshot;
+use super::views;
+use super::writer::{Writer, of_ours};
+use crate::audit::Cause;
+use crate::model::ServiceName;
+
+/// How often a route on its way is looked at: no more publishes than that.
+const STEP: Duration = Duration::from_secs(1);
+
+impl Writer {
+    /// Looks at a route, now and again as long as time or a guard may change it.
+    pub(super) fn pass_route(&mut self, service: ServiceName) {
+        let now = views::now();
+        let index = self.state.index + 1;
+        if self.state.step_route(&service, now, &mut self.round.effects) {
+            self.state.index = index;
+        }
+        let Some(entry) = self.state.route_of(service.folded()).cloned() else { return };
+        if let Some(why) = trips(&self.state, &entry, now) {
+            return self.abort_route(service, entry.route.version, &why);
+        }
+        if entry.route.is_on_its_way(now) || entry.route.guard_at(now).is_some() {
+            self.deadlines.set(Due::Route(service), Instant::now() + STEP);
+        }
+    }
+
+    /// A route is another one.
+    pub(super) fn count_route(&self, cause: &Cause) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let action = cause.action.strip_suffix("-route").unwrap_or(cause.action);
+        shared.metrics.registry.route_changes.of(action).inc();
+    }
+
+    /// The former route comes back, through the store like any other.
+    fn abort_route(&mut self, service: ServiceName, version: u64, why: &str) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        self.look_ahead();
+        let state = self.ahead.state(&self.state);
+        let limits = shared.limits.load();
+        let planner = Planner { state, limits: &limits, own: &self.own, now: views::now() };
+        let mut plan = Plan::default();
+        // Somebody was faster: theirs is looked at when it comes.
+        let newest = state.route_of(service.folded()).map(|entry| entry.route.version);
+        if newest != Some(version) {
+            return;
+        }
+        let undo = Steer::Undo { why: Some(why.to_owned()) };
+        if planner.steer(service.clone(), undo, &mut plan).is_ok() && !plan.definitions.is_empty() {
+            tracing::warn!(%service, "putting the former route back: {why}");
+            self.propose(plan, None, Some(Due::Route(service)), of_ours("abort-route"));
+        }
+    }
+}
+
+/// Why a guard puts the former route back, if it does.
+fn trips(state: &Snapshot, entry: &RouteEntry, now: u64) -> Option<String> {
+    let route = &entry.route;
+    let guard = route.guard_at(now)?;
+    // Where nobody has more than before there is nobody to judge.
+    if !(0..route.subsets.len()).any(|at| route.gains(at)) {
+        return None;
+    }
+    let instances =
+        state.service(route.service.folded()).into_iter().flat_map(|service| service.instances.values());
+    let gaining =
+        instances.filter(|entry| route.subset_of(&entry.instance).is_some_and(|at| route.gains(at)));
+    let (mut all, mut unhealthy) = (0usize, 0usize);
+    for entry in gaining {
+        all += 1;
+        unhealthy += usize::from(!state.health(entry).is_served());
+    }
+    let trips = all == 0 || unhealthy * 100 > all * usize::from(guard.unhealthy);
+    let (version, most) = (route.version, guard.unhealthy);
+    trips.then(|| {
+        format!("version {version} aborted: {unhealthy} of the {all} instances that gained by it were unhealthy, more than {most} %")
+    })
+}
