@@ -257,24 +257,13 @@ def hangs(report):
     with Scene(QUICK) as scene:
         victim, rest = scene.far[0], scene.near + scene.far[1:]
         scene.must(rest)
-        stop(victim.process.pid)
+        victim.process.stop()
         took = scene.lose([victim], rest)
         scene.watch.more(400)
-        state = state_of(victim.process.pid)
+        state = victim.process.state()
         report.equal(state, "T", f"it is stopped, and out of DNS after {took:.1f} s")
         os.kill(victim.process.pid, signal.SIGCONT)
         tell(report, "an instance that hangs", scene, f"state {state} in /proc", scene.back())
-
-
-def stop(pid):
-    """Stops a process; gives its state, once all its threads have it."""
-    os.kill(pid, signal.SIGSTOP)
-    until(lambda: state_of(pid) == "T", f"process {pid} is stopped", 5)
-    return state_of(pid)
-
-
-def state_of(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 class Clock:
@@ -417,7 +406,7 @@ def collector(report):
             exported, full = (f'rollcall_traces_spans_total{{outcome="{outcome}"}}' for outcome in ("exported", "queue full"))
             before = registrations(scene)
             until(lambda: scene.metric(exported) > 0, "spans are exported")
-            state = stop(scene.begun.pid)
+            state = scene.begun.stop()
             report.equal(state, "T", "the collector is stopped")
             during, rounds = registrations(scene), 1
             while scene.metric(full) == 0 and rounds < 20:
