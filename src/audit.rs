@@ -61,6 +61,8 @@ pub struct Cause {
 pub enum Value {
     Record(Record),
     Status(Status),
+    /// The state of an instance's circuit, in a word.
+    Circuit(&'static str),
 }
 
 /// What one line tells.

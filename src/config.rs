@@ -53,6 +53,8 @@ pub struct Config {
     pub limits: registry::Limits,
     /// Of `[guard]`.
     pub guard: registry::guard::Settings,
+    /// Of `[breaker]`.
+    pub breaker: registry::breaker::Settings,
     /// Of `[slow_start]`.
     pub slow_start: registry::ramps::Settings,
     pub acl: acl::Config,
@@ -315,6 +317,7 @@ impl Default for Config {
             locality: Locality::default(),
             limits: registry::Limits::default(),
             guard: registry::guard::Settings::default(),
+            breaker: registry::breaker::Settings::default(),
             slow_start: registry::ramps::Settings::default(),
             acl: acl::Config::default(),
             filter: filter::Limits { octets_max: 0, matches_max: 0 },

@@ -125,21 +125,23 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
 /// The same on sockets that are there already: those that fit the configuration, and those that systemd chose.
 pub async fn start_with(config: Config, sockets: Sockets) -> anyhow::Result<Running> {
     let opened = open(&config, None, &Arc::default())?;
-    Ok(prepare(config, Known::default(), sockets).await?.answer(opened).await?.open_doors())
+    let prepared = Box::pin(prepare(config, Known::default(), sockets)).await?;
+    Ok(Box::pin(prepared.answer(opened)).await?.open_doors())
 }
 
 /// The same on a store that comes from elsewhere, instead of the one that the configuration names.
 pub async fn start_on(config: Config, opened: Opened) -> anyhow::Result<Running> {
-    Ok(prepare(config, Known::default(), Sockets::default()).await?.answer(opened).await?.open_doors())
+    let prepared = Box::pin(prepare(config, Known::default(), Sockets::default())).await?;
+    Ok(Box::pin(prepared.answer(opened)).await?.open_doors())
 }
 
 /// Starts a server in place of a running one, on its sockets and with its store.
 pub async fn succeed(config: Config, sockets: Sockets, predecessor: &Predecessor) -> anyhow::Result<Running> {
     gently::beside_another();
-    let prepared = prepare(config, Known::default(), sockets).await?;
+    let prepared = Box::pin(prepare(config, Known::default(), sockets)).await?;
     let state = predecessor.prepared().await?;
     let opened = open_when_free(&prepared.config, state.as_ref(), &Arc::default()).await?;
-    let answering = prepared.answer(opened).await?;
+    let answering = Box::pin(prepared.answer(opened)).await?;
     predecessor.ready().await;
     Ok(answering.open_doors())
 }
@@ -322,6 +324,7 @@ impl Prepared {
         let (registry, writer) = Registry::start(store.clone(), log, own, metrics.clone())?;
         registry.set_access(config.acl.clone(), &config.datacenter);
         registry.set_guard(config.guard.clone());
+        registry.set_breaker(config.breaker.clone());
         registry.submit(file_definitions(&config)).await.context("definitions of the configuration file")?;
         // What the file defines has been there before.
         registry.set_slow_start(config.slow_start.clone());
@@ -472,6 +475,7 @@ impl Running {
         core.registry.set_access(config.acl.clone(), &config.datacenter);
         core.registry.set_guard(config.guard.clone());
         core.registry.set_slow_start(config.slow_start.clone());
+        core.registry.set_breaker(config.breaker.clone());
         self.http_state.reconfigure(config.http_config(core.node_id));
         if let (Some(tls), Some(loaded)) = (&core.tls, loaded) {
             tls.replace(loaded);

@@ -9,6 +9,7 @@
 mod acl;
 mod ahead;
 mod apply;
+pub mod breaker;
 pub mod command;
 mod deadlines;
 pub mod events;
@@ -24,6 +25,7 @@ mod properties;
 mod queries;
 pub mod ramps;
 pub mod readers;
+pub mod report;
 mod resume;
 pub mod routes;
 mod seen;
@@ -89,6 +91,7 @@ struct Shared {
     limits: ArcSwap<Limits>,
     guard: ArcSwap<guard::Settings>,
     slow_start: ArcSwap<ramps::Settings>,
+    breaker: ArcSwap<breaker::Settings>,
     watchers: watch::Watchers,
     versions: versions::Versions,
     views: views::Views,
@@ -101,6 +104,7 @@ struct Shared {
     recorded: AtomicBool,
     commands: mpsc::Sender<Request>,
     observations: mpsc::Sender<Found>,
+    reports: mpsc::Sender<report::Reports>,
     closing: CancellationToken,
     metrics: Arc<Metrics>,
     audit: Audit,
@@ -160,6 +164,7 @@ impl Registry {
         let state = state.with_ours(&config.own.name);
         let (commands, command_queue) = mpsc::channel(config.limits.queue_max);
         let (observations, observation_queue) = mpsc::channel(OBSERVATIONS_WAITING_MAX);
+        let (reports, report_queue) = mpsc::channel(config.limits.queue_max);
         let shared = Arc::new(Shared {
             published: ArcSwap::from_pointee(state.clone()),
             store,
@@ -171,17 +176,20 @@ impl Registry {
             limits: ArcSwap::from_pointee(config.limits),
             guard: ArcSwap::default(),
             slow_start: ArcSwap::default(),
+            breaker: ArcSwap::default(),
             wakes: broadcast::Sender::new(WAKES_BEHIND_MAX),
             unheard: ArcSwapOption::empty(),
             recorded: AtomicBool::new(false),
             commands,
             observations,
+            reports,
             closing: CancellationToken::new(),
             metrics,
             audit: config.audit,
             kept: OnceLock::new(),
         });
-        let queues = writer::Queues { commands: command_queue, observations: observation_queue, log };
+        let (commands, observations, reports) = (command_queue, observation_queue, report_queue);
+        let queues = writer::Queues { commands, observations, reports, log };
         let writer = writer::Writer::new(&shared, state, unplaced, config.own, queues);
         let task = tokio::spawn(writer.run());
         Ok((Self { shared }, task))
@@ -374,6 +382,11 @@ impl Registry {
     /// Takes when too many fail at once; nothing is guarded before.
     pub fn set_guard(&self, settings: guard::Settings) {
         self.shared.guard.store(Arc::new(settings));
+    }
+
+    /// Takes when circuits open.
+    pub fn set_breaker(&self, settings: breaker::Settings) {
+        self.shared.breaker.store(Arc::new(settings));
     }
 
     /// Takes how slowly instances start; before, at once.

@@ -160,9 +160,7 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
         return if above { Selection::Above } else { Selection::Unknown };
     }
-    if let Some(eased) = &service.eased {
-        weight::ease(&mut found, eased);
-    }
+    weight::temper(&mut found, service);
     let mut known = Known { stale, ..Known::new(service, found, seconds(ttl, ceiling)) };
     let steering = world.snapshot.route_of(service.name.folded()).filter(|entry| entry.route.is_active());
     if let (Some(entry), None) = (steering, asked.tag) {

@@ -116,6 +116,7 @@ fn shown(whole: &Value) -> Json {
     let mut value = match whole {
         Value::Record(record) => inner(record),
         Value::Status(status) => json!({ "status": status.as_str() }),
+        Value::Circuit(state) => json!({ "circuit": state }),
     };
     // Lines of their own have told of those.
     if let (Value::Record(Record::Route(_)), Json::Object(route)) = (whole, &mut value) {

@@ -13,6 +13,7 @@ mod http_sd;
 mod import;
 mod log_level;
 mod recent;
+pub(super) mod report;
 pub(super) mod steering;
 mod summary;
 
@@ -87,6 +88,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/v1/rollcall/services", get(summary::services))
         .route("/v1/rollcall/nodes", get(summary::nodes))
         .route("/v1/rollcall/export", get(export::export))
+        .route("/v1/rollcall/report", put(report::report))
         .route("/v1/rollcall/import", put(import::import))
         .merge(steering::routes())
 }

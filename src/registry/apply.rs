@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arcstr::ArcStr;
 use smallvec::{Array, SmallVec};
 
+use super::breaker::Broken;
 use super::guard::Guard;
 use super::ramps::Eased;
 use super::snapshot::{CheckEntry, Health, InstanceEntry, NodeEntry, Owner, ServiceEntry, Snapshot};
@@ -123,6 +124,7 @@ impl Snapshot {
     /// Sets what a guard keeps of a service; returns whether that was something else.
     pub(super) fn set_guard(
         &mut self,
+        index: u64,
         name: &ServiceName,
         guard: Option<Arc<Guard>>,
         effects: &mut Effects,
@@ -131,7 +133,27 @@ impl Snapshot {
         if entry.guard == guard {
             return false;
         }
-        Arc::make_mut(entry).guard = guard;
+        let entry = Arc::make_mut(entry);
+        (entry.guard, entry.index) = (guard, index);
+        effects.topics.insert(Topic::Service(name.clone()));
+        (effects.visible, effects.changed) = (true, true);
+        true
+    }
+
+    /// Sets the circuits of a service that are not closed; returns whether they were others.
+    pub(super) fn set_broken(
+        &mut self,
+        index: u64,
+        name: &ServiceName,
+        broken: Option<Arc<Broken>>,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(entry) = self.services.get_mut(name) else { return false };
+        if entry.broken == broken {
+            return false;
+        }
+        let entry = Arc::make_mut(entry);
+        (entry.broken, entry.index) = (broken, index);
         effects.topics.insert(Topic::Service(name.clone()));
         (effects.visible, effects.changed) = (true, true);
         true

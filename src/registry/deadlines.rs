@@ -30,6 +30,8 @@ pub(super) enum Due {
     Route(ServiceName),
     /// What is kept of a service is kept no longer.
     Guard(ServiceName),
+    /// A circuit of a service's instances turns.
+    Breaker(ServiceName),
     /// The weights of a service's instances rise by a step.
     Ramp(ServiceName),
 }

@@ -72,6 +72,11 @@ pub enum What {
     },
     /// Maintenance began, for this reason, or ended.
     Maintenance(Option<ArcStr>),
+    /// The circuit of an instance turned.
+    Circuit {
+        before: &'static str,
+        after: &'static str,
+    },
     /// A service's route is this one now, or it is gone.
     Route(Option<Arc<Route>>),
 }

@@ -69,6 +69,15 @@ pub struct Was {
     pub instance: Arc<Instance>,
     pub node: Arc<Node>,
     pub health: Health,
+    /// Its circuit was open.
+    pub out: bool,
+}
+
+impl Was {
+    /// Whether DNS answered with it.
+    pub fn is_served(&self) -> bool {
+        self.health.is_served() && !self.out
+    }
 }
 
 impl Past {
@@ -79,7 +88,7 @@ impl Past {
 
     /// Whether DNS answered with it, before and after.
     pub fn served(&self) -> (bool, bool) {
-        let served = |was: &Option<Was>| was.as_ref().is_some_and(|was| was.health.is_served());
+        let served = |was: &Option<Was>| was.as_ref().is_some_and(Was::is_served);
         (served(&self.before), served(&self.after))
     }
 
@@ -223,7 +232,7 @@ impl Snapshot {
         let node = self.node(node)?;
         let entry = node.instances.get(id)?;
         let (instance, node) = (entry.instance.clone(), node.node.clone());
-        Some(Was { instance, node, health: self.health(entry) })
+        Some(Was { instance, node, health: self.health(entry), out: self.is_out(entry) })
     }
 
     /// The instances of a service as they stood at an earlier moment, by node and id: those of now without what changed since. `past`
@@ -266,6 +275,7 @@ mod tests {
             instance: Arc::new(serde_json::from_value(instance).unwrap()),
             node: Arc::new(serde_json::from_value(node).unwrap()),
             health: Health::Passing,
+            out: false,
         };
         let source = Source { action: "probe", who: None, client: None };
         let what = What::Registered { new: true };

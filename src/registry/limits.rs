@@ -28,6 +28,10 @@ pub struct Limits {
     /// Changes that are kept for those who ask what became of a service, in all and of one; none are kept where it is 0.
     pub history_max: usize,
     pub history_per_service_max: usize,
+    /// Reports in one request, requests that one report counts, and pairs of an instance and who reports on it.
+    pub reports_max: usize,
+    pub report_requests_max: u64,
+    pub reporters_max: usize,
     /// Blocking queries that wait at once.
     pub watchers_max: usize,
     /// Requests that wait for the writer.
@@ -56,6 +60,9 @@ impl Default for Limits {
             query_regexp_octets_max: 262_144,
             history_max: 20_000,
             history_per_service_max: 200,
+            reports_max: 1_000,
+            report_requests_max: 1_000_000,
+            reporters_max: 100_000,
             watchers_max: 16_384,
             queue_max: 4_096,
             commits_waiting_max: 4_096,

@@ -70,6 +70,10 @@ impl About {
         })
     }
 
+    pub(super) fn instance(node: NodeName, id: InstanceId) -> Self {
+        Self { node: Some(node), instance: Some(id), service: None }
+    }
+
     pub(super) fn check(state: &Snapshot, key: &CheckKey) -> Option<Self> {
         let instance = state.check(key)?.check.instance.clone();
         Some(Self { node: Some(key.node.clone()), instance, service: None })

@@ -13,6 +13,7 @@ use arcstr::ArcStr;
 use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
+use super::breaker::{Broken, Circuit};
 use super::guard::Guard;
 use super::queries::Queries;
 use super::ramps::Eased;
@@ -99,6 +100,8 @@ pub struct ServiceEntry {
     pub guard: Option<Arc<Guard>>,
     /// Of whose instances some have a part of their weights yet.
     pub eased: Option<Arc<Eased>>,
+    /// Of whose instances some have a circuit that is not closed.
+    pub broken: Option<Arc<Broken>>,
     /// The last change to an instance, its checks or its node.
     pub index: u64,
 }
@@ -150,7 +153,7 @@ impl NodeEntry {
 impl ServiceEntry {
     /// One without instances yet.
     pub(super) fn new(name: ServiceName) -> Self {
-        Self { name, instances: Members::default(), guard: None, eased: None, index: 0 }
+        Self { name, instances: Members::default(), guard: None, eased: None, broken: None, index: 0 }
     }
 }
 
@@ -322,6 +325,13 @@ impl Snapshot {
     /// An instance by node (lower case) and id.
     pub fn instance(&self, node: &str, id: &str) -> Option<&Arc<InstanceEntry>> {
         self.nodes.get(node)?.instances.get(id)
+    }
+
+    /// Whether the circuit of an instance is open.
+    pub(super) fn is_out(&self, entry: &InstanceEntry) -> bool {
+        let broken = self.services.get(&entry.instance.service).and_then(|service| service.broken.as_ref());
+        let circuit = broken.and_then(|broken| broken.circuit(&entry.instance.node, &entry.instance.id));
+        circuit == Some(Circuit::Open)
     }
 
     /// Whether DNS goes on to give an instance because too many failed at once.

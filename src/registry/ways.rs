@@ -39,7 +39,7 @@ impl Writer {
     pub(super) fn count_route(&self, cause: &Cause) {
         let Some(shared) = self.shared.upgrade() else { return };
         let action = cause.action.strip_suffix("-route").unwrap_or(cause.action);
-        shared.metrics.registry.route_changes.of(action).inc();
+        shared.metrics.steering.route_changes.of(action).inc();
     }
 
     /// The former route comes back, through the store like any other.

@@ -5,6 +5,7 @@
 //! TTL renewals and deadlines are applied at once. Each round takes what waits, applies it, publishes once, wakes,
 //! and then answers those who asked: a client that has its answer finds its change in DNS.
 
+mod breaking;
 mod easing;
 mod guarding;
 
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use super::ahead::Ahead;
 use super::apply::Effects;
+use super::breaker::Breakers;
 use super::command::{Command, Refused};
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
@@ -29,6 +31,7 @@ use super::history::pen::Pen;
 use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::ramps::Ramps;
+use super::report::{self, Reports};
 use super::resume::Unplaced;
 use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
@@ -48,6 +51,7 @@ use crate::telemetry::trace::{Kind as SpanKind, Span, Value as Traced};
 pub(super) struct Queues {
     pub(super) commands: mpsc::Receiver<Request>,
     pub(super) observations: mpsc::Receiver<Found>,
+    pub(super) reports: mpsc::Receiver<Reports>,
     pub(super) log: Log,
 }
 
@@ -92,6 +96,7 @@ pub(super) struct Writer {
     pub(super) deadlines: Deadlines,
     guards: Guards,
     ramps: Ramps,
+    breakers: Breakers,
     pub(super) round: Round,
     /// What is being changed began with this.
     begun: Begun,
@@ -119,6 +124,8 @@ pub(super) struct Round {
     /// The index moved without one.
     moved: bool,
     replies: Vec<(Reply, Result<(), Refused>)>,
+    /// Who reported, and the positions of what was about nobody.
+    reported: Vec<(report::Answer, Vec<usize>)>,
     /// The changes that answers can show.
     shown: Vec<Shown>,
     /// From what came back from the store to when it is published.
@@ -145,6 +152,7 @@ impl Writer {
             deadlines: Deadlines::default(),
             guards: Guards::default(),
             ramps: Ramps::default(),
+            breakers: Breakers::default(),
             round: Round::default(),
             begun: Begun::now("server"),
             recording: false,
@@ -183,6 +191,7 @@ impl Writer {
                 biased;
                 Some(entries) = self.queues.log.recv() => self.on_log(entries),
                 Some(found) = self.queues.observations.recv() => self.on_found(found),
+                Some(reports) = self.queues.reports.recv() => self.on_reports(reports),
                 () = sleep_until(next) => {}
                 () = self.closing.cancelled(), if !self.queues.commands.is_closed() => {
                     self.queues.commands.close();
@@ -217,6 +226,10 @@ impl Writer {
         for _ in 0..ROUND_MAX {
             let Ok(found) = self.queues.observations.try_recv() else { break };
             self.on_found(found);
+        }
+        for _ in 0..ROUND_MAX {
+            let Ok(reports) = self.queues.reports.try_recv() else { break };
+            self.on_reports(reports);
         }
         for _ in 0..ROUND_MAX {
             if self.room() != Some(true) {
@@ -509,6 +522,7 @@ impl Writer {
                 Due::Token(accessor) => self.expire_token(accessor),
                 Due::Route(service) => self.pass_route(service),
                 Due::Guard(service) => self.guard_ended(&service),
+                Due::Breaker(service) => self.breaker_due(&service),
                 Due::Ramp(service) => self.publish_eased(&service),
             }
         }
@@ -623,7 +637,7 @@ impl Writer {
         if !round.flips.is_empty() || round.moved {
             shared.store.observe(round.flips, self.state.index);
         }
-        if !round.changes.is_empty() || !round.kicks.is_empty() {
+        if !round.changes.is_empty() || !round.kicks.is_empty() || !round.events.is_empty() {
             let (index, changes, kicks) = (self.state.index, round.changes, round.kicks);
             let events = self.recording.then_some(round.events);
             // Nobody may be listening.
@@ -631,6 +645,9 @@ impl Writer {
         }
         self.recording = shared.recorded.load(Ordering::Relaxed);
         drop(round.publishing);
+        for (reply, unknown) in round.reported {
+            let _ = reply.send(Ok(unknown));
+        }
         for (Reply { to, span }, outcome) in round.replies {
             drop(span);
             // The client may have gone.
@@ -659,7 +676,7 @@ impl Writer {
         metrics.index.set(self.state.index as i64);
         metrics.nodes.set(self.state.nodes.len() as i64);
         metrics.services.set(self.state.services.len() as i64);
-        metrics.routes.set(self.state.active_routes() as i64);
+        shared.metrics.steering.routes.set(self.state.active_routes() as i64);
         metrics.instances.set(self.state.counts.instances as i64);
         for status in [Status::Passing, Status::Warning, Status::Critical] {
             metrics.checks.of(status.as_str()).set(self.state.checks_with(status) as i64);

@@ -102,16 +102,10 @@ fn addresses(reached: &Reached<'_>) -> Vec<String> {
 fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
     let instance = &considered.entry.instance;
     match considered.why {
-        Why::Passing | Why::Warning if considered.eased.is_some() => {
-            let percent = considered.eased.unwrap_or(100);
-            let stands = match considered.why {
-                Why::Warning => worst(considered),
-                _ => healthy(considered),
-            };
-            format!("{stands}; it starts slowly, and has {percent} percent of its weight yet ([slow_start])")
+        Why::Passing => healthy(considered) + &tempered(considered),
+        Why::Warning => {
+            format!("weight {} for {}{}", considered.weight, worst(considered), tempered(considered))
         }
-        Why::Passing => healthy(considered),
-        Why::Warning => format!("weight {} for {}", considered.weight, worst(considered)),
         Why::Guarded => {
             format!("kept, since too many instances failed at once ([guard]); {}", worst(considered))
         }
@@ -129,6 +123,9 @@ fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
         Why::Nowhere => "its node is not registered".to_owned(),
         Why::Maintenance => maintained(considered),
         Why::Critical => worst(considered),
+        Why::Broken => {
+            "its circuit is open: too many requests to it failed, as callers report ([breaker])".to_owned()
+        }
         Why::NotPassing => format!("the prepared query wants only what passes: {}", worst(considered)),
         Why::Unrouted => "healthy, but the service's route gives it no share".to_owned(),
         Why::Farther => farther(context, considered),
@@ -152,6 +149,19 @@ fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
                 "an answer has at most {limit} addresses ([dns] a_limit), and this time others were drawn"
             )
         }
+    }
+}
+
+/// Why it has not its whole weight.
+fn tempered(considered: &Considered<'_>) -> String {
+    match (considered.trial, considered.eased) {
+        (true, _) => {
+            "; its circuit is half open: it has the lowest weight until callers report ([breaker])".to_owned()
+        }
+        (false, Some(percent)) => {
+            format!("; it starts slowly, and has {percent} percent of its weight yet ([slow_start])")
+        }
+        (false, None) => String::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::why::{self, Considered, Why};
 use super::{Known, World, chosen, seconds, stable_for, weight};
 use crate::model::PreparedQuery;
 use crate::model::query::Wanted;
-use crate::registry::{Health, InstanceEntry, NodeEntry, QueryEntry};
+use crate::registry::{Health, InstanceEntry, NodeEntry, QueryEntry, ServiceEntry};
 
 /// The longest TTL that a query can ask for.
 const TTL_MAX: Duration = Duration::from_secs(86_400);
@@ -34,13 +34,11 @@ pub fn execute<'a>(world: World<'a>, query: &PreparedQuery, near: Option<&Origin
     let ceiling = ceiling(world, query);
     let (mut found, mut ttl) = (Vec::new(), ceiling);
     for entry in service.instances.values() {
-        let Ok((node, health)) = judge(world, wanted, entry) else { continue };
+        let Ok((node, health)) = judge(world, service, wanted, entry) else { continue };
         ttl = ttl.min(stable_for(entry, node));
         found.push(chosen(entry, node, health, near));
     }
-    if let Some(eased) = &service.eased {
-        weight::ease(&mut found, eased);
-    }
+    weight::temper(&mut found, service);
     Some(Known { nearest_first: near.is_some(), ..Known::new(service, found, seconds(ttl, ceiling)) })
 }
 
@@ -57,6 +55,7 @@ pub fn hides(world: World<'_>, query: &PreparedQuery) -> bool {
 /// The decision about one instance: where it is in, its node and its health; else why it is out.
 fn judge<'a>(
     world: World<'a>,
+    service: &ServiceEntry,
     wanted: &Wanted,
     entry: &InstanceEntry,
 ) -> Result<(&'a Arc<NodeEntry>, Health), Why> {
@@ -74,6 +73,7 @@ fn judge<'a>(
     match health {
         Health::Warning if wanted.only_passing => Err(Why::NotPassing),
         health if !health.is_served() => Err(health.into()),
+        _ if why::is_out(service, entry) => Err(Why::Broken),
         health => Ok((node, health)),
     }
 }
@@ -85,7 +85,9 @@ pub fn considered<'a>(
     known: Option<&Known<'a>>,
 ) -> Vec<Considered<'a>> {
     let Some(known) = known else { return Vec::new() };
-    let judge = |entry: &'a Arc<InstanceEntry>| judge(world, &query.service, entry).map(|(_, health)| health);
+    let judge = |entry: &'a Arc<InstanceEntry>| {
+        judge(world, known.service, &query.service, entry).map(|(_, health)| health)
+    };
     why::judged(world, known.service, Some(known), judge)
 }
 

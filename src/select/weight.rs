@@ -4,7 +4,8 @@
 //! over all of them. Pure.
 
 use super::Chosen;
-use crate::registry::ramps::Eased;
+use crate::registry::ServiceEntry;
+use crate::registry::breaker::Circuit;
 
 /// The nearest whole numbers in the proportion of these, of which the greatest is 65535. What is above nothing stays so.
 pub(super) fn spread(shares: &[u128]) -> Vec<u16> {
@@ -17,22 +18,42 @@ pub(super) fn spread(shares: &[u128]) -> Vec<u16> {
     shares.iter().map(fitted).collect()
 }
 
-/// Gives instances that start slowly their part of their weights. Where all have the same part nothing changes.
-pub(super) fn ease(chosen: &mut [Chosen<'_>], eased: &Eased) {
-    let percent = |chosen: &Chosen<'_>| {
-        let instance = &chosen.entry.instance;
-        eased.percent(&instance.node, &instance.id).unwrap_or(100)
-    };
-    let percents: Vec<u8> = chosen.iter().map(percent).collect();
-    if percents.iter().all(|percent| Some(percent) == percents.first()) {
+/// What a half-open circuit leaves: one part of so many of the lowest weight that another instance of the answer has.
+const TRIAL: u128 = 100;
+
+/// Gives instances that start slowly their part of their weights, and those whose circuit is half open the lowest of all. Where that is
+/// the same for all, nothing changes.
+pub(super) fn temper(chosen: &mut [Chosen<'_>], service: &ServiceEntry) {
+    if service.eased.is_none() && service.broken.is_none() {
         return;
     }
-    let shares = chosen.iter().zip(&percents);
-    let shares: Vec<u128> =
-        shares.map(|(chosen, percent)| u128::from(chosen.weight) * u128::from(*percent)).collect();
+    let part = |chosen: &Chosen<'_>| {
+        let (node, id) = (&chosen.entry.instance.node, &chosen.entry.instance.id);
+        let percent = service.eased.as_ref().and_then(|eased| eased.percent(node, id)).unwrap_or(100);
+        (percent, is_on_trial(service, chosen))
+    };
+    let parts: Vec<(u8, bool)> = chosen.iter().map(part).collect();
+    if parts.iter().all(|part| Some(part) == parts.first()) {
+        return;
+    }
+    let of = |(chosen, (percent, _)): (&Chosen<'_>, &(u8, bool))| {
+        u128::from(chosen.weight) * u128::from(*percent) * TRIAL
+    };
+    let mut shares: Vec<u128> = chosen.iter().zip(&parts).map(of).collect();
+    let others = shares.iter().zip(&parts).filter(|(share, (_, trial))| !trial && **share > 0);
+    if let Some(lowest) = others.map(|(share, _)| *share).min() {
+        let trials = shares.iter_mut().zip(&parts).filter(|(share, (_, trial))| *trial && **share > 0);
+        trials.for_each(|(share, _)| *share = lowest / TRIAL);
+    }
     for (chosen, weight) in chosen.iter_mut().zip(spread(&shares)) {
         chosen.weight = weight;
     }
+}
+
+fn is_on_trial(service: &ServiceEntry, chosen: &Chosen<'_>) -> bool {
+    let instance = &chosen.entry.instance;
+    let circuit = service.broken.as_ref().and_then(|broken| broken.circuit(&instance.node, &instance.id));
+    circuit == Some(Circuit::HalfOpen)
 }
 
 #[cfg(test)]

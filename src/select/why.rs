@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::route::About;
 use super::{Asked, Known, Nearness, Reached, Selection, World, flips_after, reached};
+use crate::registry::breaker::Circuit;
 use crate::registry::{CheckEntry, Health, InstanceEntry, NodeEntry, ServiceEntry};
 
 /// Why an instance is in an answer, or is not.
@@ -35,6 +36,8 @@ pub enum Why {
     Maintenance,
     /// A check of it or of its node fails.
     Critical,
+    /// Its circuit is open: requests to it failed.
+    Broken,
     /// A check of it or of its node warns, and only what passes is wanted.
     NotPassing,
     /// Enough are nearer to the client.
@@ -70,6 +73,7 @@ impl Why {
             Self::Nowhere => "nowhere",
             Self::Maintenance => "maintenance",
             Self::Critical => "critical",
+            Self::Broken => "broken",
             Self::NotPassing => "not-passing",
             Self::Farther => "farther",
             Self::Unrouted => "unrouted",
@@ -120,8 +124,20 @@ pub(super) fn judge<'a>(
     if !health.is_served() && !kept() {
         return Err(health.into());
     }
+    if is_out(service, entry) {
+        return Err(Why::Broken);
+    }
     let node = world.snapshot.node(entry.instance.node.folded()).ok_or(Why::Nowhere)?;
     Ok((node, health))
+}
+
+/// Whether its circuit is open.
+pub(super) fn is_out(service: &ServiceEntry, entry: &InstanceEntry) -> bool {
+    circuit(service, entry) == Some(Circuit::Open)
+}
+
+fn circuit(service: &ServiceEntry, entry: &InstanceEntry) -> Option<Circuit> {
+    service.broken.as_ref()?.circuit(&entry.instance.node, &entry.instance.id)
 }
 
 /// An instance that was considered, and what became of it.
@@ -135,6 +151,8 @@ pub struct Considered<'a> {
     pub weight: u16,
     /// Percent of its weight that it has, while it starts slowly.
     pub eased: Option<u8>,
+    /// Its circuit is half open.
+    pub trial: bool,
     pub reached: Reached<'a>,
     pub nearness: Nearness,
 }
@@ -189,6 +207,7 @@ pub(super) fn judged<'a>(
                 Err(why) => why,
             },
             weight: chosen.map_or(own, |chosen| chosen.weight),
+            trial: circuit(service, entry) == Some(Circuit::HalfOpen),
             eased: service.eased.as_ref().and_then(|eased| eased.percent(&instance.node, &instance.id)),
             reached: node.map(|node| reached(entry, node)).unwrap_or_default(),
             nearness: chosen.map_or(Nearness::Away, |chosen| chosen.nearness),

@@ -116,24 +116,9 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
         Record::Instance(instance) => &instance.node,
         Record::Check(check) => &check.node,
         Record::Maintenance(maintenance) => &maintenance.node,
-        Record::Query(query) => {
-            let (create_index, modify_index) = (*create_index, *modify_index);
-            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
-            add(&mut bytes, &serde_json::to_string(query)?)?;
-            return Ok(bytes);
-        }
-        Record::Route(route) => {
-            let (create_index, modify_index) = (*create_index, *modify_index);
-            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
-            add(&mut bytes, &serde_json::to_string(route)?)?;
-            return Ok(bytes);
-        }
-        Record::Acl(acl) => {
-            let (create_index, modify_index) = (*create_index, *modify_index);
-            add(&mut bytes, &Head { create_index, modify_index, node: None })?;
-            add(&mut bytes, &serde_json::to_string(acl)?)?;
-            return Ok(bytes);
-        }
+        Record::Query(query) => return apart(bytes, stored, query),
+        Record::Route(route) => return apart(bytes, stored, route),
+        Record::Acl(acl) => return apart(bytes, stored, acl),
     };
     let node = (node.as_str() != node.folded()).then(|| node.as_str());
     add(&mut bytes, &Head { create_index: *create_index, modify_index: *modify_index, node })?;
@@ -177,6 +162,14 @@ pub(super) fn encode(stored: &Stored) -> Result<Vec<u8>, Failure> {
         Record::Maintenance(maintenance) => add(&mut bytes, &maintenance.reason.as_str())?,
         Record::Acl(_) | Record::Query(_) | Record::Route(_) => {}
     }
+    Ok(bytes)
+}
+
+/// A record of no node: JSON.
+fn apart(mut bytes: Vec<u8>, stored: &Stored, value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    let (create_index, modify_index) = (stored.create_index, stored.modify_index);
+    add(&mut bytes, &Head { create_index, modify_index, node: None })?;
+    add(&mut bytes, &serde_json::to_string(value)?)?;
     Ok(bytes)
 }
 

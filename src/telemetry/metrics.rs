@@ -10,6 +10,7 @@ mod outbound;
 pub mod reference;
 mod sizes;
 mod steady;
+mod steering;
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub use fixed::{Fixed, Grid, Label};
 pub use outbound::OutboundMetrics;
 pub use sizes::{SizeTally, Sizes};
 pub use steady::SteadyMetrics;
+pub use steering::SteeringMetrics;
 
 /// Of a check.
 const STATUS: Label = Label { name: "status", values: &["passing", "warning", "critical"] };
@@ -59,6 +61,9 @@ const LIMIT: Label = Label {
         "queries_max",
         "query_regexp_octets_max",
         "queue_max",
+        "report_requests_max",
+        "reporters_max",
+        "reports_max",
         "requests_per_client_max",
         "routes_max",
         "streams_max",
@@ -74,8 +79,6 @@ const LIMIT: Label = Label {
 };
 /// What a change of the registry began with.
 const CAUSE: Label = Label { name: "cause", values: &["request", "probe", "deadline", "server"] };
-/// What was done to a route.
-const ROUTED: Label = Label { name: "action", values: &["set", "undo", "clear", "abort", "import", "other"] };
 /// A question's type.
 const TYPE: Label = Label {
     name: "type",
@@ -158,6 +161,7 @@ pub struct Metrics {
     pub http: HttpMetrics,
     pub checks: ChecksMetrics,
     pub steady: SteadyMetrics,
+    pub steering: SteeringMetrics,
     pub audit: AuditMetrics,
     pub limits: LimitsMetrics,
     pub traces: TracesMetrics,
@@ -198,10 +202,6 @@ pub struct RegistryMetrics {
     pub nodes: Gauge,
     pub services: Gauge,
     pub instances: Gauge,
-    /// Services whose route leaves anybody out.
-    pub routes: Gauge,
-    /// Versions of routes by what made them.
-    pub route_changes: Fixed<Counter>,
     /// Checks by status.
     pub checks: Fixed<Gauge>,
     /// Status changes by new status.
@@ -211,18 +211,12 @@ pub struct RegistryMetrics {
     pub history_dropped: Counter,
     shown: Fixed<Histogram>,
     kept: Fixed<Histogram>,
-    left: Histogram,
 }
 
 impl RegistryMetrics {
     /// A change that answers can show was published so long after it began.
     pub fn shown(&self, cause: &'static str, after: Duration) {
         self.shown.of(cause).observe(after.as_secs_f64());
-    }
-
-    /// Nobody in DNS answers as before a drain any more, so long after it was asked for.
-    pub fn left(&self, after: Duration) {
-        self.left.observe(after.as_secs_f64());
     }
 
     /// No cache has an answer from before the change when so much time has passed since it began.
@@ -238,14 +232,11 @@ impl Default for RegistryMetrics {
             nodes: Gauge::default(),
             services: Gauge::default(),
             instances: Gauge::default(),
-            routes: Gauge::default(),
-            route_changes: Fixed::new(&ROUTED),
             checks: Fixed::new(&STATUS),
             flips: Fixed::new(&STATUS),
             publishes: Counter::default(),
             history_dropped: Counter::default(),
             shown: Fixed::with(&CAUSE, || Histogram::new(exponential_buckets(0.0001, 4.0, 10))),
-            left: Histogram::new(exponential_buckets(0.0005, 4.0, 8)),
             kept: Fixed::with(&CAUSE, || {
                 Histogram::new([0.5, 1.01, 2.02, 3.03, 5.05, 7.5, 10.1, 15.0, 30.0, 61.0, 121.0, 301.0])
             }),
@@ -645,12 +636,14 @@ impl Metrics {
         let registry = names.sub_registry_with_prefix("registry");
         self.registry.name(registry);
         self.steady.name_registry(registry);
+        self.steering.name(registry);
         self.store.name(names.sub_registry_with_prefix("store"));
         self.dns.name(names.sub_registry_with_prefix("dns"));
         self.http.name(names.sub_registry_with_prefix("http"));
         let checks = names.sub_registry_with_prefix("checks");
         self.checks.name(checks);
         self.steady.name_checks(checks);
+        self.steady.name_breaker(names.sub_registry_with_prefix("breaker"));
         self.limits.name(names.sub_registry_with_prefix("limit"));
         self.audit.name(names.sub_registry_with_prefix("audit"));
         self.traces.name(names.sub_registry_with_prefix("traces"));
@@ -664,8 +657,6 @@ impl RegistryMetrics {
         r.register("index", "Number of the last change", self.index.clone());
         r.register("nodes", "Nodes registered", self.nodes.clone());
         r.register("services", "Services with at least one instance", self.services.clone());
-        r.register("routes", "Services with a route that is not cleared", self.routes.clone());
-        r.register("route_changes", "Versions of routes by what made them", self.route_changes.clone());
         r.register("instances", "Instances registered", self.instances.clone());
         r.register("checks", "Checks by status", self.checks.clone());
         r.register("flips", "Changes of a check's status, by the new one", self.flips.clone());
@@ -678,8 +669,6 @@ impl RegistryMetrics {
         let help = "The same and the TTL of the answers before: the time until no cache has an answer of the service \
                     from before the change, by cause";
         r.register_with_unit("change_to_caches", help, Unit::Seconds, self.kept.clone());
-        let help = "Time until all threads of DNS and all answers under way had left the snapshots from before a drain";
-        r.register_with_unit("drain_leave", help, Unit::Seconds, self.left.clone());
     }
 }
 

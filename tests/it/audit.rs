@@ -78,6 +78,25 @@ fn of<'a>(lines: &'a [Value], action: &str, kind: &str) -> Vec<&'a Value> {
 }
 
 #[tokio::test]
+async fn a_circuit_that_turns_has_a_line() {
+    let server = Audited::start("", "[breaker]\nout = \"200ms\"\n");
+    for n in 1..=2 {
+        let web = json!({ "Name": "web", "ID": format!("w{n}"), "Port": n });
+        assert_eq!(server.ask("PUT", "/v1/agent/service/register", "", web).await, 200);
+    }
+    let report = json!({ "Reports": [{ "Service": "web", "ID": "w1", "Failure": 10 }] });
+    assert_eq!(server.ask("PUT", "/v1/rollcall/report", "", report).await, 200);
+    server.until("of its own time", |line| line["event.action"] == "breaker").await;
+    let lines = server.end();
+    let [opened, tried] = [of(&lines, "report", "instance"), of(&lines, "breaker", "instance")];
+    assert_eq!((opened.len(), tried.len()), (1, 1), "{lines:#?}");
+    assert_eq!(opened[0]["rollcall.object.id"], "n1/w1");
+    let circuit = |line: &Value| (line["rollcall.before"].clone(), line["rollcall.after"].clone());
+    assert_eq!(circuit(opened[0]), (json!({ "circuit": "closed" }), json!({ "circuit": "open" })));
+    assert_eq!(circuit(tried[0]), (json!({ "circuit": "open" }), json!({ "circuit": "half-open" })));
+}
+
+#[tokio::test]
 async fn each_change_has_a_line_with_who_what_before_and_after() {
     let server = Audited::start("", "[[service]]\nname = \"of-the-file\"\n");
     let web = |port: u16| json!({ "Name": "web", "ID": "w", "Port": port, "Check": { "TTL": "50ms", "CheckID": "c" } });

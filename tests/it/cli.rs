@@ -364,7 +364,7 @@ fn the_version_is_printed_and_what_is_unknown_ends_with_status_2() {
         &["serve", "--node", ""],
         &["register"],
         &["register", "web", "--port", "70000"],
-        &["drain", "x"],
+        &["ponder", "x"],
     ] {
         assert!(!fails(words, 2).is_empty(), "{words:?}");
     }

@@ -116,6 +116,23 @@ fn event(kind: &str, data: Value) -> (String, Value) {
 }
 
 #[tokio::test]
+async fn a_circuit_that_turns_is_an_event() {
+    let server =
+        TestServer::with(|config| config.breaker.out.all = std::time::Duration::from_millis(200)).await;
+    for n in 1..=2 {
+        server.register(json!({"Name": "web", "ID": format!("w{n}"), "Port": n})).await;
+    }
+    let mut reader = open(&server, "?service=web").await;
+    let report = json!({"Reports": [{"Service": "web", "ID": "w1", "Failure": 10}]});
+    done(&server, "/v1/rollcall/report", report).await;
+    let turned = |before: &str, after: &str| {
+        let data = json!({"Node": "n1", "Service": "web", "ID": "w1", "Change": after, "Before": before, "After": after});
+        event("circuit", data)
+    };
+    assert_eq!(reader.take(2).await, [turned("closed", "open"), turned("open", "half-open")]);
+}
+
+#[tokio::test]
 async fn events_say_what_changed_and_how_it_stood_before_and_after() {
     let server = TestServer::start().await;
     let mut reader = open(&server, "").await;

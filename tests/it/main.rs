@@ -18,6 +18,7 @@ mod attacks;
 mod audit;
 mod bad_input;
 mod blocking;
+mod breaker;
 mod catalog;
 mod checks;
 mod cli;

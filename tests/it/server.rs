@@ -108,10 +108,10 @@ impl TestServer {
     /// The same, with changes to the defaults.
     pub async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Self {
         let Self { running, dir } = self;
-        running.stop().await;
+        Box::pin(running.stop()).await;
         let mut config = config(&dir);
         change(&mut config);
-        Self { running: start(config).await, dir }
+        Self { running: Box::pin(start(config)).await, dir }
     }
 
     /// On a directory that was another server's.

@@ -5,6 +5,20 @@ use crate::config::value;
 
 pub(super) const KEYS: &[Key] = &[
     key!("limits", "nodes_max", "100000", RELOADS, "Nodes.", |c, v| c.limits.nodes_max = value::count(v)?),
+    key!("limits", "reports_max", "1000", RELOADS, "Reports in one `PUT /v1/rollcall/report`.", |c, v| {
+        c.limits.reports_max = value::count(v)?
+    }),
+    key!("limits", "report_requests_max", "1000000", RELOADS, "Requests that one report counts.", |c, v| {
+        c.limits.report_requests_max = value::count(v)? as u64
+    }),
+    key!(
+        "limits",
+        "reporters_max",
+        "100000",
+        RELOADS,
+        "Pairs of an instance and who reported on it within the window that are remembered; more are refused.",
+        |c, v| { c.limits.reporters_max = value::count(v)? }
+    ),
     key!("limits", "instances_max", "1000000", RELOADS, "Instances of all services.", |c, v| c
         .limits
         .instances_max =

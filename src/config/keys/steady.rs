@@ -1,6 +1,12 @@
-//! The keys of what decides who is healthy: `[checks]`, `[guard]`, `[slow_start]`.
+//! The keys of what decides who is healthy: `[checks]`, `[guard]`, `[slow_start]`, `[breaker]`.
 
 use super::{AT_START, Key, RELOADS, by_service, value};
+use crate::config::value::Value;
+
+/// A number of requests.
+fn number(value: &Value<'_>, least: u64) -> Result<u32, String> {
+    Ok(value::number(value, least, 1_000_000)? as u32)
+}
 
 /// They stand before `[forward]` in the reference.
 pub(super) const KEYS: &[Key] = &[
@@ -171,5 +177,80 @@ pub(super) const KEYS: &[Key] = &[
         RELOADS,
         "Percent of its weight that an instance has at the beginning.",
         |c, v| { c.slow_start.begin = value::number(v, 1, 99)? as u8 }
+    ),
+    key!(
+        "breaker",
+        "window",
+        "\"10s\"",
+        RELOADS,
+        "How far back reported requests count (`PUT /v1/rollcall/report`).",
+        |c, v| { c.breaker.window.all = value::time(v)? }
+    ),
+    key!(
+        "breaker",
+        "service_window",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to their own `window`.",
+        |c, v| { c.breaker.window.services = by_service(v, value::time)? }
+    ),
+    key!(
+        "breaker",
+        "requests",
+        "10",
+        RELOADS,
+        "Reported requests to an instance within `window` that it takes for its circuit to open. 0: none ever opens.",
+        |c, v| { c.breaker.requests.all = number(v, 0)? }
+    ),
+    key!(
+        "breaker",
+        "service_requests",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to their own `requests`.",
+        |c, v| { c.breaker.requests.services = by_service(v, |v| number(v, 0))? }
+    ),
+    key!("breaker", "failing", "60", RELOADS, "Percent of them that must have failed.", |c, v| {
+        c.breaker.failing.all = value::number(v, 1, 100)? as u8
+    }),
+    key!(
+        "breaker",
+        "service_failing",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to their own `failing`.",
+        |c, v| { c.breaker.failing.services = by_service(v, |v| Ok(value::number(v, 1, 100)? as u8))? }
+    ),
+    key!(
+        "breaker",
+        "out",
+        "\"10s\"",
+        RELOADS,
+        "How long an instance is out of DNS then. After that it is given with the lowest weight.",
+        |c, v| { c.breaker.out.all = value::time(v)? }
+    ),
+    key!(
+        "breaker",
+        "service_out",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to their own `out`.",
+        |c, v| { c.breaker.out.services = by_service(v, value::time)? }
+    ),
+    key!(
+        "breaker",
+        "trial",
+        "5",
+        RELOADS,
+        "Requests reported from then on that decide whether it has its weight again or is out again.",
+        |c, v| { c.breaker.trial.all = number(v, 1)? }
+    ),
+    key!(
+        "breaker",
+        "service_trial",
+        "",
+        RELOADS,
+        "A table of service names, or prefixes with `*`, to their own `trial`.",
+        |c, v| { c.breaker.trial.services = by_service(v, |v| number(v, 1))? }
     ),
 ];

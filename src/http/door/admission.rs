@@ -159,6 +159,7 @@ pub const NEEDS: &[(&str, Need, Need)] = &[
     ("/v1/rollcall/log-level", Agent(Read), Agent(Write)),
     ("/v1/rollcall/nodes", Known, Never),
     ("/v1/rollcall/openapi.json", Open, Never),
+    ("/v1/rollcall/report", Never, Known),
     ("/v1/rollcall/route/{service}", Known, Known),
     ("/v1/rollcall/route/{service}/undo", Never, Known),
     ("/v1/rollcall/routes", Known, Never),

@@ -82,7 +82,7 @@ const CHECK: &[&str] = &[
 ];
 const MAINTENANCE: &[&str] = &["node", "instance", "reason"];
 const ROUTE: &[&str] =
-    &["service", "version", "subsets", "strict", "from", "over", "guard", "set", "why", "past"];
+    &["service", "version", "subsets", "strict", "from", "from_others", "over", "guard", "set", "why", "past"];
 const QUERY: &[&str] = &["id", "name", "token", "template", "service", "ttl"];
 
 /// Reads a document and gives each record, counted from 1, as it comes: what it holds, or what is wrong with it. Errs where
@@ -247,7 +247,7 @@ mod tests {
                 "template": {"regexp": "x", "remove_empty_tags": true},
                 "service": {"service": "web", "only_passing": true}, "ttl": "5s"}},
             {"route": {"service": "Web", "version": 2, "subsets": [{"name": "blue", "by": {"tag": "blue"}, "share": 95}],
-                "strict": true, "from": [1], "over": 5, "guard": {"unhealthy": 20, "watch": 7}, "set": 9, "why": "set",
+                "strict": true, "from": [1], "from_others": 3, "over": 5, "guard": {"unhealthy": 20, "watch": 7}, "set": 9, "why": "set",
                 "past": [{"version": 1, "subsets": [], "strict": false, "set": 3, "why": "set"}]}},
             {"catalog": {"Node": "n3"}},
         ])

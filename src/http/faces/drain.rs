@@ -62,10 +62,11 @@ impl Former {
 
     /// How long caches may yet have answers with an instance of the service, if none is given from now on.
     fn longest(&self, snapshot: &Snapshot, service: &str, now: &Config) -> Duration {
-        let of = |config: &Config| longest_ttl(snapshot, &config.settings, service);
         let all = self.0.lock();
-        let left = all.iter().map(|(config, at)| (of(config) + BATCH).saturating_sub(at.elapsed()));
-        left.max().unwrap_or_default().max(of(now))
+        let left = all
+            .iter()
+            .map(|(config, at)| (config.settings.ceiling(service) + BATCH).saturating_sub(at.elapsed()));
+        left.max().unwrap_or_default().max(longest_ttl(snapshot, &now.settings, service))
     }
 }
 
@@ -193,7 +194,7 @@ impl Drain {
             let (now, config) = (Instant::now(), state.config.load());
             let service = self.instance.service.folded();
             let ttl = state.faces.former.longest(&state.registry.load(), service, &config);
-            state.metrics.registry.left(now.duration_since(self.begun));
+            state.metrics.steering.left(now.duration_since(self.begun));
             self.left = Some(Left { time: SystemTime::now(), ttl, safe: now + ttl });
         }
     }

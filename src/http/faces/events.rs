@@ -211,6 +211,7 @@ pub(super) fn words(what: &What) -> (&'static str, &'static str) {
         What::Check { .. } => ("check", "defined"),
         What::CheckRemoved { .. } => ("check", "removed"),
         What::Status { .. } => ("check", "status"),
+        What::Circuit { after, .. } => ("circuit", after),
         What::Route(route) => ("route", if route.is_some() { "set" } else { "removed" }),
         What::Maintenance(reason) => ("maintenance", if reason.is_some() { "begun" } else { "ended" }),
     }
@@ -236,6 +237,10 @@ pub(super) fn details(what: &What, put: &mut impl FnMut(&str, Value)) {
             if let Some((before, after)) = health {
                 put("Health", json!({ "Before": before.as_str(), "After": after.as_str() }));
             }
+        }
+        What::Circuit { before, after } => {
+            put("Before", json!(before));
+            put("After", json!(after));
         }
         What::Maintenance(Some(reason)) => put("Reason", json!(reason)),
         What::Route(Some(route)) => {

@@ -111,7 +111,7 @@ fn routed(route: &Route, moment: u64) -> Value {
 }
 
 fn instance(was: &Was) -> Value {
-    let Was { instance, node, health } = was;
+    let Was { instance, node, health, .. } = was;
     json!({
         "ID": instance.id,
         "Node": instance.node,
@@ -119,7 +119,7 @@ fn instance(was: &Was) -> Value {
         "Port": instance.port,
         "Tags": instance.tags,
         "Health": health.as_str(),
-        "In": health.is_served(),
+        "In": was.is_served(),
     })
 }
 
@@ -167,6 +167,8 @@ fn cause(source: Source) -> &'static str {
         "configuration-file" => "reload",
         "expire-check" => "TTL expiry",
         "update-check" => "TTL update",
+        "report" => "reports of failures",
+        "breaker" => "circuit breaker",
         "deregister-critical" => "critical for too long",
         other => other,
     }

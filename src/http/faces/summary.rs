@@ -44,6 +44,9 @@ pub(super) async fn services(Extract(state): Extract<Arc<State>>, params: Params
         }
         let mut row = counted(snapshot, service.instances.values());
         row["Name"] = json!(service.name);
+        let (out, on_trial) = service.broken.as_ref().map_or((0, 0), |broken| broken.counts());
+        row["Out"] = json!(out);
+        row["OnTrial"] = json!(on_trial);
         row["Guarded"] = json!(service.guard.as_ref().map_or(0, |guard| guard.len()));
         row["Tags"] = tags.into_iter().take(TAGS_MAX).collect();
         row["Writable"] = json!(asker.view.allows(Resource::Service, service.name.folded(), Access::Write));

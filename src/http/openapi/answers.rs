@@ -59,6 +59,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("ImportReport", open(&["DryRun", "Nodes", "Services", "Checks", "Removed", "Refused", "BrokeOff"])),
         ("History", open(&["Service", "Index", "Since", "Changes"])),
         ("Summary", summary()),
+        ("Reported", open(&["Counted", "Unknown"])),
         (
             "Drain",
             open(&[
@@ -87,7 +88,7 @@ pub(super) fn schemas() -> Map<String, Value> {
 
 fn summary() -> Value {
     let counts = ["Instances", "Passing", "Warning", "Critical", "Maintenance"];
-    open(&[&["Name"], &counts[..], &["Guarded", "Writable"]].concat())
+    open(&[&["Name"], &counts[..], &["Guarded", "Out", "OnTrial", "Writable"]].concat())
 }
 
 fn text() -> Value {

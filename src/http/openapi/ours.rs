@@ -106,6 +106,23 @@ pub(super) const OPERATIONS: &[Operation] = &[
             &[],
         )
     },
+    Operation {
+        method: "put",
+        body: Some("ReportBatch"),
+        answers: &[
+            &[
+                answer(200, "They count.", Form::Json("Reported")),
+                answer(429, "Too many reports wait.", Form::Text),
+                failure(
+                    503,
+                    "The server is about to stop.",
+                    &["the server is stopping", "cannot store the change: "],
+                ),
+            ],
+            BODY,
+        ],
+        ..get("/v1/rollcall/report", "How requests to instances ended, for their circuit breakers.", &[])
+    },
     get(
         "/v1/rollcall/openapi.json",
         "This document.",

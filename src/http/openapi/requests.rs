@@ -8,12 +8,13 @@ use super::super::agent::UPDATE;
 use super::super::catalog::write::{DEREGISTER, REGISTER};
 use super::super::decode::{Kind, Shape};
 use super::super::definition::{CHECK, SERVICE};
+use super::super::faces;
 use super::super::prepared;
 use crate::http::faces::steering;
 
 /// By name.
 pub(super) fn schemas() -> Map<String, Value> {
-    let all: [(&str, &Shape, &[&str]); 14] = [
+    let all: [(&str, &Shape, &[&str]); 15] = [
         ("AclToken", &acl::TOKEN, &[]),
         ("AclPolicy", &acl::POLICY, &["Name"]),
         ("AclRole", &acl::ROLE, &["Name"]),
@@ -26,6 +27,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("CheckUpdate", &UPDATE, &["Status"]),
         ("CatalogRegistration", &REGISTER, &["Node"]),
         ("CatalogDeregistration", &DEREGISTER, &["Node"]),
+        ("ReportBatch", &faces::report::BODY, &["Reports"]),
         ("QueryDefinition", &prepared::BODY, &["Service"]),
         ("RouteDefinition", &steering::BODY, &["Subsets"]),
     ];
@@ -59,6 +61,7 @@ fn plain(name: &str) -> Value {
         "Port" => json!({ "type": "integer", "minimum": 0, "maximum": 65_535 }),
         "Passing" => json!({ "type": "integer", "minimum": 1, "maximum": 65_535 }),
         "Warning" => json!({ "type": "integer", "minimum": 0, "maximum": 65_535 }),
+        "Success" | "Failure" => json!({ "type": "integer", "minimum": 0, "maximum": 1_000_000 }),
         "NearestN"
         | "SuccessBeforePassing"
         | "FailuresBeforeWarning"

@@ -11,7 +11,7 @@ function what(change) {
     if (change.Change !== "set") return [`route ${change.Change}`];
     return [`route version ${change.Version}: ${change.Subsets.join(" ") || "all instances answer"} (${change.Why})`];
   }
-  const of = change.CheckID ? `check ${change.CheckID} ` : "";
+  const of = change.CheckID ? `check ${change.CheckID} ` : change.Kind === "circuit" ? "circuit " : "";
   return [`${of}${change.Change}`, change.Reason ? `: ${change.Reason}` : ""];
 }
 

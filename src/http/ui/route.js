@@ -5,8 +5,8 @@ import { h, moment, replace, table } from "./dom.js";
 
 const field = (name, label, hint) => h("label", {}, `${label} `, h("input", { name, type: "text", placeholder: hint, autocomplete: "off", spellcheck: "false" }));
 
-// `may` is told whether the token may change it.
-export function route(name, signal, failed) {
+// `may` is told whether the token may change it; `changed` that it is another one.
+export function route(name, signal, failed, changed) {
   const path = `/v1/rollcall/route/${part(name)}`;
   const body = h("div");
   const subsets = h("textarea", { name: "subsets", rows: "2", cols: "40", spellcheck: "false", "aria-label": "Subsets", placeholder: "blue=95\ngreen=5" });
@@ -36,6 +36,7 @@ export function route(name, signal, failed) {
   clear.addEventListener("click", () => change("DELETE", path));
 
   const seen = ([now]) => {
+    changed();
     const active = now?.Subsets.length > 0;
     [undo.disabled, clear.disabled] = [!now?.Past.length, !active];
     if (!touched) subsets.value = active ? now.Written.join("\n") : "";

@@ -91,16 +91,21 @@ function instance(entry, writable, said, failed) {
 }
 
 export function service(main, signal, failed, name) {
-  let [shown, entries, writable, guarded] = [SHOWN, null, false, 0];
+  let [shown, entries, row] = [SHOWN, null, {}];
   const body = h("div", { class: "bar" });
   const states = h("div", { role: "status" });
   const cards = h("div", { class: "cards" });
   cards.style.display = "grid";
   cards.style.gap = ".5rem";
   const said = new Map();
-  const [past, routed] = [history(name, signal), route(name, signal, failed)];
+  const past = history(name, signal);
+  const routed = route(name, signal, failed, past.read);
   const show = () => {
-    replace(states, guarded && h("p", { class: "state" }, `DNS goes on to give ${plural(guarded, "critical instance")}: too many failed at once ([guard]).`));
+    const state = (count, text) => count > 0 && h("p", { class: "state" }, text);
+    replace(states,
+      state(row.Guarded, `DNS goes on to give ${plural(row.Guarded ?? 0, "critical instance")}: too many failed at once ([guard]).`),
+      state(row.Out, `${plural(row.Out ?? 0, "instance")} out of DNS: too many requests failed, as callers report ([breaker]).`),
+      state(row.OnTrial, `${plural(row.OnTrial ?? 0, "instance")} on trial with the lowest weight ([breaker]).`));
     const counts = {};
     for (const entry of entries) counts[standing(entry.Checks)] = (counts[standing(entry.Checks)] ?? 0) + 1;
     replace(body, plural(entries.length, "instance"),
@@ -110,7 +115,7 @@ export function service(main, signal, failed, name) {
     const sorted = [...entries].sort((a, b) => order(a) - order(b));
     const more = sorted.length > shown
       && h("button", { type: "button", onclick: () => { shown *= 4; show(); } }, `Show more of ${plural(sorted.length, "instance")}`);
-    replace(cards, ...sorted.slice(0, shown).map((entry) => instance(entry, writable, said, failed)), more || "");
+    replace(cards, ...sorted.slice(0, shown).map((entry) => instance(entry, row.Writable, said, failed)), more || "");
   };
   main.replaceChildren(
     h("div", { class: "bar" }, h("h1", {}, name), h("a", { href: `#/ask?name=${part(name)}&type=SRV` }, "Why does DNS answer what it answers?")),
@@ -119,8 +124,8 @@ export function service(main, signal, failed, name) {
     entries = value;
     const { value: rows } = await get(`/v1/rollcall/services?service=${part(name)}`, signal).catch(() => ({ value: [] }));
     if (signal.aborted) return;
-    [writable, guarded] = [rows[0]?.Writable ?? false, rows[0]?.Guarded ?? 0];
-    routed.may(writable);
+    row = rows[0] ?? {};
+    routed.may(row.Writable ?? false);
     show();
     past.read();
   };

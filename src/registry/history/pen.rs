@@ -121,7 +121,7 @@ fn rank(what: &What) -> u8 {
     match what {
         What::Registered { .. } | What::Deregistered | What::Route(_) => 3,
         What::Maintenance(_) => 2,
-        What::Status { .. } => 1,
+        What::Status { .. } | What::Circuit { .. } => 1,
         What::Node { .. } | What::NodeRemoved | What::Check { .. } | What::CheckRemoved { .. } => 0,
     }
 }

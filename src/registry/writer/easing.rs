@@ -21,15 +21,15 @@ impl Writer {
         (settings.is_on() || !self.ramps.is_empty()).then_some(settings)
     }
 
-    /// Whether anybody has to be told who comes and goes.
-    pub(super) fn eases(&self) -> bool {
-        self.starts().is_some()
+    /// Whether anybody has to be told who comes and goes: slow starts and circuits.
+    pub(super) fn looks(&self) -> bool {
+        self.starts().is_some() || !self.breakers.is_empty()
     }
 
-    /// How those stand whom definitions are about; nothing while nothing starts slowly.
+    /// How those stand whom definitions are about; nothing while nobody has to be told.
     pub(super) fn eased_before(&self, definitions: &[Definition]) -> Before {
         let mut before = Before::new();
-        if !self.eases() {
+        if !self.looks() {
             return before;
         }
         for definition in definitions {
@@ -91,9 +91,14 @@ impl Writer {
             if let (Some((service, true)), true) = (&was, moved || is.is_none()) {
                 self.ease(service, member.clone(), (true, false));
             }
+            if let (Some((service, _)), true) = (&was, moved || is.is_none()) {
+                self.breaker_gone(service, &member);
+                self.keep_half(service);
+            }
             if let Some((service, given)) = is {
                 let was_given = !moved && was.is_some_and(|(_, given)| given);
                 self.ease(&service, member, (was_given, given));
+                self.keep_half(&service);
             }
         }
     }

@@ -14,10 +14,10 @@ use crate::model::{CheckKey, InstanceId, NodeName, ServiceName};
 pub(super) type Standing = Vec<(ServiceName, Member, Health, bool)>;
 
 impl Writer {
-    /// How those stand of whom a check tells; nothing while nothing is guarded or starts slowly.
+    /// How those stand of whom a check tells; nothing while nobody has to be told.
     pub(super) fn guarded_standing(&self, key: &CheckKey) -> Standing {
         let on = self.shared.upgrade().is_some_and(|shared| shared.guard.load().is_on());
-        if !on && self.guards.is_empty() && !self.eases() {
+        if !on && self.guards.is_empty() && !self.looks() {
             return Vec::new();
         }
         let Some(node) = self.state.node(key.node.folded()) else { return Vec::new() };
@@ -59,6 +59,7 @@ impl Writer {
             let entry = self.state.instance(member.0.folded(), member.1.as_str());
             let given = entry.is_some_and(|entry| self.given(entry));
             self.ease(&service, member, (was_given, given));
+            self.keep_half(&service);
         }
     }
 
@@ -117,7 +118,7 @@ impl Writer {
         }
         let index = self.next_index();
         let guard = kept.map(|(guard, _)| Arc::new(guard));
-        if self.state.set_guard(service, guard, &mut self.round.effects) {
+        if self.state.set_guard(index, service, guard, &mut self.round.effects) {
             self.state.index = index;
             self.round.moved = true;
         }

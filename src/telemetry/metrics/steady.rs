@@ -1,12 +1,17 @@
 //! The metrics of what keeps answers steady: flap damping, the check of whether this machine is cut off, the mass-failure guard, slow
-//! starts.
+//! starts, circuit breakers.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::{Fixed, Label};
+
+const CIRCUIT: Label = Label { name: "state", values: &["open", "half-open"] };
+const TURNED: Label = Label { name: "state", values: &["open", "half-open", "closed"] };
+const REPORTED: Label = Label { name: "outcome", values: &["success", "failure"] };
+
 /// Of what keeps answers steady.
-#[derive(Default)]
 pub struct SteadyMetrics {
     /// Checks that are held critical because they fell too often.
     flapping: Gauge,
@@ -22,6 +27,30 @@ pub struct SteadyMetrics {
     pub guards: Counter,
     /// Instances whose weight rises.
     pub easing: Gauge,
+    circuits: Fixed<Gauge>,
+    turns: Fixed<Counter>,
+    requests: Fixed<Counter>,
+    /// Instances that ought to be out, and are not, since half of their service are.
+    pub spared: Counter,
+}
+
+impl Default for SteadyMetrics {
+    fn default() -> Self {
+        Self {
+            flapping: Gauge::default(),
+            damped: Counter::default(),
+            cut_off: Gauge::default(),
+            held: Counter::default(),
+            guarded: Gauge::default(),
+            guarded_instances: Gauge::default(),
+            guards: Counter::default(),
+            easing: Gauge::default(),
+            circuits: Fixed::new(&CIRCUIT),
+            turns: Fixed::new(&TURNED),
+            requests: Fixed::new(&REPORTED),
+            spared: Counter::default(),
+        }
+    }
 }
 
 impl SteadyMetrics {
@@ -37,6 +66,33 @@ impl SteadyMetrics {
             }
             _ => {}
         }
+    }
+
+    /// So many requests ended well, and so many did not, it was reported.
+    pub fn reported(&self, good: u64, bad: u64) {
+        self.requests.of("success").inc_by(good);
+        self.requests.of("failure").inc_by(bad);
+    }
+
+    /// So many circuits are not closed.
+    pub fn circuits(&self, open: usize, half_open: usize) {
+        self.circuits.of("open").set(open as i64);
+        self.circuits.of("half-open").set(half_open as i64);
+    }
+
+    /// A circuit is in this state now.
+    pub fn turned(&self, state: &'static str) {
+        self.turns.of(state).inc();
+    }
+
+    /// Those of circuit breakers.
+    pub(super) fn name_breaker(&self, r: &mut Registry) {
+        r.register("circuits", "Instances whose circuit is not closed, by state", self.circuits.clone());
+        r.register("turns", "Changes of a circuit, by its new state", self.turns.clone());
+        r.register("requests", "Requests that were reported, by how they ended", self.requests.clone());
+        let help =
+            "Times that an instance ought to have been taken out and was not, since half of its service is";
+        r.register("spared", help, self.spared.clone());
     }
 
     /// Those of the checks.

@@ -43,5 +43,10 @@ def tokens(report):
     browse(report, "tokens", config=ACL)
 
 
+def steady(report):
+    """What keeps answers steady: an instance out by reports, on trial and back; a guard"""
+    browse(report, "steady", config='[guard]\nshare = 50\nhold = "4s"\n[breaker]\nout = "3s"\n')
+
+
 if __name__ == "__main__":
-    Report("ui").run(live, many, tokens)
+    Report("ui").run(live, many, tokens, steady)

@@ -126,9 +126,10 @@ async function live() {
   check(true, "and in again by another");
   check(await page.evaluate(() => window.same === true), "all of it in one page, never loaded anew");
 
+  const now = (percent) => page.locator("section[aria-label=Route]").getByRole("cell", { name: percent, exact: true });
   await page.getByLabel("Subsets").fill("v2=1\nv1=0");
   await page.getByRole("button", { name: "Set route" }).click();
-  await page.locator("section[aria-label=Route] tr", { hasText: "100 %" }).waitFor();
+  await now("100 %").waitFor();
   const ports = async () => (await resolver.resolveSrv("web.service.internal")).map((one) => one.port).sort((a, b) => a - b);
   equal(await ports(), [9], "a route that is set by a click changes what DNS answers");
   await page.locator("section[aria-label=History] tr", { hasText: "route version 1" }).waitFor();
@@ -138,11 +139,11 @@ async function live() {
   await page.locator("#notice", { hasText: "no instance of service" }).waitFor();
   equal(await ports(), [9], "one of no instance is refused with the reason, and changes nothing");
   await api("PUT", "/v1/rollcall/route/web", { Subsets: ["v1=1", "v2=1"] });
-  await page.locator("section[aria-label=Route] tr", { hasText: "50 %" }).first().waitFor();
+  await now("50 %").first().waitFor();
   check(true, "one that another sets is shown without a reload");
   await shot(page, "route");
   await page.getByRole("button", { name: "Undo" }).click();
-  await page.locator("section[aria-label=Route] tr", { hasText: "100 %" }).waitFor();
+  await now("100 %").waitFor();
   equal(await ports(), [9], "undone by a click");
   await page.getByRole("button", { name: "Clear" }).click();
   await page.getByText("all healthy instances answer").waitFor();
@@ -328,7 +329,34 @@ async function tokens() {
   await done(page, "tokens");
 }
 
-const cases = { live, many, tokens };
+async function steady() {
+  for (const n of [1, 2, 3]) {
+    await api("PUT", "/v1/agent/service/register", { Name: "web", ID: `web-${n}`, Address: `10.0.0.${n}`, Port: 80,
+      Check: { CheckID: `c${n}`, TTL: "1h", Status: "passing" } });
+  }
+  const page = await open("/ui/#/service/web");
+  await page.locator("[data-instance='web-3'].good").waitFor();
+  equal(await page.locator(".state").count(), 0, "nothing is said while all is well");
+  await api("PUT", "/v1/rollcall/report", { Reports: [{ Service: "web", ID: "web-1", Failure: 10 }] });
+  await page.locator(".state", { hasText: "1 instance out of DNS" }).waitFor();
+  equal((await resolved("web")).length, 2, "an instance that fails its callers is said to be out, and is");
+  await page.locator("section[aria-label=History] td", { hasText: "reports of failures" }).first().waitFor();
+  check(true, "and its history says why");
+  await page.locator(".state", { hasText: "1 instance on trial" }).waitFor();
+  check(true, "then it is on trial, without a reload");
+  await api("PUT", "/v1/rollcall/report", { Reports: [{ Service: "web", ID: "web-1", Success: 5 }] });
+  await page.locator(".state").waitFor({ state: "detached" });
+  check(true, "and back");
+  for (const n of [1, 2]) await api("PUT", `/v1/agent/check/fail/c${n}`);
+  await page.locator(".state", { hasText: "DNS goes on to give 2 critical instances" }).waitFor();
+  equal((await resolved("web")).length, 3, "what a guard keeps is said, and given");
+  await shot(page, "steady");
+  await page.locator(".state").waitFor({ state: "detached" });
+  equal((await resolved("web")).length, 1, "until its time is over");
+  await done(page, "steady");
+}
+
+const cases = { live, many, tokens, steady };
 try {
   await cases[name]();
 } catch (error) {

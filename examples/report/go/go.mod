@@ -1,0 +1,3 @@
+module example.test/report
+
+go 1.22

@@ -1,0 +1,223 @@
+//! What the writer does for [circuit breakers](super::super::breaker): counts reports, sees to it that no more than half of a service is out,
+//! and publishes the circuits that are not closed. A change of a circuit is an event, a part of its service's history, and a line of
+//! the audit log.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::breaker::{Circuit, Rule, Settings, Verdict, word};
+use super::super::command::Refused;
+use super::super::deadlines::Due;
+use super::super::events::{Event, Of, What};
+use super::super::guard::Member;
+use super::super::history::{Past, Source, Was};
+use super::super::report::{Report, Reports};
+use super::super::shown::{About, Begun};
+use super::{Writer, of_ours};
+use crate::audit::{Cause, Value};
+use crate::model::{Key, ServiceName};
+
+/// A circuit that changed, as it was.
+type Changed = (Member, Option<Circuit>, Option<Was>);
+
+impl Writer {
+    pub(super) fn on_reports(&mut self, reports: Reports) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let (settings, max) = (shared.breaker.load_full(), shared.limits.load().reporters_max);
+        let reporter = reports.reporter();
+        let Reports { reports, origin, begun, reply } = reports;
+        self.begun = begun;
+        let about: BTreeSet<(&ServiceName, Member)> =
+            reports.iter().map(|of| (&of.service, (of.node.clone(), of.id.clone()))).collect();
+        let new = about.iter().filter(|(service, member)| self.breakers.is_new(service, member, &reporter));
+        let new = new.count();
+        if self.breakers.remembered() + new > max {
+            self.breakers.sweep(&settings, Instant::now());
+        }
+        let count = self.breakers.remembered() + new;
+        if count > max {
+            shared.count_limit("reporters_max");
+            let what = "instances and who reports on them".to_owned();
+            // The client may have gone.
+            let _ = reply.send(Err(Refused::Limit { what, count, max, key: "reporters_max" }));
+            return;
+        }
+        let cause = Cause { origin, action: "report" };
+        let mut unknown = Vec::new();
+        for (place, Report { service, node, id, counts }) in reports.into_iter().enumerate() {
+            let entry = self.state.instance(node.folded(), id.as_str());
+            if entry.is_none_or(|entry| entry.instance.service != service) {
+                unknown.push(place);
+                continue;
+            }
+            shared.metrics.steady.reported(counts.good, counts.bad);
+            let (rule, member) = (settings.rule(service.folded()), (node, id));
+            let now = Instant::now();
+            let verdict = self.breakers.report(&rule, (&service, &member), reporter, counts, now);
+            self.carry_out(&rule, verdict, (service, member), &cause);
+        }
+        // What was reported is in answers when the client has its own.
+        self.round.reported.push((reply, unknown));
+    }
+
+    fn carry_out(&mut self, rule: &Rule, verdict: Verdict, of: (ServiceName, Member), cause: &Cause) {
+        let (service, member) = of;
+        if verdict == Verdict::Stay {
+            return;
+        }
+        let was = self.before(&service, &member);
+        match verdict {
+            Verdict::Stay => {}
+            Verdict::Close => self.breakers.close(&service, &member),
+            Verdict::Open if self.has_room(&service, &member) => {
+                self.breakers.open(rule, &service, &member, Instant::now());
+            }
+            Verdict::Open => {
+                if let Some(shared) = self.shared.upgrade() {
+                    shared.metrics.steady.spared.inc();
+                }
+                return self.breakers.refuse(&service, &member);
+            }
+        }
+        self.publish_broken(&service, vec![was], cause);
+    }
+
+    /// How many of a service DNS would give if all circuits were closed.
+    fn givable(&self, service: &ServiceName) -> usize {
+        let entry = self.state.service(service.folded());
+        let instances = entry.into_iter().flat_map(|entry| entry.instances.values());
+        instances.filter(|entry| self.given(entry)).count()
+    }
+
+    /// Those of a service that are out, and would be given otherwise; who was out first comes first.
+    fn out(&self, service: &ServiceName) -> Vec<Member> {
+        let given = |(node, id): &Member| {
+            self.state.instance(node.folded(), id.as_str()).is_some_and(|entry| self.given(entry))
+        };
+        self.breakers.out(service).into_iter().filter(given).collect()
+    }
+
+    /// Whether no more than half of the service are out when this one is, too.
+    fn has_room(&self, service: &ServiceName, member: &Member) -> bool {
+        let given = self.state.instance(member.0.folded(), member.1.as_str());
+        let one = usize::from(given.is_some_and(|entry| self.given(entry)));
+        (self.out(service).len() + one) * 2 <= self.givable(service)
+    }
+
+    /// Fewer of a service may be healthy now: when more than half of them are out, who was out first is tried again.
+    pub(super) fn keep_half(&mut self, service: &ServiceName) {
+        if !self.breakers.has(service) {
+            return;
+        }
+        let (out, most) = (self.out(service), self.givable(service) / 2);
+        let mut changed = Vec::new();
+        for member in out.iter().take(out.len().saturating_sub(most)) {
+            changed.push(self.before(service, member));
+            self.breakers.release(service, member);
+        }
+        if !changed.is_empty() {
+            self.publish_broken(service, changed, &of_ours("breaker"));
+        }
+    }
+
+    /// An instance is not there any more.
+    pub(super) fn breaker_gone(&mut self, service: &ServiceName, member: &Member) {
+        if self.breakers.has(service) {
+            self.breakers.gone(service, member);
+            self.publish_broken(service, Vec::new(), &of_ours("breaker"));
+        }
+    }
+
+    /// Time has passed for a service's circuits.
+    pub(super) fn breaker_due(&mut self, service: &ServiceName) {
+        let Some(rule) = self.rule(service) else { return };
+        let now = Instant::now();
+        self.begun = Begun { at: now, cause: "deadline" };
+        let changed = self.breakers.pass(&rule, service, now);
+        let was = |(member, circuit): (Member, Circuit)| {
+            let stood = self.state.was(member.0.folded(), member.1.as_str());
+            (member, Some(circuit), stood)
+        };
+        let changed = changed.into_iter().map(was).collect();
+        self.publish_broken(service, changed, &of_ours("breaker"));
+    }
+
+    fn before(&self, service: &ServiceName, member: &Member) -> Changed {
+        let stood = self.state.was(member.0.folded(), member.1.as_str());
+        (member.clone(), self.breakers.circuit(service, member), stood)
+    }
+
+    fn rule(&self, service: &ServiceName) -> Option<Rule> {
+        let settings: Arc<Settings> = self.shared.upgrade()?.breaker.load_full();
+        Some(settings.rule(service.folded()))
+    }
+
+    /// Shows a service's circuits, and tells of those that changed.
+    fn publish_broken(&mut self, service: &ServiceName, changed: Vec<Changed>, cause: &Cause) {
+        let Some((rule, shared)) = self.rule(service).zip(self.shared.upgrade()) else { return };
+        let shown = self.breakers.shown(&rule, service);
+        let due = Due::Breaker(service.clone());
+        match &shown {
+            Some((_, next)) => self.deadlines.set(due, *next),
+            None => self.deadlines.clear(&due),
+        }
+        let index = self.next_index();
+        let broken = shown.map(|(broken, _)| Arc::new(broken));
+        let shows = std::mem::take(&mut self.round.effects.visible);
+        if self.state.set_broken(index, service, broken, &mut self.round.effects) {
+            self.state.index = index;
+            self.round.moved = true;
+        }
+        let about = changed.iter().map(|((node, id), ..)| About::instance(node.clone(), id.clone()));
+        self.note(shows, about);
+        let (open, half) = self.breakers.counts();
+        shared.metrics.steady.circuits(open, half);
+        for (member, was, stood) in changed {
+            self.tell_circuit(service, member, (was, stood), cause);
+        }
+    }
+
+    /// A circuit is another one.
+    fn tell_circuit(
+        &mut self,
+        service: &ServiceName,
+        member: Member,
+        (was, stood): (Option<Circuit>, Option<Was>),
+        cause: &Cause,
+    ) {
+        let is = self.breakers.circuit(service, &member);
+        let (node, id) = member;
+        let (before, after) = (word(was), word(is));
+        tracing::warn!(%service, %id, %node, before, after, "the circuit breaker of an instance has turned");
+        if let Some(shared) = self.shared.upgrade() {
+            shared.metrics.steady.turned(after);
+        }
+        let index = self.state.index;
+        let what = What::Circuit { before, after };
+        if self.recording {
+            let of = Of::Instance(node.clone(), service.clone(), id.clone());
+            self.round.events.push(Event { index, of, what: what.clone() });
+        }
+        if self.keeping {
+            let after = self.state.was(node.folded(), id.as_str());
+            let (at, source) = (self.state.at, Source::from(cause));
+            self.round.pasts.push(Past {
+                index,
+                at,
+                source,
+                service: None,
+                what,
+                of_node: false,
+                output: None,
+                before: stood,
+                after,
+            });
+        }
+        if self.audit.is_on() {
+            let circuit = |word| Some(Value::Circuit(word));
+            self.tell_change(index, Key::Instance(node, id), circuit(before), circuit(after), cause);
+        }
+    }
+}
