@@ -181,6 +181,9 @@ async fn each_write_asks_for_what_it_is_about() {
         ("/v1/catalog/deregister", json!({ "Node": "n1", "CheckID": "c" }).to_string(), web),
         ("/v1/catalog/deregister", json!({ "Node": "n1", "CheckID": "n" }).to_string(), n1),
         ("/v1/catalog/deregister", json!({ "Node": "n1" }).to_string(), n1),
+        ("/v1/rollcall/route/web", json!({ "Subsets": ["blue=1"] }).to_string(), web),
+        ("/v1/rollcall/drain/web-1", String::new(), web),
+        ("/v1/rollcall/drain/web-1?deregister", String::new(), web),
     ] {
         for token in [other.as_str(), ""] {
             let answer = server.with_token("PUT", path, token, &body).await;
@@ -198,6 +201,7 @@ async fn each_write_asks_for_what_it_is_about() {
         ("/v1/agent/service/register", own.as_str()),
         ("/v1/agent/check/pass/service:db-1", ""),
         ("/v1/agent/service/maintenance/db-1?enable=true", ""),
+        ("/v1/rollcall/drain/db-1", ""),
         ("/v1/agent/service/deregister/db-1", ""),
     ] {
         let answer = server.with_token("PUT", path, &other, body).await;

@@ -47,6 +47,8 @@ const server = createServer(async (request, response) => {
     response.writeHead(502).end(`${error.message} ${error.cause ?? ""}\n`);
   }
 });
+// Rollcall keeps its probes' connection and hears at once when this program dies. Node would close it after 5 s, before the next probe.
+server.keepAliveTimeout = 15_000;
 await new Promise((listening) => server.listen(Number(PORT), ADDRESS, listening));
 await rollcall("/v1/agent/service/register", {
   ID, Name: NAME, Address: ADDRESS, Port: Number(PORT), Tags: [VERSION], Meta: { version: VERSION },

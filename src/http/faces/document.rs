@@ -258,7 +258,7 @@ mod tests {
                 "template": {"regexp": "x", "remove_empty_tags": true},
                 "service": {"service": "web", "only_passing": true}, "ttl": "5s"}},
             {"route": {"service": "Web", "version": 2, "subsets": [{"name": "blue", "by": {"tag": "blue"}, "share": 95}],
-                "strict": true, "from": [1], "over": 5, "guard": {"unhealthy": 20, "watch": 7}, "set": 9, "why": "set",
+                "strict": true, "from": [1], "from_others": 3, "over": 5, "guard": {"unhealthy": 20, "watch": 7}, "set": 9, "why": "set",
                 "past": [{"version": 1, "subsets": [], "strict": false, "set": 3, "why": "set"}]}},
             {"catalog": {"Node": "n3"}},
         ])

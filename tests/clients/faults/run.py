@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.ask import Dns, addresses
 from harness.hosts import Network
-from harness.processes import Process, Rollcall
+from harness.processes import Process, Rollcall, build_go
 from harness.report import Report
 from harness.targets import until
 from truth import Truth, Unknown, Watch
@@ -33,10 +33,13 @@ PROGRAM = Path(__file__).resolve().parent.parent / "harness" / "target.py"
 PORT, CEILING = 9100, 2
 NEAR, FAR = 4, 3
 WEB, BEAT, PLAIN, NOBODY = (f"{name}.service.consul." for name in ("web", "beat", "plain", "nobody"))
-# Of the checks: they stand the loss and the delay below. A target that is found dead three times in a row is out.
+# A check that stands the loss and the delay below. A target that is found dead three times in a row is out.
 STEADY = {"Interval": "1s", "Timeout": "3s", "FailuresBeforeCritical": 2}
-# These do not: shorter than a retransmission, and the first failure counts.
+# For faults that no check can stand: it is known sooner.
+QUICK = {"Interval": "1s", "Timeout": "1s", "FailuresBeforeCritical": 2}
+# One that does not stand them: shorter than a retransmission, and the first failure counts.
 HASTY = {"Interval": "1s", "Timeout": "150ms"}
+COLLECTOR, MANY = "192.0.2.9", 200
 # What is dead is out of DNS after so many probes of each instance: three, and those of the others while one waits for an answer.
 LOST = 9
 # After a fault all is well again within so many probes of each instance.
@@ -59,8 +62,9 @@ class Scene:
     """A server; near instances on a plain network, far ones behind a wire that can have faults; a service with a TTL check that somebody
     renews, one without a check; and the watch."""
 
-    def __init__(self, check=STEADY, config="", env=None):
-        self.check, self.env = check, env
+    def __init__(self, check=STEADY, config="", env=None, first=None):
+        """`first`: what is started on the network before the server; `begun` is what it gives."""
+        self.check, self.env, self.first, self.begun = check, env, first, None
         self.config = f'[dns]\nttl = "{CEILING}s"\n{config}'
 
     def __enter__(self):
@@ -71,6 +75,8 @@ class Scene:
         near = network.host("near", *(f"192.0.2.{50 + n}" for n in range(NEAR)))
         far = network.host("far", *(f"192.0.2.{70 + n}" for n in range(FAR)))
         self.wire = Wire(network, far)
+        if self.first:
+            self.begun = self.first(network)
         self.open.callback(self.wire.close)
         self.server = self.open.enter_context(Rollcall(self.home, config=self.config, env=self.env))
         self.near = [Instance(near, address, n) for n, address in enumerate(near.addresses)]
@@ -177,9 +183,10 @@ def loss(report, check=STEADY):
     with Scene(check) as scene:
         before, probed = scene.retransmissions(), scene.probes()
         scene.wire.loss = 0.1
-        until(lambda: scene.wire.dropped >= 15 and scene.retransmissions() > before + 3, "frames are lost", 60)
         if check is HASTY:
+            until(lambda: scene.watch.wrongs.total() > 0, "a wrong answer", 60)
             return seen(report, "loss", scene, f"{scene.wire.dropped} frames dropped")
+        until(lambda: scene.wire.dropped >= 15 and scene.retransmissions() > before + 3, "frames are lost", 60)
         took = kill_and_return(scene, scene.far[0])
         evidence = f"{scene.wire.dropped} of {scene.wire.dropped + scene.wire.passed} frames dropped, {scene.retransmissions() - before} TCP retransmissions"
         report.check(scene.probes() > probed, f"a far instance killed meanwhile is out of DNS after {took:.1f} s")
@@ -194,9 +201,10 @@ def delay(report, check=STEADY):
         slow = 'rollcall_checks_probe_duration_seconds_sum{kind="http"}'
         before, number = scene.metric(slow), scene.probes()
         scene.wire.delay, scene.wire.jitter = 0.3, 0.1
-        until(lambda: scene.wire.delayed >= 60, "frames are late", 30)
         if check is HASTY:
+            until(lambda: scene.watch.wrongs.total() > 0, "a wrong answer", 60)
             return seen(report, "delay", scene, f"{scene.wire.delayed} frames delayed")
+        until(lambda: scene.wire.delayed >= 60, "frames are late", 30)
         until(lambda: scene.metric(slow) - before > 6, "probes are late", 30)
         took = kill_and_return(scene, scene.far[0])
         evidence = f"{scene.wire.delayed} frames delayed, {scene.metric(slow) - before:.1f} s of probing"
@@ -208,7 +216,7 @@ def delay(report, check=STEADY):
 
 def partition(ways, title):
     def partition(report):
-        with Scene() as scene:
+        with Scene(QUICK) as scene:
             before = scene.metric('rollcall_checks_probes_total{kind="http",outcome="timeout"}')
             scene.must(scene.near)
             dropped = scene.wire.dropped
@@ -246,20 +254,16 @@ def with_errno(scene):
 
 def hangs(report):
     """A far instance is stopped (SIGSTOP): connections to it are made, and nothing is answered"""
-    with Scene() as scene:
+    with Scene(QUICK) as scene:
         victim, rest = scene.far[0], scene.near + scene.far[1:]
         scene.must(rest)
-        os.kill(victim.process.pid, signal.SIGSTOP)
+        victim.process.stop()
         took = scene.lose([victim], rest)
         scene.watch.more(400)
-        state = state_of(victim.process.pid)
+        state = victim.process.state()
         report.equal(state, "T", f"it is stopped, and out of DNS after {took:.1f} s")
         os.kill(victim.process.pid, signal.SIGCONT)
         tell(report, "an instance that hangs", scene, f"state {state} in /proc", scene.back())
-
-
-def state_of(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 class Clock:
@@ -384,6 +388,50 @@ def full_disk(report):
         tell(report, "a full disk", scene, f"{errno.errorcode[number]}, {errors:.0f} errors of the store, 503", probes)
 
 
+def collector(report):
+    """Traces go to a collector that is stopped (SIGSTOP): its receiver takes connections and answers nothing"""
+    program = build_go(".", "otlp-collector", module="traces/collector")
+    with tempfile.TemporaryDirectory(prefix="faults-traces-") as folder:
+        spans = Path(folder) / "spans.jsonl"
+
+        def start(network):
+            host = network.host("col", COLLECTOR)
+            words = [program, "-grpc", f"{COLLECTOR}:4317", "-http", f"{COLLECTOR}:4318", "-out", spans]
+            process = Process(host, words, name="collector")
+            process.wait_line("ready", 20)
+            return process
+
+        config = f'[telemetry]\notlp_endpoint = "http://{COLLECTOR}:4318"\n[limits]\ntrace_spans_max = 512\n'
+        with Scene(config=config, first=start) as scene:
+            exported, full = (f'rollcall_traces_spans_total{{outcome="{outcome}"}}' for outcome in ("exported", "queue full"))
+            before = registrations(scene)
+            until(lambda: scene.metric(exported) > 0, "spans are exported")
+            state = scene.begun.stop()
+            report.equal(state, "T", "the collector is stopped")
+            during, rounds = registrations(scene), 1
+            while scene.metric(full) == 0 and rounds < 20:
+                during, rounds = max(during, registrations(scene)), rounds + 1
+            lost = scene.metric(full)
+            report.check(lost > 0, f"{lost:.0f} spans had no place any more, and are counted")
+            report.check(during < 4 * before, f"{MANY} registrations take {during / before:.2f} of what they took before")
+            took = kill_and_return(scene, scene.near[0])
+            report.check(True, f"an instance that is killed meanwhile is out of DNS after {took:.1f} s")
+            sent, size = scene.metric(exported), spans.stat().st_size
+            os.kill(scene.begun.pid, signal.SIGCONT)
+            scene.near[0].start()
+            probes = scene.back()
+            until(lambda: scene.metric(exported) > sent and spans.stat().st_size > size, "spans arrive again", 40)
+            tell(report, "a collector that hangs", scene, f"state {state} in /proc, {lost:.0f} spans lost and counted", probes)
+
+
+def registrations(scene):
+    """The seconds that many registrations take."""
+    begun = time.monotonic()
+    for number in range(MANY):
+        scene.server.http.register(ID=f"traced-{number % 10}", Name="traced", Port=1 + number, Address="192.0.2.95")
+    return time.monotonic() - begun
+
+
 def seen(report, row, scene, evidence):
     """Of a mutation: the watch sees wrong answers."""
     wrong = scene.watch.wrongs
@@ -404,11 +452,11 @@ def table(report):
     widths = [max(len(str(row[n])) for row in [head, *rows]) for n in range(len(head))]
     for row in [head, *rows]:
         print("  " + "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip())
-    report.check(len(rows) >= 10, f"{len(rows)} rows", rows)
+    report.check(len(rows) >= 11, f"{len(rows)} rows", rows)
 
 
 if __name__ == "__main__":
     cases = [loss, delay, partition({"in", "out"}, "no frame passes"), partition({"out"}, "what they answer is lost"),
-             hangs, clock, full_disk, mutated, table]
+             hangs, clock, full_disk, collector, mutated, table]
     # run.py NAME...: these alone.
     Report("faults").run(*(case for case in cases if len(sys.argv) == 1 or case.__name__ in sys.argv))

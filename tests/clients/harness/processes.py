@@ -86,6 +86,20 @@ class Process:
         self.wait()
         return moment
 
+    def state(self):
+        """Its state by /proc: R, S, T (stopped), ..."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+    def stop(self, timeout=5.0):
+        """SIGSTOP; gives the state when it has come into force, T."""
+        os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + timeout
+        while self.state() != "T":
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} is not stopped, but {self.state()}")
+            time.sleep(0.005)
+        return self.state()
+
     def wait(self, timeout=20.0):
         """The exit status, as subprocess gives it (negative: the signal)."""
         try:

@@ -39,7 +39,10 @@ def rolled(report):
     [words] = [words for words in commands() if "--abrupt" not in words]
     status, figures = run(words)
     report.equal(figures.get("failed"), 0, f"0 of {figures.get('requests')} requests failed")
-    report.equal(figures.get("last"), ["green"], "at the end all answers are of green alone")
+    report.equal(figures.get("early"), 0, "before it had a share green served nothing")
+    canary = figures.get("canary", 0)
+    report.check(0.01 < canary < 0.15, f"as a canary of 5 % green served {canary:.1%}")
+    report.equal(figures.get("late"), 1, "at the end green served all")
     report.check(figures.get("orderly"), "every program of blue ended by itself, with 0")
     report.equal(status, 0, "the example says so too")
 
@@ -49,7 +52,7 @@ def abrupt(report):
     [words] = [words for words in commands() if "--abrupt" in words]
     status, figures = run(words)
     report.check(figures.get("failed", 0) > 0, f"{figures.get('failed')} of {figures.get('requests')} requests failed")
-    report.equal(figures.get("last"), ["green"], "and at the end green answers all the same")
+    report.equal(figures.get("late"), 1, "at the end green served all, all the same")
     report.equal(status, 1, "the example says so too")
 
 
