@@ -125,8 +125,7 @@ impl Template {
         question: &Plain<'_>,
         (domain, datacenter, settings): (&Name, &str, &Settings),
     ) -> Option<Self> {
-        let kind = RecordType::from(question.kind);
-        let name = question.name();
+        let (kind, name) = (RecordType::from(question.kind), question.name());
         let mut template = Self {
             slot,
             version,
