@@ -130,7 +130,7 @@ pub(super) const KEYS: &[Key] = &[
         "requests_per_client_max",
         "0",
         RELOADS,
-        "HTTP requests a second from one address (of IPv6, one /64), twice as many at once; those beyond are 429 with `Retry-After`. 0: no limit. `/health`, `/ready` and Unix sockets have none.",
+        "HTTP requests a second from one address (of IPv6, one /64), as many at once; those beyond are 429 with `Retry-After`. 0: no limit. `/health`, `/ready` and Unix sockets have none.",
         |c, v| c.http.requests_per_client_max = value::count_or_none(v)?
     ),
     key!("limits", "streams_max", "1024", RELOADS, "Clients of the stream of changes at once.", |c, v| c

@@ -18,6 +18,7 @@ use super::admission;
 use super::caller::{Over, Peer};
 use crate::http::error::Error;
 use crate::http::{Config, State};
+use crate::pace::Rate;
 
 /// Lets a request through, or refuses it.
 pub(in crate::http) fn let_in(state: &State, request: &mut Request) -> Result<(), Error> {
@@ -37,16 +38,17 @@ const UNLIMITED: [&str; 2] = ["/health", "/ready"];
 
 /// Not more requests from one client than it may make.
 fn not_too_fast(state: &State, config: &Config, peer: &Peer, path: &str) -> Result<(), Error> {
-    let rate = config.requests_per_client_max;
+    let count = config.requests_per_client_max;
+    let Some(rate) = Rate::per_second(u32::try_from(count).unwrap_or(u32::MAX)) else { return Ok(()) };
     // A Unix socket's file says who may use it.
-    if rate == 0 || peer.over == Over::Unix || UNLIMITED.contains(&path) {
+    if peer.over == Over::Unix || UNLIMITED.contains(&path) {
         return Ok(());
     }
     state.open.rates.take(peer.address(), rate, Instant::now()).map_err(|after| {
         let key = "requests_per_client_max";
         state.metrics.limits.hit(key);
         let text =
-            format!("too many requests from {}: at most {rate} a second ([limits] {key})", peer.address());
+            format!("too many requests from {}: at most {count} a second ([limits] {key})", peer.address());
         Error::too_many(text, after)
     })
 }

@@ -1,56 +1,58 @@
-//! How fast one client may ask: each has a bucket of two seconds' requests, which fills at the rate that the configuration allows.
-//!
-//! A bucket is the moment at which it will be full again (the generic cell rate algorithm, ITU-T I.371 annex A), so one that is
-//! full need not be kept. Nothing is looked at while there is no limit.
+//! How fast one client may ask: each has a bucket ([`Rate`]) of a second's requests. Nothing is looked at while there is no limit.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// What may come at once.
-const BURST: Duration = Duration::from_secs(2);
+use crate::pace::Rate;
+
 /// Clients that are known at once; those beyond are let through.
 const CLIENTS_MAX: usize = 65_536;
 /// How often buckets that are full again are looked for, at most.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The buckets of all clients.
-#[derive(Default)]
-pub(in crate::http) struct Rates(Mutex<Buckets>);
+pub(in crate::http) struct Rates {
+    begun: Instant,
+    buckets: Mutex<Buckets>,
+}
 
 #[derive(Default)]
 struct Buckets {
-    full_at: HashMap<IpAddr, Instant>,
+    by_client: HashMap<IpAddr, AtomicU64>,
     swept: Option<Instant>,
 }
 
+impl Default for Rates {
+    fn default() -> Self {
+        Self { begun: Instant::now(), buckets: Mutex::default() }
+    }
+}
+
 impl Rates {
-    /// Takes one request of a client out of its bucket, or says after how long there will be one. `rate` is above 0.
-    pub(in crate::http) fn take(&self, client: IpAddr, rate: usize, now: Instant) -> Result<(), Duration> {
-        let each = Duration::from_secs(1) / u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
-        let mut buckets = self.0.lock();
+    /// Takes one request of a client out of its bucket, or says after how long there will be one.
+    pub(in crate::http) fn take(&self, client: IpAddr, rate: Rate, now: Instant) -> Result<(), Duration> {
+        let nanos = u64::try_from(now.saturating_duration_since(self.begun).as_nanos()).unwrap_or(u64::MAX);
         let client = household(client);
-        let full_at = buckets.full_at.get(&client).map_or(now, |full_at| now.max(*full_at)) + each;
-        let beyond = full_at.saturating_duration_since(now + BURST);
-        if !beyond.is_zero() {
-            return Err(beyond);
+        let mut buckets = self.buckets.lock();
+        if !buckets.by_client.contains_key(&client) && !buckets.has_room(now, nanos) {
+            return Ok(());
         }
-        if buckets.has_room(now) || buckets.full_at.contains_key(&client) {
-            buckets.full_at.insert(client, full_at);
-        }
-        Ok(())
+        rate.take(buckets.by_client.entry(client).or_default(), nanos)
     }
 }
 
 impl Buckets {
-    fn has_room(&mut self, now: Instant) -> bool {
-        if self.full_at.len() >= CLIENTS_MAX && self.swept.is_none_or(|swept| swept + SWEEP <= now) {
-            self.full_at.retain(|_, full_at| *full_at > now);
+    fn has_room(&mut self, now: Instant, nanos: u64) -> bool {
+        if self.by_client.len() >= CLIENTS_MAX && self.swept.is_none_or(|swept| swept + SWEEP <= now) {
+            // One that is full again is as good as none.
+            self.by_client.retain(|_, full_at| full_at.load(Ordering::Relaxed) > nanos);
             self.swept = Some(now);
         }
-        self.full_at.len() < CLIENTS_MAX
+        self.by_client.len() < CLIENTS_MAX
     }
 }
 
@@ -73,30 +75,27 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn rate(count: u32) -> Rate {
+        Rate::per_second(count).unwrap()
+    }
+
     #[test]
-    fn a_burst_passes_then_the_rate_and_each_client_has_its_own() {
-        let (rates, begin) = (Rates::default(), Instant::now());
-        let at = |ms: u64| begin + Duration::from_millis(ms);
-        let passed = (0..100).filter(|_| rates.take(ip("192.0.2.1"), 10, at(0)).is_ok()).count();
-        assert_eq!(passed, 20, "two seconds' worth");
-        assert_eq!(rates.take(ip("192.0.2.1"), 10, at(0)), Err(Duration::from_millis(100)));
-        assert_eq!(rates.take(ip("192.0.2.2"), 10, at(0)), Ok(()));
-        let passed = (0..10_000).filter(|ms| rates.take(ip("192.0.2.1"), 10, at(*ms)).is_ok()).count();
-        assert!((99..=100).contains(&passed), "{passed} in ten seconds");
+    fn each_client_has_its_own() {
+        let (rates, now) = (Rates::default(), Instant::now());
+        let passed = (0..100).filter(|_| rates.take(ip("192.0.2.1"), rate(10), now).is_ok()).count();
+        assert_eq!(passed, 10);
+        assert_eq!(rates.take(ip("192.0.2.1"), rate(10), now), Err(Duration::from_millis(100)));
+        assert_eq!(rates.take(ip("192.0.2.2"), rate(10), now), Ok(()));
     }
 
     #[test]
     fn a_network_of_one_holder_is_one_client() {
         let (rates, now) = (Rates::default(), Instant::now());
-        for host in 1..=2 {
-            assert_eq!(rates.take(ip(&format!("2001:db8::{host}")), 1, now), Ok(()));
-        }
-        assert!(rates.take(ip("2001:db8::ffff"), 1, now).is_err());
-        assert!(rates.take(ip("2001:db8:0:1::1"), 1, now).is_ok());
-        for _ in 0..2 {
-            assert!(rates.take(ip("::ffff:192.0.2.1"), 1, now).is_ok());
-        }
-        assert!(rates.take(ip("192.0.2.1"), 1, now).is_err());
+        assert_eq!(rates.take(ip("2001:db8::1"), rate(1), now), Ok(()));
+        assert!(rates.take(ip("2001:db8::ffff"), rate(1), now).is_err());
+        assert!(rates.take(ip("2001:db8:0:1::1"), rate(1), now).is_ok());
+        assert!(rates.take(ip("::ffff:192.0.2.1"), rate(1), now).is_ok());
+        assert!(rates.take(ip("192.0.2.1"), rate(1), now).is_err());
     }
 
     #[test]
@@ -104,10 +103,10 @@ mod tests {
         let (rates, now) = (Rates::default(), Instant::now());
         let client = |n: u32| IpAddr::V4(n.into());
         for n in 0..CLIENTS_MAX as u32 + 10 {
-            assert_eq!(rates.take(client(n), 1, now), Ok(()));
+            assert_eq!(rates.take(client(n), rate(1), now), Ok(()));
         }
-        assert_eq!(rates.0.lock().full_at.len(), CLIENTS_MAX, "no more are kept");
-        assert_eq!(rates.take(client(7_000_000), 1, now + Duration::from_secs(2)), Ok(()));
-        assert_eq!(rates.0.lock().full_at.len(), 1);
+        assert_eq!(rates.buckets.lock().by_client.len(), CLIENTS_MAX, "no more are kept");
+        assert_eq!(rates.take(client(7_000_000), rate(1), now + Duration::from_secs(2)), Ok(()));
+        assert_eq!(rates.buckets.lock().by_client.len(), 1);
     }
 }

@@ -38,6 +38,17 @@ pub(super) fn schemas() -> Map<String, Value> {
         ),
         ("QueryId", object(&[("ID", text())])),
         ("Execution", execution()),
+        ("Tags", texts()),
+        ("Text", text()),
+        ("True", json!({ "const": true })),
+        ("Document", open(&["openapi", "info", "paths", "components"])),
+    ];
+    all.into_iter().chain(ours()).map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+/// Of what is not Consul's.
+fn ours() -> impl Iterator<Item = (&'static str, Value)> {
+    let all = [
         (
             "DnsExplanation",
             open(&[
@@ -58,7 +69,8 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("Export", open(&["rollcall_export", "records"])),
         ("ImportReport", open(&["DryRun", "Nodes", "Services", "Checks", "Removed", "Refused", "BrokeOff"])),
         ("History", open(&["Service", "Index", "Since", "Changes"])),
-        ("Summary", summary()),
+        ("ServiceSummary", summary(&["Guarded", "Out", "OnTrial"])),
+        ("NodeSummary", summary(&["Address", "Health"])),
         ("Reported", open(&["Counted", "Unknown"])),
         (
             "Drain",
@@ -78,17 +90,13 @@ pub(super) fn schemas() -> Map<String, Value> {
         ),
         ("Route", open(&["Service", "Version", "Subsets", "Strict", "Over", "Guard", "Set", "Why", "Past"])),
         ("LogLevel", object(&[("Level", text())])),
-        ("Tags", texts()),
-        ("Text", text()),
-        ("True", json!({ "const": true })),
-        ("Document", open(&["openapi", "info", "paths", "components"])),
     ];
-    all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+    all.into_iter()
 }
 
-fn summary() -> Value {
-    let counts = ["Instances", "Passing", "Warning", "Critical", "Maintenance"];
-    open(&[&["Name"], &counts[..], &["Guarded", "Out", "OnTrial", "Writable"]].concat())
+fn summary(more: &[&str]) -> Value {
+    let counts = ["Name", "Instances", "Passing", "Warning", "Critical", "Maintenance", "Writable"];
+    open(&[&counts[..], more].concat())
 }
 
 fn text() -> Value {

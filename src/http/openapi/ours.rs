@@ -133,11 +133,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/ui/{file}", "A file of the web page.", UI),
     Operation {
         query: &[SERVICES],
-        ..get("/v1/rollcall/services", "All services, with how many of their instances stand how.", SUMMARY)
+        ..get(
+            "/v1/rollcall/services",
+            "All services, with how many of their instances stand how.",
+            OF_SERVICES,
+        )
     },
     Operation {
         query: &[NODES],
-        ..get("/v1/rollcall/nodes", "All nodes, with how many of their instances stand how.", SUMMARY)
+        ..get("/v1/rollcall/nodes", "All nodes, with how many of their instances stand how.", OF_NODES)
     },
     Operation {
         query: &[HISTORY],
@@ -228,8 +232,10 @@ const UI: &[&[Answer]] = &[&[
     answer(304, "It is as it was.", Form::Nothing),
     answer(404, "There is no such file, or the page is switched off.", Form::Text),
 ]];
-const SUMMARY: &[&[Answer]] =
-    &[&[answer(200, "A row for each.", Form::Indexed(&Form::List("Summary")))], READ];
+const OF_SERVICES: &[&[Answer]] =
+    &[&[answer(200, "A row for each.", Form::Indexed(&Form::List("ServiceSummary")))], READ];
+const OF_NODES: &[&[Answer]] =
+    &[&[answer(200, "A row for each.", Form::Indexed(&Form::List("NodeSummary")))], READ];
 const SERVICES: &[Param] =
     &[Param { name: "service", of: Of::Texts, about: "These services alone." }, INDEX, WAIT];
 const SERVICE: &[Param] = &[Param { name: "service", of: Of::Texts, about: "These services alone." }];
