@@ -6,6 +6,7 @@ signals. Prints `loading` when it has begun. It gives way to everything else: in
     waits HOST PORT COUNT PATH         blocking reads, each on a connection of its own, that nothing ever wakes
     questions HOST PORT A_SECOND       questions over UDP that have to be asked elsewhere
     silence HOST PORT COUNT            takes connections at COUNT ports from PORT on, and says nothing
+    wakes HOST PORT                    takes what nobody else wants of the processor
     spins HOST PORT                    asks for nothing but the processor, before all others
 """
 
@@ -108,6 +109,13 @@ def silence(host, port, count):
         time.sleep(3600)
 
 
+def wakes(_host, _port):
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    loading()
+    while True:
+        pass
+
+
 def spins(_host, _port):
     os.setpriority(os.PRIO_PROCESS, 0, -19)
     loading()
@@ -118,4 +126,4 @@ def spins(_host, _port):
 if __name__ == "__main__":
     os.nice(19)
     kind, host, port, *more = sys.argv[1:]
-    {run.__name__: run for run in (reads, writes, waits, questions, silence, spins)}[kind](host, int(port), *more)
+    {run.__name__: run for run in (reads, writes, waits, questions, silence, wakes, spins)}[kind](host, int(port), *more)
