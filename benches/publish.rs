@@ -95,21 +95,8 @@ fn instance(i: usize, port: u16) -> Instance {
 }
 
 fn check(i: usize) -> Check {
-    let terms = Terms {
-        name: "ttl".into(),
-        notes: String::new(),
-        kind: CheckKind::Ttl { ttl: Duration::from_secs(3600) },
-        interval: Duration::ZERO,
-        timeout: Duration::ZERO,
-        success_before_passing: 0,
-        failures_before_warning: 0,
-        failures_before_critical: 0,
-        damping: None,
-        deregister_after: None,
-        output_max: 4096,
-        initial: Status::Passing,
-        origin: Origin::Agent,
-    };
+    let kind = CheckKind::Ttl { ttl: Duration::from_secs(3600) };
+    let terms = Terms { name: "ttl".into(), ..Terms::unprobed(kind, Status::Passing, Origin::Agent) };
     Check {
         node: node_name(i / PER_NODE),
         id: CheckId::parse(&format!("check-{i}")).unwrap(),

@@ -49,6 +49,7 @@ use crate::tls::{Clients, TlsError};
 
 pub use flaps::Flapping;
 pub use horizon::CutOff;
+pub use outlook::outbound;
 
 /// Bounds on probing, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -89,7 +89,7 @@ fn look() -> Ways {
 
 /// The address from which we would speak to the rest of the world. Connecting a datagram socket sends nothing; the addresses
 /// are of the documentation ranges (RFC 5737, RFC 3849).
-fn outbound() -> Option<IpAddr> {
+pub fn outbound() -> Option<IpAddr> {
     let ask = |from: &str, to: &str| {
         let socket = UdpSocket::bind(from).ok()?;
         socket.connect(to).ok()?;

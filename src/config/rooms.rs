@@ -1,11 +1,12 @@
 //! From keys to what each room is started with, and defaults that depend on the machine.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use uuid::Uuid;
 
 use super::{Config, Data};
+use crate::checks::outbound;
 use crate::model::{Address, Node, NodeName};
 use crate::{dns, http, select};
 
@@ -139,17 +140,6 @@ pub fn node_address<'a>(listen: impl Iterator<Item = &'a SocketAddr> + Clone) ->
         return outbound().or_else(interface).unwrap_or(loopback);
     }
     addresses.find(|ip| !ip.is_loopback()).unwrap_or(loopback)
-}
-
-/// Connecting a datagram socket sends nothing; it only asks for a route. The addresses are of the documentation
-/// ranges (RFC 5737, RFC 3849).
-fn outbound() -> Option<IpAddr> {
-    let ask = |from: &str, to: &str| {
-        let socket = UdpSocket::bind(from).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
-    };
-    ask("0.0.0.0:0", "192.0.2.1:9").or_else(|| ask("[::]:0", "[2001:db8::1]:9"))
 }
 
 /// The first address of an interface that is neither loopback nor of the link alone.

@@ -23,9 +23,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::State;
+use super::error::Error;
 use super::route::{get, put, with_rest};
 use recent::Recent;
 
@@ -49,9 +51,20 @@ pub struct Faces {
 pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    pub(super) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+    /// A place, or a 429 that names the limit, which is counted. `what`: in the plural, with its verb.
+    pub(super) fn take(
+        state: &State,
+        taken: &Arc<AtomicUsize>,
+        (key, max): (&'static str, usize),
+        what: &str,
+    ) -> Result<Self, Error> {
         let place = Self(taken.clone());
-        (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+        if taken.fetch_add(1, Ordering::Relaxed) < max {
+            return Ok(place);
+        }
+        state.metrics.limits.hit(key);
+        let text = format!("{max} {what} already ([limits] {key})");
+        Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text))
     }
 }
 

@@ -74,11 +74,7 @@ async fn ready(Extract(state): Extract<Arc<State>>) -> Result<String, Error> {
 async fn backup(Extract(state): Extract<Arc<State>>) -> Result<Response, Error> {
     // Each has a thread while it is read.
     let max = state.config.load().backups_max;
-    let Some(place) = Place::take(&state.faces.backups, max) else {
-        state.metrics.limits.hit("backups_max");
-        let text = format!("{max} backups are under way already ([limits] backups_max)");
-        return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
-    };
+    let place = Place::take(&state, &state.faces.backups, ("backups_max", max), "backups are under way")?;
     let (pieces, mut queue) = mpsc::channel::<io::Result<Bytes>>(4);
     let registry = state.registry.clone();
     tokio::task::spawn_blocking(move || {

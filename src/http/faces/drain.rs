@@ -105,11 +105,7 @@ pub(super) async fn begin(
     }
     text::prose("the reason", reason)?;
     let max = state.config.load().drains_max;
-    let Some(_place) = Place::take(&state.faces.drains, max) else {
-        state.metrics.limits.hit("drains_max");
-        let text = format!("{max} drains are under way already ([limits] drains_max)");
-        return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
-    };
+    let _place = Place::take(&state, &state.faces.drains, ("drains_max", max), "drains are under way")?;
     let found =
         state.registry.snapshot().find_instance(caller.node.folded(), id.as_str()).ok().flatten().cloned();
     let command = match deregister {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
@@ -52,11 +52,8 @@ pub(super) async fn events(
     let services = params.all("service").map(str::to_ascii_lowercase).filter(|name| !name.is_empty());
     let services: Vec<String> = services.collect();
     let max = state.config.load().streams_max;
-    let Some(place) = Place::take(&state.faces.streams, max) else {
-        state.metrics.limits.hit("streams_max");
-        let text = format!("{max} streams of changes are open already ([limits] streams_max)");
-        return Err(Error::new(StatusCode::TOO_MANY_REQUESTS, text));
-    };
+    let place =
+        Place::take(&state, &state.faces.streams, ("streams_max", max), "streams of changes are open")?;
     let recent = Recent::of(&state).await;
     let (pieces, mut queue) = mpsc::channel(WAITING_MAX);
     let lapses = access.lapses(state.clone(), "/v1/rollcall/events");
