@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.parse
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -28,10 +29,12 @@ from harness.hosts import Network
 from harness.processes import ROLLCALL, ROOT, Process, Rollcall
 from harness.report import Report
 from harness.targets import until
+import steady
+from steady import Steady
 
 RULES = ROOT / "dist" / "prometheus" / "rollcall.rules.yml"
 DASHBOARD = ROOT / "dist" / "grafana" / "dashboards" / "rollcall.json"
-MAIN, KILLED, FULL = "127.0.0.1:8500", "127.0.0.1:8501", "127.0.0.1:8502"
+MAIN, KILLED, FULL, STEADY = "127.0.0.1:8500", "127.0.0.1:8501", "127.0.0.1:8502", steady.ADDRESS
 PROMETHEUS = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
 rule_files: ["{rules}"]
@@ -89,7 +92,7 @@ class Prometheus:
     def __init__(self, host):
         self._folder = tempfile.TemporaryDirectory(prefix="metrics-test-")
         folder = Path(self._folder.name)
-        config = PROMETHEUS.format(rules=RULES, targets='", "'.join((MAIN, KILLED, FULL)))
+        config = PROMETHEUS.format(rules=RULES, targets='", "'.join((MAIN, KILLED, FULL, STEADY)))
         (folder / "prometheus.yml").write_text(config)
         with host.inside():
             self.process = Process(host, [
@@ -118,11 +121,14 @@ class Prometheus:
 
 @contextmanager
 def full_disk(host):
-    """A server whose disk has no room left a moment after its start."""
+    """A server whose disk, with its audit log, has no room left a moment after its start."""
     with tempfile.TemporaryDirectory(prefix="metrics-full-") as folder:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
         try:
-            process = Process(host, [ROLLCALL, "serve", "--data-dir", f"{folder}/data", "--http", FULL, "--dns", "127.0.0.1:8602"])
+            config = Path(folder) / "rollcall.toml"
+            config.write_text(f'[audit]\nfile = "{folder}/audit.log"\n')
+            process = Process(host, [ROLLCALL, "serve", "--config", config, "--data-dir", f"{folder}/data", "--http", FULL,
+                                     "--dns", "127.0.0.1:8602"])
             process.wait_line("ready", 20)
 
             def fill():
@@ -300,8 +306,8 @@ def between(low, high):
     return lambda found: low < only(found) <= high
 
 
-def alert(instance, holds=lambda value: True):
-    return lambda found: [labels["instance"] for labels, value in found if holds(value)] == [instance]
+def alert(*instances, holds=lambda value: True):
+    return lambda found: sorted(labels["instance"] for labels, value in found if holds(value)) == sorted(instances)
 
 
 def expected(events, before):
@@ -379,14 +385,52 @@ def expected(events, before):
         "instance:rollcall_store_commit_duration_seconds:p99_5m": of_main(lambda value: 0 < value < 7),
         "RollcallDown": alert(KILLED),
         "RollcallCannotStore": alert(FULL),
-        "RollcallStoreErrors": alert(FULL, lambda value: value > 0),
+        "RollcallStoreErrors": alert(FULL, holds=lambda value: value > 0),
         "RollcallLimitHit": lambda found: {(labels["instance"], labels["limit"]) for labels, _ in found}
         == {(MAIN, "tags_max"), (MAIN, "in_flight_max")},
         "RollcallChecksLate": alert(MAIN),
-        "RollcallManyCritical": alert(MAIN, lambda value: value > 0.5),
-        "RollcallFlapping": alert(MAIN, lambda value: value > 4 * SILENT),
-        "RollcallSlowChanges": alert(MAIN, lambda value: value > 1),
-        "RollcallForwarderFails": alert(MAIN, lambda value: value == 1),
+        "RollcallManyCritical": alert(MAIN, holds=lambda value: value > 0.5),
+        "RollcallFlapping": alert(MAIN, holds=lambda value: value > 4 * SILENT),
+        "RollcallSlowChanges": alert(MAIN, holds=lambda value: value > 1),
+        "RollcallDnsFailures": alert(STEADY, holds=lambda value: value == 1),
+        "RollcallForwarderFails": alert(MAIN, STEADY, holds=lambda value: value == 1),
+        "RollcallCutOff": alert(STEADY),
+        "RollcallGuardHolds": alert(STEADY, holds=lambda value: value == 1),
+        "RollcallCircuitOpens": alert(STEADY),
+        "RollcallRouteAborted": alert(STEADY),
+        "RollcallHeldBack": lambda found: {(labels["instance"], labels["to"]) for labels, _ in found} >= {
+            (STEADY, "collector"), (STEADY, "upstreams")},
+        "RollcallSpansLost": alert(STEADY),
+        "RollcallAuditLost": alert(FULL),
+    }
+
+
+def steadily(scene):
+    """The same of what is asked about the server that keeps, leaves out, weighs and calls."""
+    lines = scene.audited()
+    return {
+        ("Kept by guards", "A"): lambda found: only(found) == 1,
+        ("Kept by guards", "B"): lambda found: only(found) == steady.GUARDED,
+        ("Circuits that are not closed", "A"): lambda found: by("state")(found) == {"open": 1, "half-open": 0},
+        ("Reported requests", "A"): lambda found: about(by("outcome")(found)["success"], steady.SUCCESS)
+        and about(by("outcome")(found)["failure"], steady.FAILURE),
+        ("Turns of circuits", "A"): lambda found: about(by("state")(found)["open"], 1)
+        and 0 < by("state")(found)["open"] and by("state")(found)["closed"] == 0,
+        ("Turns of circuits", "B"): lambda found: only(found) == 0,
+        ("Flapping, and slow starts", "A"): lambda found: only(found) == 1,
+        ("Flapping, and slow starts", "B"): lambda found: only(found) == steady.SLOW,
+        ("Cut off", "A"): lambda found: only(found) == 1,
+        ("Routes", "A"): lambda found: only(found) == 1,
+        ("Versions of routes", "A"): lambda found: about(by("action")(found)["set"], steady.TURNS + 2)
+        and 0 < by("action")(found)["abort"] < by("action")(found)["undo"] < by("action")(found)["set"],
+        ("Time of drains", "A"): between(0, 2),
+        ("Calls to others again, or not made", "A"): lambda found: by("to")(found)["collector"] > 0 == by("to")(found)["keys"],
+        ("Calls to others again, or not made", "B"): lambda found: 0 < by("to")(found)["upstreams"] * 300 <= 1.1 * steady.ASKED,
+        ("Held back", "A"): lambda found: by("to")(found) == {"upstreams": 1, "collector": 1},
+        ("Spans", "A"): lambda found: about(by("outcome")(found)["not exported"], steady.TRACED)
+        and by("outcome")(found)["exported"] == 0,
+        ("Audit log", "A"): lambda found: about(only(found), lines),
+        ("Audit log", "B"): lambda found: by("reason")(found) == {"file": 0, "queue": 0},
     }
 
 
@@ -402,35 +446,32 @@ def evaluated(report):
         server = stack.enter_context(Rollcall(host, config=CONFIG))
         other = stack.enter_context(Rollcall(host, "--http", KILLED, "--dns", "127.0.0.1:8601", ready=False))
         fill = stack.enter_context(full_disk(host))
+        scene = stack.enter_context(Steady(network, host))
         prometheus = stack.enter_context(Prometheus(host))
-        until(lambda: prometheus.value("sum(up)") == 3, "three servers are scraped", 30)
-        until(lambda: prometheus.value("sum(count_over_time(up[1m]))") > 9, "three scrapes of each", 30)
+        until(lambda: prometheus.value("sum(up)") == 4, "four servers are scraped", 30)
+        until(lambda: prometheus.value("sum(count_over_time(up[1m]))") > 12, "three scrapes of each", 30)
         alerts = [name for name in found if isinstance(name, str) and ":" not in name]
         quiet = {name: prometheus.query(found[name]) for name in alerts}
         report.equal({name: rows for name, rows in quiet.items() if rows}, {}, "before anything happens no alert holds")
         before = {title: only(prometheus.query(found[title, "A"])) for title in ("Services", "Instances", "Nodes", "Index")}
         before["passing"] = by("status")(prometheus.query(found["Checks by status", "A"]))["passing"]
         events = Events(host, server.http, prometheus)
-        events.run()
+        with ThreadPoolExecutor(1) as aside:
+            both = aside.submit(scene.run, prometheus)
+            events.run()
+            both.result()
         other.kill()
         fill()
-        wanted = expected(events, before)
-        share = events.total(1, "SERVFAIL") / sum(events.asked.values())
-        servfail = found.pop("RollcallDnsFailures")
+        wanted = {where: (holds, MAIN) for where, holds in expected(events, before).items()}
+        wanted |= {where: (holds, STEADY) for where, holds in steadily(scene).items()}
         report.equal(sorted(map(str, wanted)), sorted(map(str, found)), "each expression has a value that it must give")
         for where, expression in found.items():
-            judge(report, prometheus, where, expression, wanted[where])
-        # That few failures are no alert; the same with its bound where they are.
-        bound = servfail.rsplit(">", 1)
-        report.equal(prometheus.query(servfail), [], "RollcallDnsFailures: one answer in a hundred is no alert")
-        judge(report, prometheus, "RollcallDnsFailures", f"{bound[0]} > {share / 2}",
-              alert(MAIN, lambda value: abs(value - share) < 0.2 * share))
+            judge(report, prometheus, where, expression, *wanted[where])
         for title, holds in (("Can store", lambda rows: only(rows) == 0), ("Errors of the store", lambda rows: only(rows) > 0)):
             judge(report, prometheus, f"{title}, on the full disk", found[title, "A"], holds, FULL)
         for name in alerts:
-            if name != "RollcallDnsFailures":
-                until(lambda name=name: prometheus.query('ALERTS{alertname="%s"}' % name) != [], f"{name} is pending or fires", 20)
-                report.check(True, f"{name} is pending or fires")
+            until(lambda name=name: prometheus.query('ALERTS{alertname="%s"}' % name) != [], f"{name} is pending or fires", 20)
+            report.check(True, f"{name} is pending or fires")
         for name in found:
             if ":" in name:
                 rows = prometheus.query(name)
