@@ -66,6 +66,7 @@ mod steady;
 mod store;
 mod targets;
 mod tidy;
+mod together;
 mod udp;
 mod unix;
 mod wire;

@@ -15,6 +15,7 @@ use super::super::guard::Member;
 use super::super::history::{Past, Source, Was};
 use super::super::report::{Report, Reports};
 use super::super::shown::{About, Begun};
+use super::super::snapshot::InstanceEntry;
 use super::{Writer, of_ours};
 use crate::audit::{Cause, Value};
 use crate::model::{Key, ServiceName};
@@ -84,26 +85,28 @@ impl Writer {
         self.publish_broken(&service, vec![was], cause);
     }
 
-    /// How many of a service DNS would give if all circuits were closed.
-    fn givable(&self, service: &ServiceName) -> usize {
+    /// How many of a service this holds for.
+    pub(super) fn count(&self, service: &ServiceName, holds: impl Fn(&InstanceEntry) -> bool) -> usize {
         let entry = self.state.service(service.folded());
-        let instances = entry.into_iter().flat_map(|entry| entry.instances.values());
-        instances.filter(|entry| self.given(entry)).count()
+        entry.into_iter().flat_map(|entry| entry.instances.values()).filter(|entry| holds(entry)).count()
     }
 
-    /// Those of a service that are out, and would be given otherwise; who was out first comes first.
-    fn out(&self, service: &ServiceName) -> Vec<Member> {
-        let given = |(node, id): &Member| {
-            self.state.instance(node.folded(), id.as_str()).is_some_and(|entry| self.given(entry))
-        };
-        self.breakers.out(service).into_iter().filter(given).collect()
+    /// Those of a service that are out, and of which this holds; who was out first comes first.
+    fn out(&self, service: &ServiceName, holds: impl Fn(&InstanceEntry) -> bool) -> Vec<Member> {
+        let entry = |(node, id): &Member| self.state.instance(node.folded(), id.as_str());
+        let out = self.breakers.out(service).into_iter();
+        out.filter(|member| entry(member).is_some_and(|entry| holds(entry))).collect()
     }
 
-    /// Whether no more than half of the service are out when this one is, too.
+    /// Whether no more than half of the service are out when this one is, too: of those that are healthy, and of those that DNS would
+    /// give if all circuits were closed, which has those that a guard keeps. Otherwise what is healthy could all be out, while DNS
+    /// gives what is critical.
     fn has_room(&self, service: &ServiceName, member: &Member) -> bool {
-        let given = self.state.instance(member.0.folded(), member.1.as_str());
-        let one = usize::from(given.is_some_and(|entry| self.given(entry)));
-        (self.out(service).len() + one) * 2 <= self.givable(service)
+        let Some(entry) = self.state.instance(member.0.folded(), member.1.as_str()) else { return false };
+        let room = |holds: &dyn Fn(&InstanceEntry) -> bool| {
+            !holds(entry) || (self.out(service, holds).len() + 1) * 2 <= self.count(service, holds)
+        };
+        room(&|entry| self.state.health(entry).is_served()) && room(&|entry| self.given(entry))
     }
 
     /// Fewer of a service may be healthy now: when more than half of them are out, who was out first is tried again.
@@ -111,11 +114,16 @@ impl Writer {
         if !self.breakers.has(service) {
             return;
         }
-        let (out, most) = (self.out(service), self.givable(service) / 2);
         let mut changed = Vec::new();
-        for member in out.iter().take(out.len().saturating_sub(most)) {
-            changed.push(self.before(service, member));
-            self.breakers.release(service, member);
+        for healthy in [true, false] {
+            let holds = |entry: &InstanceEntry| {
+                if healthy { self.state.health(entry).is_served() } else { self.given(entry) }
+            };
+            let (out, most) = (self.out(service, holds), self.count(service, holds) / 2);
+            for member in out.iter().take(out.len().saturating_sub(most)) {
+                changed.push(self.before(service, member));
+                self.breakers.release(service, member);
+            }
         }
         if !changed.is_empty() {
             self.publish_broken(service, changed, &of_ours("breaker"));

@@ -86,9 +86,7 @@ impl Writer {
     }
 
     fn healthy(&self, service: &ServiceName) -> usize {
-        let entry = self.state.service(service.folded());
-        let instances = entry.into_iter().flat_map(|entry| entry.instances.values());
-        instances.filter(|entry| self.state.health(entry).is_served()).count()
+        self.count(service, |entry| self.state.health(entry).is_served())
     }
 
     /// Shows what is kept of a service.
@@ -102,8 +100,8 @@ impl Writer {
             (Some((guard, until)), None) => tracing::warn!(
                 %service,
                 instances = guard.len(),
-                "too many instances failed at once: DNS goes on to give them for at most {:?} ([guard])",
-                until.duration_since(Instant::now())
+                "too many instances failed at once: DNS goes on to give them for at most {} s ([guard])",
+                until.duration_since(Instant::now()).as_secs_f64().round()
             ),
             (None, Some(_)) => tracing::warn!(%service, "the guard has ended: DNS gives what is healthy"),
             _ => {}
