@@ -6,6 +6,9 @@ import { history } from "./history.js";
 import { route } from "./route.js";
 
 const SHOWN = 100;
+// Of services with more instances, the page "Ask DNS" says it.
+const EXPLAINED_MAX = 1000;
+const AGAIN_MILLIS = 2000;
 const STYLES = { passing: "good", warning: "warns", critical: "bad", maintenance: "away" };
 
 // Maintenance is shown as a check by Consul's API.
@@ -75,7 +78,15 @@ function drain(own, node, said, failed) {
   return [h("button", { type: "button", "data-key": `drain ${key}`, onclick: begin }, "Drain"), line];
 }
 
-function instance(entry, writable, said, failed) {
+const key = (node, id) => `${node} ${id}`.toLowerCase();
+
+// What DNS does with each instance, and why: by its key.
+async function explained(name, signal) {
+  const { value } = await get(`/v1/rollcall/explain?name=${part(name)}&type=SRV`, signal);
+  return new Map((value.Instances ?? []).map((row) => [key(row.Node, row.ID), row]));
+}
+
+function instance(entry, why, writable, said, failed) {
   const { Service: own, Node: node, Checks: checks } = entry;
   const stands = standing(checks);
   const on = checks.some((check) => check.CheckID === `_service_maintenance:${own.ID}`);
@@ -86,12 +97,12 @@ function instance(entry, writable, said, failed) {
     h("div", { class: "top" }, h("strong", {}, own.ID), status(stands), h("span", {}, `${host.includes(":") ? `[${host}]` : host}:${own.Port}`),
       h("a", { href: `#/node/${part(node.Node)}` }, node.Node), tags(own.Tags), action, drains),
     line,
-    facts([["Weights", `${own.Weights.Passing} passing, ${own.Weights.Warning} warning`], ["Meta", pairs(own.Meta)]]),
+    facts([["DNS", why && `${why.In ? `in, weight ${why.Weight}` : "out"}: ${why.Reason}`], ["Weights", `${own.Weights.Passing} passing, ${own.Weights.Warning} warning`], ["Meta", pairs(own.Meta)]]),
     checkRows(checks));
 }
 
 export function service(main, signal, failed, name) {
-  let [shown, entries, row] = [SHOWN, null, {}];
+  let [shown, entries, row, why, timer] = [SHOWN, null, {}, new Map(), 0];
   const body = h("div", { class: "bar" });
   const states = h("div", { role: "status" });
   const cards = h("div", { class: "cards" });
@@ -115,16 +126,26 @@ export function service(main, signal, failed, name) {
     const sorted = [...entries].sort((a, b) => order(a) - order(b));
     const more = sorted.length > shown
       && h("button", { type: "button", onclick: () => { shown *= 4; show(); } }, `Show more of ${plural(sorted.length, "instance")}`);
-    replace(cards, ...sorted.slice(0, shown).map((entry) => instance(entry, row.Writable, said, failed)), more || "");
+    replace(cards, ...sorted.slice(0, shown).map((entry) => instance(entry, why.get(key(entry.Node.Node, entry.Service.ID)), row.Writable, said, failed)), more || "");
   };
   main.replaceChildren(
     h("div", { class: "bar" }, h("h1", {}, name), h("a", { href: `#/ask?name=${part(name)}&type=SRV` }, "Why does DNS answer what it answers?")),
     body, states, cards, routed.element, past.element);
+  const read = async () => {
+    clearTimeout(timer);
+    const [{ value: rows }, reasons] = await Promise.all([
+      get(`/v1/rollcall/services?service=${part(name)}`, signal).catch(() => ({ value: [] })),
+      entries.length <= EXPLAINED_MAX ? explained(name, signal).catch(() => new Map()) : new Map(),
+    ]);
+    [row, why] = [rows[0] ?? {}, reasons];
+    // A slow start goes on without a change that would be waited for.
+    const again = () => !signal.aborted && read().then(show);
+    if ([...why.values()].some((one) => one.Reason.includes("[slow_start]"))) timer = setTimeout(again, AGAIN_MILLIS);
+  };
   const seen = async (value) => {
     entries = value;
-    const { value: rows } = await get(`/v1/rollcall/services?service=${part(name)}`, signal).catch(() => ({ value: [] }));
+    await read();
     if (signal.aborted) return;
-    row = rows[0] ?? {};
     routed.may(row.Writable ?? false);
     show();
     past.read();

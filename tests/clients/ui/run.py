@@ -45,7 +45,7 @@ def tokens(report):
 
 def steady(report):
     """What keeps answers steady: an instance out by reports, on trial and back; a guard"""
-    browse(report, "steady", config='[guard]\nshare = 50\nhold = "4s"\n[breaker]\nout = "3s"\n')
+    browse(report, "steady", config='[guard]\nshare = 50\nhold = "4s"\n[breaker]\nout = "3s"\n[slow_start.service_window]\n"slow" = "6s"\n')
 
 
 if __name__ == "__main__":

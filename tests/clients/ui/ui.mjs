@@ -340,19 +340,42 @@ async function steady() {
   await api("PUT", "/v1/rollcall/report", { Reports: [{ Service: "web", ID: "web-1", Failure: 10 }] });
   await page.locator(".state", { hasText: "1 instance out of DNS" }).waitFor();
   equal((await resolved("web")).length, 2, "an instance that fails its callers is said to be out, and is");
+  await page.locator("[data-instance='web-1'] dd", { hasText: "out: its circuit is open" }).waitFor();
+  check(true, "on its own card, too");
   await page.locator("section[aria-label=History] td", { hasText: "reports of failures" }).first().waitFor();
   check(true, "and its history says why");
   await page.locator(".state", { hasText: "1 instance on trial" }).waitFor();
   check(true, "then it is on trial, without a reload");
+  await page.locator("[data-instance='web-1'] dd", { hasText: "its circuit is half open" }).waitFor();
+  check(true, "with the lowest weight, by its card");
   await api("PUT", "/v1/rollcall/report", { Reports: [{ Service: "web", ID: "web-1", Success: 5 }] });
   await page.locator(".state").waitFor({ state: "detached" });
   check(true, "and back");
   for (const n of [1, 2]) await api("PUT", `/v1/agent/check/fail/c${n}`);
   await page.locator(".state", { hasText: "DNS goes on to give 2 critical instances" }).waitFor();
   equal((await resolved("web")).length, 3, "what a guard keeps is said, and given");
+  await page.locator("[data-instance='web-2'] dd", { hasText: "kept, since too many instances failed at once" }).waitFor();
+  check(true, "and which they are");
   await shot(page, "steady");
   await page.locator(".state").waitFor({ state: "detached" });
   equal((await resolved("web")).length, 1, "until its time is over");
+  for (const n of [1, 2]) await api("PUT", "/v1/agent/service/register", { Name: "slow", ID: `slow-${n}`, Address: `10.0.1.${n}`, Port: 80 });
+  await page.goto(`${BASE}/ui/#/service/slow`);
+  await page.locator("[data-instance='slow-2'] dd", { hasText: /it starts slowly, and has \d+ percent/ }).waitFor();
+  check(true, "who starts slowly is said to");
+  await page.locator("[data-instance='slow-2'] dd", { hasText: "its check passes" }).filter({ hasNotText: "slowly" }).waitFor();
+  check(true, "until it has its whole weight, without a reload");
+  const flapping = await target();
+  await api("PUT", "/v1/agent/service/register", { Name: "flap", ID: "flap-1", Address: "10.0.2.1", Port: 80,
+    Check: { HTTP: `http://127.0.0.1:${flapping.port}/`, Interval: "1s", FlapMax: 1, FlapLeak: "1h", FlapSteady: "1h" } });
+  await page.goto(`${BASE}/ui/#/service/flap`);
+  await page.locator("[data-instance='flap-1'].good").waitFor();
+  await flapping.close();
+  await page.locator("[data-instance='flap-1'].bad").waitFor();
+  const back = await target(flapping.port);
+  await page.locator("[data-instance='flap-1'] pre", { hasText: "Held critical:" }).waitFor();
+  check(true, "a check that is held critical says so");
+  await back.close();
   await done(page, "steady");
 }
 
