@@ -23,7 +23,7 @@ HOLD = 8
 
 
 class Watch(threading.Thread):
-    """Asks every 10 ms and keeps each answer that differs from the one before, with its moment."""
+    """Asks every 10 ms and keeps each answer that differs from the one before, with the moment of its question."""
 
     def __init__(self, host):
         super().__init__(daemon=True)
@@ -32,10 +32,11 @@ class Watch(threading.Thread):
 
     def run(self):
         while not self.over.wait(0.01):
+            moment = time.monotonic()
             found = addresses(self.dns.ask(NAME, "A", timeout=2))
             self.asked += 1
             if not self.seen or self.seen[-1][1] != found:
-                self.seen.append((time.monotonic(), found))
+                self.seen.append((moment, found))
 
     def end(self):
         self.over.set()
