@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use tokio::time::Instant;
 
 use super::live::{self, Ask, Client, Domains};
 use super::names::{self, Asked};
@@ -16,7 +17,8 @@ use super::request::{Question, Request};
 use super::respond::{Context, Found, Transport, look_up, reply};
 use super::{Answer, State, rcode_label};
 use crate::acl::View;
-use crate::registry::{RouteEntry, ServiceEntry};
+use crate::registry::guard::Guard;
+use crate::registry::{RouteEntry, ServiceEntry, views};
 use crate::select::explanation::{self, Judged, paced};
 use crate::select::why::{self, Considered};
 use crate::select::{
@@ -284,7 +286,12 @@ impl<'a> Teller<'a> {
     ) {
         let settings = &self.context.settings.domains.settings;
         let family = live::family(self.question.kind);
-        let context = explanation::Context { settings, service: &service.name, tag, from, family };
+        let until = |guard: &Arc<Guard>| {
+            let left = guard.until().saturating_duration_since(Instant::now());
+            u32::try_from(views::now() / 1000 + left.as_secs()).unwrap_or(u32::MAX)
+        };
+        let guarded = service.guard.as_ref().map(until);
+        let context = explanation::Context { settings, service: &service.name, tag, from, family, guarded };
         let shown = rows.iter().filter(|row| self.asker.reads_node(row.entry.instance.node.folded()));
         let judged = shown.map(|row| Judged::of(&context, &Considered { why: self.refined(row), ..*row }));
         let judged: Vec<Judged> = judged.collect();

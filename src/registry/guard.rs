@@ -75,12 +75,28 @@ pub(super) type Member = (NodeName, InstanceId);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     kept: BTreeSet<Member>,
+    until: Instant,
 }
 
 impl Guard {
     pub fn keeps(&self, node: &NodeName, id: &InstanceId) -> bool {
         // Two clones of shared texts; only instances that are critical under a guard are asked for.
         self.kept.contains(&(node.clone(), id.clone()))
+    }
+
+    /// When it ends at the latest.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Whom one of two guards keeps, and the other does not.
+    pub(super) fn differ<'a>(
+        one: Option<&'a Self>,
+        other: Option<&'a Self>,
+    ) -> impl Iterator<Item = &'a Member> {
+        let none = const { &BTreeSet::new() };
+        let kept = |of: Option<&'a Self>| of.map_or(none, |of| &of.kept);
+        kept(one).symmetric_difference(kept(other))
     }
 
     pub fn len(&self) -> usize {
@@ -186,7 +202,8 @@ impl Guards {
     /// What is kept of a service, and until when.
     pub(super) fn kept(&self, service: &ServiceName) -> Option<(Guard, Instant)> {
         let fallen = self.services.get(service)?;
-        Some((Guard { kept: fallen.members.keys().cloned().collect() }, fallen.until?))
+        let until = fallen.until?;
+        Some((Guard { kept: fallen.members.keys().cloned().collect(), until }, until))
     }
 
     /// How many services are guarded, and instances kept.

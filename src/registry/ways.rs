@@ -26,6 +26,7 @@ impl Writer {
         if self.state.step_route(&service, now, &mut self.round.effects) {
             self.state.index = index;
         }
+        self.keep_half(&service);
         let Some(entry) = self.state.route_of(service.folded()).cloned() else { return };
         if let Some(why) = trips(&self.state, &entry, now) {
             return self.abort_route(service, entry.route.version, &why);

@@ -473,7 +473,9 @@ impl Writer {
             let shows = std::mem::take(&mut self.round.effects.visible);
             let flipped = self.state.observe(index, &seen, &mut self.round.effects);
             self.note(shows, About::check(&self.state, &seen.check));
+            // What does not flip may be held critical from now on.
             if !flipped {
+                pen.close(&self.state, cause, &mut self.round.pasts);
                 continue;
             }
             if let Some(before) = audited {
@@ -515,7 +517,7 @@ impl Writer {
     fn pass_deadlines(&mut self) {
         let now = Instant::now();
         while let Some(due) = self.deadlines.pop(now) {
-            self.begun = Begun { at: now, cause: "deadline" };
+            (self.state.at, self.begun) = (views::now(), Begun { at: now, cause: "deadline" });
             match due {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),

@@ -209,6 +209,7 @@ pub(super) fn words(what: &What) -> (&'static str, &'static str) {
         What::CheckRemoved { .. } => ("check", "removed"),
         What::Status { .. } => ("check", "status"),
         What::Circuit { after, .. } => ("circuit", after),
+        What::Guard { keeps } => ("guard", if *keeps { "begun" } else { "ended" }),
         What::Route(route) => ("route", if route.is_some() { "set" } else { "removed" }),
         What::Maintenance(reason) => ("maintenance", if reason.is_some() { "begun" } else { "ended" }),
     }
