@@ -8,11 +8,13 @@
 mod breaking;
 mod easing;
 mod guarding;
+mod settling;
+mod telling;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -36,9 +38,9 @@ use super::resume::Unplaced;
 use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
-use super::{Found, Published, Request, Shared, told};
+use super::{Found, Published, Request, Shared};
 use crate::acl::View;
-use crate::audit::{Audit, Cause, Entry, Outcome, Value};
+use crate::audit::{Audit, Cause};
 use crate::model::acl::Token;
 use crate::model::{
     Acl, AclKey, AclKind, Change, CheckKey, CheckKind, Definition, Key, Node, NodeName, Observation, Record,
@@ -92,7 +94,7 @@ pub(super) struct Writer {
     under_way: HashMap<u64, UnderWay>,
     tickets: u64,
     /// What is known of the file's definitions, until they come.
-    unplaced: Option<Unplaced>,
+    pub(super) unplaced: Option<Unplaced>,
     pub(super) deadlines: Deadlines,
     guards: Guards,
     ramps: Ramps,
@@ -124,6 +126,8 @@ pub(super) struct Round {
     /// The index moved without one.
     moved: bool,
     replies: Vec<(Reply, Result<(), Refused>)>,
+    /// How those stood whom it is about, while somebody has to be told.
+    before: settling::Before,
     /// Who reported, and the positions of what was about nobody.
     reported: Vec<(report::Answer, Vec<usize>)>,
     /// The changes that answers can show.
@@ -170,8 +174,9 @@ impl Writer {
         for token in loaded.acl().tokens() {
             writer.arm_token(&token.value);
         }
+        // A guard judges instances, and those of the file are not there yet.
         for entry in loaded.routes() {
-            writer.pass_route(entry.route.service.clone());
+            writer.deadlines.set(Due::Route(entry.route.service.clone()), Instant::now());
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
@@ -203,6 +208,7 @@ impl Writer {
             }
             self.take_waiting();
             self.pass_deadlines();
+            self.settle();
             let Some(shared) = self.shared.upgrade() else { return };
             self.publish(&shared);
             if ended && self.under_way.is_empty() {
@@ -375,8 +381,14 @@ impl Writer {
         self.ahead.look(&self.state, under_way.into_iter().map(|(_, one)| &*one.definitions));
     }
 
-    fn next_index(&self) -> u64 {
+    pub(super) fn next_index(&self) -> u64 {
         self.state.index + 1
+    }
+
+    /// What is not in the store has changed with this index; the store keeps that it was given out.
+    pub(super) fn moved_to(&mut self, index: u64) {
+        self.state.index = index;
+        self.round.moved = true;
     }
 
     fn apply(&mut self, index: u64, definitions: &[Definition], cause: &Cause) {
@@ -384,7 +396,7 @@ impl Writer {
         let about: Vec<_> =
             definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
         let shows = std::mem::take(&mut self.round.effects.visible);
-        let eased = self.eased_before(definitions);
+        self.note_definitions(definitions);
         let mut pen = Pen::default();
         for definition in definitions {
             if self.audit.is_on() {
@@ -395,9 +407,6 @@ impl Writer {
                     pen.defines(&self.state, definition, &event);
                 }
                 self.round.events.extend(Some(event).filter(|_| self.recording));
-            }
-            if let Definition::Remove(Key::Instance(node, id)) = definition {
-                self.guard_removed(node, id);
             }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
@@ -426,7 +435,6 @@ impl Writer {
         self.state.index = index;
         self.note(shows, about);
         pen.close(&self.state, cause, &mut self.round.pasts);
-        self.eased_after(eased);
     }
 
     /// Notes a change, where answers can show it. `before` is whether they can show what this round did before it.
@@ -464,7 +472,9 @@ impl Writer {
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
-            let guarded = self.guarded_standing(&seen.check);
+            let differs = self.state.check(&seen.check).is_some_and(|entry| entry.status != seen.status);
+            let members =
+                if differs { self.note_checked(&seen.check.node, &seen.check.id) } else { Vec::new() };
             let mut pen = Pen::default();
             if self.keeping {
                 pen.observes(&self.state, &seen);
@@ -495,7 +505,7 @@ impl Writer {
             }
             self.round.flips.push(seen.clone());
             self.round.changes.push(Change::Observation(seen));
-            self.guard_flipped(guarded);
+            self.note_flipped(members);
         }
     }
 
@@ -583,36 +593,6 @@ impl Writer {
         let key = Key::Acl(AclKey::new(AclKind::Token, &accessor));
         let plan = Plan { definitions: vec![Definition::Remove(key)], ..Plan::default() };
         self.propose(plan, None, Some(Due::Token(accessor)), of_ours("expire-token"));
-    }
-
-    /// Tells the audit log what a definition will have changed; before it is applied.
-    fn tell(&self, index: u64, definition: &Definition, cause: &Cause) {
-        let key = definition.key();
-        let before = self.state.record(&key);
-        let after = match definition {
-            Definition::Put(record) => Some(record.clone()),
-            Definition::Remove(_) => None,
-        };
-        if before != after {
-            self.tell_change(index, key, before.map(Value::Record), after.map(Value::Record), cause);
-        }
-    }
-
-    /// That a check's status changed.
-    fn tell_flip(&self, index: u64, seen: &Observation, before: Option<Status>, cause: &Cause) {
-        let key = Key::Check(seen.check.node.clone(), seen.check.id.clone());
-        self.tell_change(index, key, before.map(Value::Status), Some(Value::Status(seen.status)), cause);
-    }
-
-    fn tell_change(&self, index: u64, key: Key, before: Option<Value>, after: Option<Value>, cause: &Cause) {
-        let (at, cause) = (SystemTime::now(), cause.clone());
-        let (key, index, reason) = (Some(key), Some(index), None);
-        self.audit.tell(Entry { at, cause, key, before, after, outcome: Outcome::Allowed, reason, index });
-    }
-
-    /// That something was not done.
-    fn tell_failed(&self, cause: Cause, about: Option<Key>, why: &Refused) {
-        self.audit.tell_failed(cause, || about, told::outcome(why), why);
     }
 
     /// Shows what this round did: pointer, store, wake-ups, then answers.
