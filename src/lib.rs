@@ -487,9 +487,9 @@ impl Running {
 
     /// The next thing that a request asks of whoever runs the server.
     pub async fn asked(&mut self) -> http::Asked {
-        match self.asked.recv().await {
-            Some(asked) => asked,
-            None => std::future::pending().await,
+        tokio::select! {
+            Some(asked) = self.asked.recv() => asked,
+            () = self.core.registry.ended() => Asked::End,
         }
     }
 

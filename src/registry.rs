@@ -106,6 +106,8 @@ struct Shared {
     observations: mpsc::Sender<Found>,
     reports: mpsc::Sender<report::Reports>,
     closing: CancellationToken,
+    /// Cancelled when the writer has ended.
+    ended: CancellationToken,
     metrics: Arc<Metrics>,
     audit: Audit,
     kept: OnceLock<Kept>,
@@ -184,6 +186,7 @@ impl Registry {
             observations,
             reports,
             closing: CancellationToken::new(),
+            ended: CancellationToken::new(),
             metrics,
             audit: config.audit,
             kept: OnceLock::new(),
@@ -191,7 +194,12 @@ impl Registry {
         let (commands, observations, reports) = (command_queue, observation_queue, report_queue);
         let queues = writer::Queues { commands, observations, reports, log };
         let writer = writer::Writer::new(&shared, state, unplaced, config.own, queues);
-        let task = tokio::spawn(writer.run());
+        // Dropped in whichever way it ends.
+        let ended = shared.ended.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            let _ended = ended;
+            writer.run().await;
+        });
         Ok((Self { shared }, task))
     }
 
@@ -262,6 +270,11 @@ impl Registry {
     /// stays.
     pub fn close(&self) {
         self.shared.closing.cancel();
+    }
+
+    /// Ready when the writer has ended: nothing changes any more, whatever is asked. Before [`Registry::close`] that is a fault.
+    pub async fn ended(&self) {
+        self.shared.ended.cancelled().await;
     }
 
     /// Reports what probes found, the first of which ended at `since`. Applied at once, whatever the disk does; waits only when
@@ -406,6 +419,9 @@ impl Registry {
 
     /// Whether definitions can be stored at present.
     pub fn writable(&self) -> Result<(), StoreError> {
+        if self.shared.ended.is_cancelled() {
+            return Err(StoreError::new("the registry has ended"));
+        }
         self.shared.store.writable()
     }
 }

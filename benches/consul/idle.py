@@ -41,7 +41,7 @@ def run(given, scratch):
     begun = time.monotonic()
     writer.ask(register("idle-7", 2))
     woken, took = 0, 0.0
-    for moment, _ in poll.whole(2):
+    for moment, _ in poll.whole(10):
         woken, took = woken + 1, moment - begun
         if woken == given.idle // SERVICES:
             break
@@ -54,8 +54,8 @@ def run(given, scratch):
         Target("c", f"memory of {given.idle:,} idle blocking reads", cost, 100 * given.idle / 10_000,
                short=125 * given.idle / 10_000, unit="MB"),
         Target("c", "CPU that they cost while nothing changes, of one core", max(beside - alone, 0) * 100, 1.0, unit="%"),
-        Target("c", "of them woken by 20 changes of others", disturbed, 0),
-        Target("c", "of them woken by a change of theirs", woken, given.idle // SERVICES, least=True),
+        Target("c", "of them woken by 20 changes of others", disturbed, 0, once=True),
+        Target("c", "of them woken by a change of theirs", woken, given.idle // SERVICES, least=True, once=True),
     ]
     table = rows([f"{given.idle:,} idle blocking reads", ""], [
         ["memory of each", f"{(held - memory) / given.idle / 1024:.1f} KiB"],

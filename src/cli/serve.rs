@@ -190,6 +190,7 @@ impl Start<'_> {
                         continue;
                     }
                     Asked::Leave => break,
+                    Asked::End => bail!("the registry has ended by a fault, which is said above; nothing would change any more"),
                 },
                 () = stops.next() => break,
                 asked = accept(control.as_ref()) => asked,
@@ -243,7 +244,7 @@ async fn lame_duck(running: &mut Running, stops: &mut Stops) {
                     // Who asked may have gone.
                     let _ = reply.send(Err("not reloaded: the server is about to stop".to_owned()));
                 }
-                Asked::Leave => return,
+                Asked::Leave | Asked::End => return,
             },
         }
     }

@@ -135,7 +135,8 @@ impl Snapshot {
         }
         let entry = Arc::make_mut(entry);
         (entry.guard, entry.index) = (guard, index);
-        effects.topics.insert(Topic::Service(name.clone()));
+        self.tables.steady = index;
+        effects.topics.extend([Topic::Service(name.clone()), Topic::Steady]);
         (effects.visible, effects.changed) = (true, true);
         true
     }
@@ -154,7 +155,8 @@ impl Snapshot {
         }
         let entry = Arc::make_mut(entry);
         (entry.broken, entry.index) = (broken, index);
-        effects.topics.insert(Topic::Service(name.clone()));
+        self.tables.steady = index;
+        effects.topics.extend([Topic::Service(name.clone()), Topic::Steady]);
         (effects.visible, effects.changed) = (true, true);
         true
     }

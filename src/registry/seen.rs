@@ -38,7 +38,7 @@ impl Snapshot {
             Topic::Node(name) => seen.keep_node(name, view),
             Topic::Nodes | Topic::Checks => seen.keep_nodes(view),
             // Their names need no node, as in Consul.
-            Topic::Services => seen.keep_services(view),
+            Topic::Services | Topic::Steady => seen.keep_services(view),
             // Of which their listings leave out what may not be seen.
             Topic::Queries | Topic::Query(_) | Topic::Routes => {
                 (seen.nodes, seen.services) = Default::default();

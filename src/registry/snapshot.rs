@@ -62,6 +62,8 @@ pub(super) struct Tables {
     pub(super) nodes: u64,
     pub(super) services: u64,
     pub(super) checks: u64,
+    /// Guards and circuits.
+    pub(super) steady: u64,
     /// When a service last lost its last instance: the index of services that do not exist.
     pub(super) vanished: u64,
 }
@@ -390,6 +392,7 @@ impl Snapshot {
             Topic::NoService => self.tables.vanished,
             Topic::Services => self.tables.services,
             Topic::Checks => self.tables.checks,
+            Topic::Steady => self.tables.steady,
             Topic::Routes => self.index_of_routes(),
             Topic::Queries => self.index_of_queries(),
             Topic::Query(id) => self.index_of_query(*id),

@@ -2,15 +2,17 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::command::{Caller, Command, Refused};
+use super::command::{Caller, Command, Refused, Steer};
 use super::{Config, Limits, Registry, Topic};
 use crate::acl::rules::parse;
 use crate::acl::{Access, Authorizer, INITIAL, Resource, View};
+use crate::model::route;
 use crate::model::*;
 use crate::store::{Loaded, LogEntry, LogSender, Proposal, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -21,8 +23,12 @@ struct Held {
     waiting: Mutex<Vec<Proposal>>,
     arrived: tokio::sync::Semaphore,
     flips: Mutex<Vec<Observation>>,
+    /// The last that it was told was given out.
+    index: AtomicU64,
     /// Dropped when flips come: in the middle of a round.
     handle: Mutex<Option<Registry>>,
+    /// Whether it falls when flips come, and the writer with it.
+    falls: AtomicBool,
 }
 
 impl Store for Held {
@@ -34,7 +40,9 @@ impl Store for Held {
         self.waiting.lock().extend(proposals);
         self.arrived.add_permits(count);
     }
-    fn observe(&self, flips: Vec<Observation>, _: u64) {
+    fn observe(&self, flips: Vec<Observation>, index: u64) {
+        self.index.store(index, Ordering::SeqCst);
+        assert!(!self.falls.load(Ordering::SeqCst), "the store falls");
         self.flips.lock().extend(flips);
         drop(self.handle.lock().take());
     }
@@ -88,7 +96,9 @@ async fn start_writer(limits: Limits) -> (Registry, Arc<Held>, tokio::task::Join
         waiting: Mutex::default(),
         arrived: tokio::sync::Semaphore::new(0),
         flips: Mutex::default(),
+        index: AtomicU64::default(),
         handle: Mutex::default(),
+        falls: AtomicBool::default(),
     });
     let config = Config { own: own(), limits, audit: Default::default() };
     let (registry, writer) =
@@ -364,4 +374,48 @@ async fn the_writer_ends_with_the_last_handle_in_whichever_moment_that_goes() {
     *held.handle.lock() = Some(registry);
     writer.await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO, "it waited for a deadline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_the_writer_has_fallen_is_said() {
+    let (registry, held, writer) = start_writer(Limits::default()).await;
+    registered(&registry, &held, register("a", MINUTE, None)).await;
+    let told = registry.clone();
+    let told = tokio::spawn(async move { told.ended().await });
+    tokio::task::yield_now().await;
+    assert!(!told.is_finished() && registry.writable().is_ok());
+    held.falls.store(true, Ordering::SeqCst);
+    let check = registry.snapshot().instance("n1", "a").unwrap().checks[0].key();
+    let seen =
+        Observation { check, generation: None, status: Status::Passing, output: "so".into(), to_flip: 1 };
+    registry.observe(vec![seen], tokio::time::Instant::now()).await;
+    assert!(writer.await.unwrap_err().is_panic());
+    told.await.unwrap();
+    assert_eq!(registry.writable().unwrap_err().to_string(), "the registry has ended");
+    let refused = submit(&registry, register("b", MINUTE, None)).await.unwrap();
+    assert!(matches!(refused, Err(Refused::Unavailable(_))), "{refused:?}");
+}
+
+/// By the machine's clock, which a route's way goes by.
+#[tokio::test]
+async fn the_store_hears_of_the_index_that_a_step_of_a_route_has() {
+    let (registry, held) = start(Limits::default()).await;
+    for id in ["a", "b"] {
+        let instance = serde_json::json!({ "node": "n1", "id": id, "service": "web", "tags": [id] });
+        let instance = serde_json::from_value(instance).unwrap();
+        let command =
+            Command::RegisterInstance { caller: caller(), instance, checks: vec![], replace_checks: false };
+        registered(&registry, &held, command).await;
+    }
+    for (shares, over) in [([1_000_000, 0], 0), ([0, 1_000_000], 3_600_000)] {
+        let texts = [format!("a={}", shares[0]), format!("b={}", shares[1])];
+        let subsets = route::parse(texts.iter().map(String::as_str)).unwrap();
+        let steer = Steer::Set { subsets, strict: false, over, guard: None };
+        let service = ServiceName::parse("web").unwrap();
+        registered(&registry, &held, Command::Route { service, steer }).await;
+    }
+    let begun = registry.snapshot().index();
+    let stepped = registry.wait(&Topic::Routes, registry.snapshot().index_of(&Topic::Routes), MINUTE);
+    let index = stepped.await.unwrap().index();
+    assert!(index > begun && held.index.load(Ordering::SeqCst) == index, "{index} after {begun}");
 }

@@ -24,6 +24,8 @@ pub enum Topic {
     Services,
     /// The status of any check.
     Checks,
+    /// Which instances a guard keeps, and which circuits are not closed.
+    Steady,
     /// Which prepared queries there are, and what they are.
     Queries,
     /// One prepared query.

@@ -22,12 +22,14 @@ impl Writer {
     /// Looks at a route, now and again as long as time or a guard may change it.
     pub(super) fn pass_route(&mut self, service: ServiceName) {
         let now = views::now();
-        let index = self.state.index + 1;
+        let index = self.next_index();
         if self.state.step_route(&service, now, &mut self.round.effects) {
-            self.state.index = index;
+            self.moved_to(index);
         }
         let Some(entry) = self.state.route_of(service.folded()).cloned() else { return };
-        if let Some(why) = trips(&self.state, &entry, now) {
+        // Instances of the configuration file come a moment after the start, and nobody is judged before.
+        let judged = self.unplaced.is_none();
+        if let Some(why) = trips(&self.state, &entry, now).filter(|_| judged) {
             return self.abort_route(service, entry.route.version, &why);
         }
         if entry.route.is_on_its_way(now) || entry.route.guard_at(now).is_some() {

@@ -8,6 +8,7 @@
 mod breaking;
 mod easing;
 mod guarding;
+mod settling;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -92,7 +93,7 @@ pub(super) struct Writer {
     under_way: HashMap<u64, UnderWay>,
     tickets: u64,
     /// What is known of the file's definitions, until they come.
-    unplaced: Option<Unplaced>,
+    pub(super) unplaced: Option<Unplaced>,
     pub(super) deadlines: Deadlines,
     guards: Guards,
     ramps: Ramps,
@@ -124,6 +125,8 @@ pub(super) struct Round {
     /// The index moved without one.
     moved: bool,
     replies: Vec<(Reply, Result<(), Refused>)>,
+    /// How those stood whom it is about, while somebody has to be told.
+    before: settling::Before,
     /// Who reported, and the positions of what was about nobody.
     reported: Vec<(report::Answer, Vec<usize>)>,
     /// The changes that answers can show.
@@ -170,8 +173,9 @@ impl Writer {
         for token in loaded.acl().tokens() {
             writer.arm_token(&token.value);
         }
+        // A guard judges instances, and those of the file are not there yet.
         for entry in loaded.routes() {
-            writer.pass_route(entry.route.service.clone());
+            writer.deadlines.set(Due::Route(entry.route.service.clone()), Instant::now());
         }
         // The other records of our node name it: the store keeps it for a later start under another name.
         let own = Definition::Put(Record::Node(Arc::new(own)));
@@ -203,6 +207,7 @@ impl Writer {
             }
             self.take_waiting();
             self.pass_deadlines();
+            self.settle();
             let Some(shared) = self.shared.upgrade() else { return };
             self.publish(&shared);
             if ended && self.under_way.is_empty() {
@@ -375,8 +380,14 @@ impl Writer {
         self.ahead.look(&self.state, under_way.into_iter().map(|(_, one)| &*one.definitions));
     }
 
-    fn next_index(&self) -> u64 {
+    pub(super) fn next_index(&self) -> u64 {
         self.state.index + 1
+    }
+
+    /// What is not in the store has changed with this index; the store keeps that it was given out.
+    pub(super) fn moved_to(&mut self, index: u64) {
+        self.state.index = index;
+        self.round.moved = true;
     }
 
     fn apply(&mut self, index: u64, definitions: &[Definition], cause: &Cause) {
@@ -384,7 +395,7 @@ impl Writer {
         let about: Vec<_> =
             definitions.iter().filter_map(|one| About::definition(&self.state, one)).collect();
         let shows = std::mem::take(&mut self.round.effects.visible);
-        let eased = self.eased_before(definitions);
+        self.note_definitions(definitions);
         let mut pen = Pen::default();
         for definition in definitions {
             if self.audit.is_on() {
@@ -395,9 +406,6 @@ impl Writer {
                     pen.defines(&self.state, definition, &event);
                 }
                 self.round.events.extend(Some(event).filter(|_| self.recording));
-            }
-            if let Definition::Remove(Key::Instance(node, id)) = definition {
-                self.guard_removed(node, id);
             }
             self.state.define(index, definition, &mut self.round.effects);
             match definition {
@@ -426,7 +434,6 @@ impl Writer {
         self.state.index = index;
         self.note(shows, about);
         pen.close(&self.state, cause, &mut self.round.pasts);
-        self.eased_after(eased);
     }
 
     /// Notes a change, where answers can show it. `before` is whether they can show what this round did before it.
@@ -464,7 +471,9 @@ impl Writer {
         for seen in observations {
             let index = self.next_index();
             let before = if self.recording { self.state.standing(&seen.check) } else { None };
-            let guarded = self.guarded_standing(&seen.check);
+            let differs = self.state.check(&seen.check).is_some_and(|entry| entry.status != seen.status);
+            let members =
+                if differs { self.note_checked(&seen.check.node, &seen.check.id) } else { Vec::new() };
             let mut pen = Pen::default();
             if self.keeping {
                 pen.observes(&self.state, &seen);
@@ -493,7 +502,7 @@ impl Writer {
             }
             self.round.flips.push(seen.clone());
             self.round.changes.push(Change::Observation(seen));
-            self.guard_flipped(guarded);
+            self.note_flipped(members);
         }
     }
 

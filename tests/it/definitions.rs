@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use hickory_proto::rr::RecordType;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, run};
@@ -157,4 +158,30 @@ fn check_config_tells_all_errors_of_a_directory_and_both_places_of_an_id() {
         fs::remove_file(dir.path().join(name)).unwrap();
     }
     assert_eq!(checked(dir.path()), (Some(0), "Configuration is valid!\n".to_owned()));
+}
+
+/// A guard that judged the instances of a file before they were there would find none.
+#[tokio::test]
+async fn a_routes_guard_survives_a_restart_of_a_service_that_a_file_defines() {
+    let text = "[[service]]\nname = \"web\"\nid = \"b\"\ntags = [\"blue\"]\n[[service]]\nname = \"web\"\nid = \"g\"\ntags = [\"green\"]\n";
+    let Served { daemon, dir } = Served::start(&[("web.toml", text)]);
+    const ROUTE: &str = "/v1/rollcall/route/web";
+    let put = async |http, body: Value| request(http, "PUT", ROUTE, &[], &body.to_string()).await.status;
+    assert_eq!(put(daemon.http[0], json!({ "Subsets": ["blue=1"] })).await, 200);
+    let guarded = json!({ "Subsets": ["green=1000000"], "Over": "1h", "AbortIfUnhealthy": "20%" });
+    assert_eq!(put(daemon.http[0], guarded).await, 200);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let (served, data) = (dir.path().join("consul.d"), dir.path().join("data"));
+    let daemon = Daemon::start(&data, &["--config", served.to_str().unwrap()]);
+    let get = async |index: u64| {
+        let path = format!("{ROUTE}?index={index}&wait=20s");
+        request(daemon.http[0], "GET", &path, &[], "").await
+    };
+    // Its steps show that it was looked at since.
+    let mut answer = get(0).await;
+    for _ in 0..2 {
+        answer = get(answer.index()).await;
+    }
+    let route = answer.json();
+    assert_eq!((&route["Version"], &route["Why"]), (&json!(2), &json!("set")), "{route:#}");
 }

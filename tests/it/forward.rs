@@ -230,7 +230,10 @@ async fn another_class_never_meets_the_cache() {
 #[tokio::test]
 async fn an_upstream_that_is_ourselves_is_refused_at_the_start() {
     // Free, and below those that the kernel gives to the connections of other tests.
-    let free = |port: &u16| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    let free = |port: &u16| {
+        let address = ("0.0.0.0", *port);
+        std::net::TcpListener::bind(address).is_ok() && std::net::UdpSocket::bind(address).is_ok()
+    };
     let port = (20_000..32_768).find(free).unwrap();
     for listen in ["127.0.7.1", "0.0.0.0"] {
         let dir = tempfile::tempdir().unwrap();

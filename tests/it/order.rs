@@ -63,9 +63,10 @@ async fn a_limit_gives_so_many_addresses_drawn_by_weight_and_srv_gives_all() {
         assert_eq!(addresses.len(), 2);
         addresses.into_iter().for_each(|address| *seen.entry(address).or_insert(0) += 1);
     }
-    // Of two drawn, the heavy one is in 96 %, each other in 35 %.
-    assert!((550..600).contains(&seen["10.0.0.1"]), "{seen:?}");
-    assert!(["10.0.0.2", "10.0.0.3", "10.0.0.4"].iter().all(|a| (140..280).contains(&seen[*a])), "{seen:?}");
+    // Of two drawn, the heavy one is in 94.5 % (567 of 600, with a deviation of 5.6), each other in 35.2 % (211, 11.7): six
+    // deviations and more on either side. Were all drawn alike, each would be in 300.
+    assert!((530..600).contains(&seen["10.0.0.1"]), "{seen:?}");
+    assert!(["10.0.0.2", "10.0.0.3", "10.0.0.4"].iter().all(|a| (135..285).contains(&seen[*a])), "{seen:?}");
     assert_eq!(server.ask(WEB, RecordType::SRV).await.answers.len(), 4);
 }
 

@@ -206,12 +206,14 @@ async fn a_server_that_was_restarted_is_as_any_other() {
     let control = Path::new(data).join("control.sock");
     assert!(control.exists());
     kill(Pid::from_raw(later.0), Signal::SIGTERM).unwrap();
-    let gone = async {
-        while std::net::TcpStream::connect(server.http[0]).is_ok() || control.exists() {
+    // What it holds last is the data directory, until it has ended.
+    let ended = async {
+        while later.is_running() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(crate::server::PATIENCE, gone).await.expect("it does not stop");
+    tokio::time::timeout(PATIENCE, ended).await.expect("it does not stop");
+    assert!(!control.exists());
     assert!(refused(&["--data-dir", data]).contains("cannot reach a running server"));
     let again = Daemon::start(dir.path(), &[]);
     assert!(again.end(Signal::SIGTERM).success());

@@ -346,3 +346,80 @@ async fn keys_of_the_guard_are_percents_and_times() {
         assert!(errors.contains("[guard]") && errors.contains(why), "{line}: {errors}");
     }
 }
+
+#[tokio::test]
+async fn a_guard_ends_when_those_that_fell_come_back_by_another_definition() {
+    let server = TestServer::with(|config| config.guard.share = 50).await;
+    fleet(&server, "web", 4).await;
+    for n in 1..=3 {
+        word(&server, "fail", "web", n).await;
+    }
+    assert_eq!(given(&server, "web", RecordType::A).await, (4, true));
+    // Their failing checks go: three are healthy again, and the guard has no reason any more.
+    for n in 1..=2 {
+        let path = format!("/v1/agent/check/deregister/service:web-{n}");
+        assert_eq!(server.put(&path, "").await.status, 200);
+    }
+    assert_eq!(given(&server, "web", RecordType::A).await, (3, false));
+    assert_eq!(server.metric("rollcall_registry_guarded").await, 0.0);
+    // A service that goes takes its guard along.
+    fleet(&server, "db", 2).await;
+    for n in 1..=2 {
+        word(&server, "fail", "db", n).await;
+    }
+    assert_eq!(given(&server, "db", RecordType::A).await, (2, true));
+    for n in 1..=2 {
+        assert_eq!(server.put(&format!("/v1/agent/service/deregister/db-{n}"), "").await.status, 200);
+    }
+    assert_eq!(server.metric("rollcall_registry_guarded").await, 0.0);
+}
+
+#[tokio::test]
+async fn lists_of_services_wake_for_guards_and_circuits() {
+    let server = TestServer::with(|config| config.guard.share = 50).await;
+    fleet(&server, "web", 4).await;
+    let row = async |index: u64| {
+        let answer = server.wait("/v1/rollcall/services?service=web", index).await;
+        (answer.index(), answer.json()[0].clone())
+    };
+    let (index, before) = row(0).await;
+    assert_eq!((&before["Out"], &before["Guarded"]), (&json!(0), &json!(0)));
+    let waiting = row(index);
+    let report = json!({ "Reports": [{ "Service": "web", "ID": "web-1", "Failure": 20 }] });
+    let (next, reported) = tokio::join!(waiting, server.put("/v1/rollcall/report", report));
+    assert_eq!(reported.status, 200, "{}", reported.text());
+    assert!(next.0 > index && next.1["Out"] == 1, "{next:?}");
+}
+
+/// Milliseconds that a check of the node takes to fail and pass, when so many instances are on it; the best of some.
+async fn mass_flip(count: usize) -> f64 {
+    let server = TestServer::with(|config| {
+        config.guard.share = 10;
+        config.slow_start.window = Duration::from_secs(3600);
+    })
+    .await;
+    for n in 0..count {
+        server.register(json!({ "Name": "web", "ID": format!("web-{n}"), "Port": 80 })).await;
+    }
+    let check = json!({ "ID": "node", "Name": "node", "TTL": "1h", "Status": "passing" });
+    assert_eq!(server.put("/v1/agent/check/register", check).await.status, 200);
+    let report = json!({ "Reports": [{ "Service": "web", "ID": "web-1", "Success": 1 }] });
+    assert_eq!(server.put("/v1/rollcall/report", report).await.status, 200);
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        assert_eq!(server.put("/v1/agent/check/fail/node", "").await.status, 200);
+        assert_eq!(server.metric("rollcall_registry_guarded_instances").await, count as f64);
+        assert_eq!(server.put("/v1/agent/check/pass/node", "").await.status, 200);
+        assert_eq!(server.metric("rollcall_registry_guarded_instances").await, 0.0);
+        best = best.min(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    best
+}
+
+#[tokio::test]
+async fn what_a_mass_failure_costs_grows_with_the_number_of_instances_and_no_faster() {
+    let (few, many) = (mass_flip(150).await, mass_flip(1500).await);
+    // Ten times as many: ten times as long, where each were looked at for each it would be a hundred times.
+    assert!(many < 30.0 * few, "{few:.1} ms for 150, {many:.1} ms for 1500");
+}

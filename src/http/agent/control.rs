@@ -22,13 +22,15 @@ use crate::registry::{Command, snapshot};
 /// How long whoever runs the server may take to reload it.
 const RELOAD_WITHIN: Duration = Duration::from_secs(60);
 
-/// What a request asks of whoever runs the server.
+/// What is asked of whoever runs the server.
 #[derive(Debug)]
 pub enum Asked {
     /// To read the configuration again. The answer names keys that wait for the next start, or says why nothing changed.
     Reload(oneshot::Sender<Result<Vec<&'static str>, String>>),
     /// To end.
     Leave,
+    /// To end at once, and to say that it failed: the registry's writer has ended, and nothing changes any more. Asked by no request.
+    End,
 }
 
 pub(super) fn routes() -> Router<Arc<State>> {

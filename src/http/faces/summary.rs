@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::extract::State as Extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::select_all;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -31,7 +32,8 @@ const TAGS_MAX: usize = 16;
 
 /// `?service=` (again for more): these alone.
 pub(super) async fn services(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
-    let read = Read::when_due(&state, &params, "service", [Topic::Services, Topic::Checks]).await?;
+    let read =
+        Read::when_due(&state, &params, "service", &[Topic::Services, Topic::Checks, Topic::Steady]).await?;
     let next = |snapshot: &Snapshot, last: Option<&str>, max| -> Vec<Arc<ServiceEntry>> {
         let from = snapshot.services_from(last.unwrap_or("")).skip_while(|s| Some(s.name.folded()) == last);
         from.take(max).cloned().collect()
@@ -57,7 +59,7 @@ pub(super) async fn services(Extract(state): Extract<Arc<State>>, params: Params
 
 /// `?node=` (again for more): these alone.
 pub(super) async fn nodes(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
-    let read = Read::when_due(&state, &params, "node", [Topic::Nodes, Topic::Checks]).await?;
+    let read = Read::when_due(&state, &params, "node", &[Topic::Nodes, Topic::Checks]).await?;
     let next = |snapshot: &Snapshot, last: Option<&str>, max| -> Vec<Arc<NodeEntry>> {
         let from = snapshot.nodes_from(last.unwrap_or("")).skip_while(|n| Some(n.node.name.folded()) == last);
         from.take(max).cloned().collect()
@@ -112,7 +114,7 @@ struct Read {
 }
 
 impl Read {
-    async fn when_due(state: &State, params: &Params, of: &str, topics: [Topic; 2]) -> Result<Self, Error> {
+    async fn when_due(state: &State, params: &Params, of: &str, topics: &[Topic]) -> Result<Self, Error> {
         params.check_read(&state.config.load().datacenter)?;
         let (index, wait) = params.blocking()?;
         let mut asker = params.asker.clone();
@@ -120,10 +122,9 @@ impl Read {
         if index > 0 {
             let wait: Duration = with_jitter(wait, rand::random());
             parked::will_take_long();
-            let [one, other] = topics.each_ref().map(|topic| state.registry.wait(topic, index, wait));
+            let any = topics.iter().map(|topic| Box::pin(state.registry.wait(topic, index, wait)));
             snapshot = tokio::select! {
-                woken = one => woken?,
-                woken = other => woken?,
+                (woken, ..) = select_all(any) => woken?,
                 () = state.shutdown.cancelled() => state.registry.snapshot(),
             };
             asker = asker.renewed(state)?;

@@ -175,8 +175,7 @@ impl Writer {
         let broken = shown.map(|(broken, _)| Arc::new(broken));
         let shows = std::mem::take(&mut self.round.effects.visible);
         if self.state.set_broken(index, service, broken, &mut self.round.effects) {
-            self.state.index = index;
-            self.round.moved = true;
+            self.moved_to(index);
         }
         let about = changed.iter().map(|((node, id), ..)| About::instance(node.clone(), id.clone()));
         self.note(shows, about);

@@ -9,6 +9,7 @@ import glob
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -404,13 +405,16 @@ def collector(report):
         config = f'[telemetry]\notlp_endpoint = "http://{COLLECTOR}:4318"\n[limits]\ntrace_spans_max = 512\n'
         with Scene(config=config, first=start) as scene:
             exported, full = (f'rollcall_traces_spans_total{{outcome="{outcome}"}}' for outcome in ("exported", "queue full"))
-            before = registrations(scene)
+            before = statistics.median(registrations(scene) for _ in range(3))
             until(lambda: scene.metric(exported) > 0, "spans are exported")
             state = scene.begun.stop()
             report.equal(state, "T", "the collector is stopped")
-            during, rounds = registrations(scene), 1
+            rounds = 0
             while scene.metric(full) == 0 and rounds < 20:
-                during, rounds = max(during, registrations(scene)), rounds + 1
+                registrations(scene)
+                rounds += 1
+            # Where somebody waits for a place, all do from now on: a median of three shows it, and forgives one bad moment.
+            during = statistics.median(registrations(scene) for _ in range(3))
             lost = scene.metric(full)
             report.check(lost > 0, f"{lost:.0f} spans had no place any more, and are counted")
             report.check(during < 4 * before, f"{MANY} registrations take {during / before:.2f} of what they took before")

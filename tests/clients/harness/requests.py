@@ -63,6 +63,14 @@ class Requests:
                 raise AssertionError("clients are still connected: end them before what they called is compared")
             time.sleep(0.02)
 
+    def _logged(self, wanted, dns_from, patience=5.0):
+        """The calls when nothing of what is wanted is missing any more: a client may have ended before the line of its last call
+        was written and read."""
+        deadline = time.monotonic() + patience
+        while not set(wanted) <= set(found := self.calls(dns_from)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return found
+
     def calls(self, dns_from=None):
         """A line for each kind of call, sorted: what is different each time (versions, ids, values) is left out."""
         lines = {f"{_plain_agent(one['user_agent.original'])} {one['http.request.method']} {_plain_path(one['url.path'])}{_keys(one['url.query'])}"
@@ -85,11 +93,13 @@ class Requests:
             report.check(asked > 0, f"the server's log has {asked} DNS queries of {client}")
         if settled:
             self._settled()
-        found, file = self.calls(dns_from), FIXTURES / f"{client}.txt"
+        file = FIXTURES / f"{client}.txt"
+        kept = file.read_text().splitlines() if file.is_file() else []
+        found = self._logged(kept, dns_from)
         if "--update-fixtures" in sys.argv:
             FIXTURES.mkdir(exist_ok=True)
             file.write_text("".join(line + "\n" for line in found))
-        kept = file.read_text().splitlines() if file.is_file() else []
+            kept = found
         shown = "\n".join(difflib.unified_diff(kept, found, f"fixtures/{client}.txt", "what it called", lineterm=""))
         report.check(found and found == kept, f"{client} made the {len(found)} kinds of call of its fixture, no other",
                      f"after a look, take them over with --update-fixtures\n{shown}")

@@ -254,7 +254,8 @@ class Events:
         for number in range(BIG):
             self.register(Name="big", ID=f"big-{number}", Address=f"192.0.2.{100 + number}", Port=80)
         self.first_of_each()
-        # A target that takes connections and never answers.
+        # A target that takes connections and never answers. The bounds of the buckets that hold a probe's timeout, 0.5 and 2.1 s, are
+        # far from it, so that a probe that ends late is in none of the next.
         with self.host.inside():
             silent = socket.socket()
             silent.bind(("127.0.0.1", 0))
@@ -262,7 +263,7 @@ class Events:
         self.kept.append(silent)
         url = "http://127.0.0.1:%d/" % silent.getsockname()[1]
         for number in range(SILENT):
-            self.register(Name="silent", ID=f"silent-{number}", Check={"HTTP": url, "Interval": "1s", "Timeout": "2s"})
+            self.register(Name="silent", ID=f"silent-{number}", Check={"HTTP": url, "Interval": "1s", "Timeout": "1s"})
         slow = [threading.Thread(target=self.slow_registration, args=[number]) for number in range(SLOW)]
         for one in slow:
             one.start()

@@ -1,5 +1,6 @@
 //! Successors that fail, at each stage: the server that runs goes on, with all it had.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,13 @@ use crate::server::{PATIENCE, request};
 /// Where the puppet fails, and where its data directory is.
 const STAGE: &str = "PUPPET_STAGE";
 const DATA: &str = "PUPPET_DATA";
+
+/// Makes a program by a process of its own. Written by ourselves, it would be open for writing in any child that another
+/// test starts meanwhile until that child executes its own, and could not be executed (ETXTBSY).
+fn by_another(script: &str, words: &[&OsStr]) {
+    let made = std::process::Command::new("sh").args(["-c", script, "sh"]).args(words).status().unwrap();
+    assert!(made.success(), "{script}");
+}
 
 /// A server whose program can be changed under it.
 pub(super) struct Stage {
@@ -57,8 +65,8 @@ impl Stage {
 
     pub(super) fn script(&self, text: &str) {
         self.replace(|path| {
-            std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let whole = format!("#!/bin/sh\n{text}\n");
+            by_another("printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", &[whole.as_ref(), path.as_ref()]);
         });
     }
 
@@ -222,7 +230,7 @@ async fn other_users_are_turned_away() {
     let server = Daemon::start(&dir.path().join("data"), &[]);
     let data = dir.path().join("data");
     let program = dir.path().join("rollcall");
-    std::fs::copy(env!("CARGO_BIN_EXE_rollcall"), &program).unwrap();
+    by_another("cp \"$1\" \"$2\"", &[env!("CARGO_BIN_EXE_rollcall").as_ref(), program.as_ref()]);
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
