@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::api::{Server, part};
-use super::show::{list, printable, table};
+use super::show::{list, printable, reason, table};
 use super::{block_on, say};
 
 /// Flags of `history`.
@@ -76,7 +76,7 @@ fn what(change: &Value) -> String {
         },
         (word, "") if kind == "maintenance" => match text(&change["Reason"]).as_str() {
             "" => format!("maintenance {word}"),
-            reason => format!("maintenance {word}: {reason}"),
+            text => format!("maintenance {word}: {}", reason(text)),
         },
         (word, "") if ["circuit", "guard"].contains(&kind.as_str()) => format!("{kind} {word}"),
         (word, "") => word.to_owned(),

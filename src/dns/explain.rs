@@ -370,6 +370,9 @@ impl<'a> Teller<'a> {
         if answer.rcode == Default::default() && answer.answers.is_empty() {
             self.say(format!("the name exists and has no {} records now", self.question.kind));
         }
+        if answer.answers.is_empty() {
+            self.told.ttl = answer.authorities.iter().find_map(remembered);
+        }
         let payload = usize::from(self.context.settings.payload);
         if octets > payload {
             self.say(format!(
@@ -379,4 +382,13 @@ impl<'a> Teller<'a> {
             self.say("over UDP clients without EDNS get it cut (TC), since it has more than 512 octets");
         }
     }
+}
+
+/// For how long caches may have it that there is nothing, by the SOA record that says so (RFC 2308 section 5).
+fn remembered(record: &Record) -> Option<(u32, String)> {
+    let RData::SOA(soa) = &record.data else { return None };
+    Some((
+        record.ttl.min(soa.minimum),
+        "there is nothing to give, which caches may have for so long".to_owned(),
+    ))
 }
