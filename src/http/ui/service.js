@@ -120,7 +120,8 @@ export function service(main, signal, failed, name) {
   cards.style.gap = ".5rem";
   const said = new Map();
   const past = history(name, signal);
-  const routed = route(name, signal, failed, past.read);
+  // A route changes what DNS does with an instance, and nothing that Consul's API shows of it.
+  const routed = route(name, signal, failed, () => { past.read(); again(); });
   const show = () => {
     const state = (count, text) => count > 0 && h("p", { class: "state" }, text);
     replace(states,
@@ -149,9 +150,9 @@ export function service(main, signal, failed, name) {
     ]);
     [row, why] = [rows[0] ?? {}, reasons];
     // A slow start goes on without a change that would be waited for.
-    const again = () => !signal.aborted && read().then(show);
     if ([...why.values()].some((one) => one.Reason.includes("[slow_start]"))) timer = setTimeout(again, AGAIN_MILLIS);
   };
+  const again = () => entries && !signal.aborted && read().then(show);
   const seen = async (value) => {
     entries = value;
     await read();

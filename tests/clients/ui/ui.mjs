@@ -140,6 +140,8 @@ async function live() {
   equal(await ports(), [9], "a route that is set by a click changes what DNS answers");
   await page.locator("section[aria-label=History] tr", { hasText: "route version 1" }).waitFor();
   check(true, "and is in the history");
+  await page.locator("[data-instance='web-1'] dd", { hasText: "the service's route gives it no share" }).waitFor();
+  check(true, "and on the cards of the instances");
   await page.getByLabel("Subsets").fill("v3=1");
   await page.getByRole("button", { name: "Set route" }).click();
   await page.locator("#notice", { hasText: "no instance of service" }).waitFor();
