@@ -13,8 +13,8 @@ mod secrets;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::{Key, Record, Status};
 use crate::telemetry::Metrics;
@@ -63,6 +63,8 @@ pub enum Value {
     Status(Status),
     /// The state of an instance's circuit, in a word.
     Circuit(&'static str),
+    /// What the server logs.
+    LogLevel(String),
 }
 
 /// What one line tells.
@@ -82,6 +84,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Of what is no record, and has no index.
+    pub fn changed(cause: Cause, before: Value, after: Value) -> Self {
+        let (at, outcome) = (SystemTime::now(), Outcome::Allowed);
+        let (before, after) = (Some(before), Some(after));
+        Self { at, cause, key: None, before, after, outcome, reason: None, index: None }
+    }
+
     /// Of something that changed nothing.
     pub fn failed(cause: Cause, key: Option<Key>, outcome: Outcome, reason: String) -> Self {
         let at = SystemTime::now();
@@ -113,6 +122,8 @@ impl fmt::Debug for Audit {
 
 /// How long a stop waits for the disk.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+/// How often a stop tries to have its word in a queue that is full.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 impl Audit {
     /// Opens the file and starts the thread that writes to it. `node` is who writes.
@@ -166,11 +177,23 @@ impl Audit {
 
     /// Waits, for a while, until all that was told is written. Blocks.
     pub fn flush(&self) {
+        self.flush_within(FLUSH_WITHIN);
+    }
+
+    fn flush_within(&self, patience: Duration) {
         let Some(shared) = &self.0 else { return };
         let (done, written) = sync_channel(1);
-        if shared.queue.send(Message::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(FLUSH_WITHIN);
+        let deadline = Instant::now() + patience;
+        let mut asked = Message::Flush(done);
+        // The queue may be full, of a disk that hangs.
+        while let Err(TrySendError::Full(back)) = shared.queue.try_send(asked) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            asked = back;
+            std::thread::sleep(FULL_PAUSE);
         }
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -192,6 +215,25 @@ fn write(mut file: File, entries: &Receiver<Message>, node: &str) {
         // Who asked may have given up.
         for done in flushed {
             let _ = done.try_send(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a thread writes that hangs in the disk is a queue that nobody takes from.
+    #[test]
+    fn a_stop_waits_for_a_disk_that_hangs_only_for_a_while_whether_or_not_the_queue_is_full() {
+        for places in [1, 2] {
+            let (queue, _nobody_takes) = sync_channel(places);
+            queue.try_send(Message::Reopen).unwrap();
+            let audit = Audit(Some(Arc::new(Shared { queue, metrics: Arc::default() })));
+            let patience = Duration::from_millis(50);
+            let begun = Instant::now();
+            audit.flush_within(patience);
+            assert!(begun.elapsed() >= patience, "it waits, too");
         }
     }
 }

@@ -56,6 +56,9 @@ pub use door::listener::Listener;
 pub use faces::Faces;
 pub use openapi::document as openapi;
 
+/// A long answer is made and sent in pieces of about this size.
+const PIECE_OCTETS: usize = 64 * 1024;
+
 /// What the API needs to know beside the registry.
 #[derive(Debug, Clone)]
 pub struct Config {

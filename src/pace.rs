@@ -5,9 +5,11 @@
 //! ARCHITECTURE.md. Small and our own: the crates for it bring a clock, tasks or maps without a bound.
 
 mod breaker;
+mod client;
 mod rate;
 mod retries;
 
 pub use breaker::Breaker;
+pub use client::household;
 pub use rate::Rate;
 pub use retries::Retries;

@@ -23,10 +23,32 @@ pub(super) struct File {
     file: fs::File,
     /// In the file.
     octets: u64,
+    /// Where a new one begins: `octets_max`, or more while that fails.
+    rotate_at: u64,
     waiting: Vec<u8>,
     waiting_lines: u64,
-    failing: bool,
+    /// What fails now, by [`Deed`].
+    failing: [bool; 3],
     metrics: Arc<Metrics>,
+}
+
+/// What is done with the file; each fails, and works again, by itself.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Write,
+    Rotate,
+    Reopen,
+}
+
+impl Deed {
+    /// What cannot be done, and what comes of that.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Write => ("written", "lines are lost"),
+            Self::Rotate => ("rotated", "it grows beyond [audit] max_size"),
+            Self::Reopen => ("opened again", "the file that was open is written on"),
+        }
+    }
 }
 
 fn open(path: &Path) -> io::Result<(fs::File, u64)> {
@@ -50,9 +72,10 @@ impl File {
             files_max: files_max.max(1),
             file,
             octets,
+            rotate_at: octets_max,
             waiting: Vec::new(),
             waiting_lines: 0,
-            failing: false,
+            failing: [false; 3],
             metrics,
         })
     }
@@ -60,7 +83,7 @@ impl File {
     /// Takes a line; written with others, by [`flush`](Self::flush) at the latest.
     pub(super) fn add(&mut self, line: &str) {
         let after = self.octets + (self.waiting.len() + line.len()) as u64;
-        if after > self.octets_max && self.octets + self.waiting.len() as u64 > 0 {
+        if after > self.rotate_at && self.octets + self.waiting.len() as u64 > 0 {
             self.flush();
             self.rotate();
         }
@@ -87,7 +110,7 @@ impl File {
                 self.metrics.audit.lost_in_file(self.waiting_lines);
             }
         }
-        self.note(written, "written");
+        self.note(Deed::Write, written);
         self.waiting.clear();
         self.waiting_lines = 0;
     }
@@ -95,11 +118,16 @@ impl File {
     /// Opens whatever has the name now.
     pub(super) fn reopen(&mut self) {
         self.flush();
-        let opened = open(&self.path).map(|(file, octets)| (self.file, self.octets) = (file, octets));
-        self.note(opened, "opened again");
+        let opened = open(&self.path).map(|opened| self.begin(opened));
+        self.note(Deed::Reopen, opened);
     }
 
-    /// Moves each file one on, and begins a new one. Where that fails, the old one is written on.
+    fn begin(&mut self, (file, octets): (fs::File, u64)) {
+        (self.file, self.octets, self.rotate_at) = (file, octets, self.octets_max);
+    }
+
+    /// Moves each file one on, and begins a new one. Where that fails, the old one is written on, and it is tried again when as
+    /// much as a whole file has come.
     fn rotate(&mut self) {
         let kept = |number: usize| {
             let mut name = self.path.clone().into_os_string();
@@ -117,23 +145,24 @@ impl File {
         // Somebody else may have moved it away.
         let moved = moved.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
         let opened = moved.and_then(|()| open(&self.path));
-        let outcome = opened.map(|(file, octets)| (self.file, self.octets) = (file, octets));
-        if outcome.is_ok() {
-            self.metrics.audit.rotated();
+        let outcome = opened.map(|opened| self.begin(opened));
+        match &outcome {
+            Ok(()) => self.metrics.audit.rotated(),
+            Err(_) => self.rotate_at = self.octets + self.octets_max,
         }
-        self.note(outcome, "rotated");
+        self.note(Deed::Rotate, outcome);
     }
 
     /// Says once that it fails, and once that it does not any more.
-    fn note(&mut self, outcome: io::Result<()>, what: &str) {
+    fn note(&mut self, deed: Deed, outcome: io::Result<()>) {
         let failing = outcome.is_err();
-        if std::mem::replace(&mut self.failing, failing) == failing {
+        if std::mem::replace(&mut self.failing[deed as usize], failing) == failing {
             return;
         }
-        let path = self.path.display();
+        let (path, (what, then)) = (self.path.display(), deed.words());
         match outcome {
-            Err(error) => tracing::error!("the audit log {path} cannot be {what}, lines are lost: {error}"),
-            Ok(()) => tracing::info!("the audit log {path} can be {what} again"),
+            Err(error) => tracing::error!("the audit log {path} cannot be {what}, {then}: {error}"),
+            Ok(()) => tracing::info!("the audit log {path} is {what} again"),
         }
     }
 }
@@ -188,6 +217,52 @@ mod tests {
         file.flush();
         assert_eq!(lines(&moved), ["of another start", "before", "while"]);
         assert_eq!(lines(&path), ["after"]);
+    }
+
+    /// What was logged, as text.
+    #[derive(Clone, Default)]
+    struct Said(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+    impl Write for Said {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(octets)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn where_it_cannot_be_rotated_it_grows_says_so_once_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        // No file takes the place of a folder with something in it.
+        let obstacle = dir.path().join("audit.log.1");
+        fs::create_dir_all(obstacle.join("x")).unwrap();
+        let said = Said::default();
+        let to = said.clone();
+        let writes = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish();
+        let add = |file: &mut File, numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                file.add(&format!("line {number:03}, which is 28 long\n"));
+                // As the thread does when nothing more waits.
+                file.flush();
+            }
+        };
+        let told = || String::from_utf8(said.0.lock().clone()).unwrap();
+        tracing::subscriber::with_default(writes, || {
+            let mut file = File::open(&path, 280, 2, Arc::default()).unwrap();
+            add(&mut file, 0..45);
+            assert_eq!((lines(&path).len(), told().lines().count()), (45, 1), "{}", told());
+            assert!(told().contains("cannot be rotated, it grows"), "{}", told());
+            fs::remove_dir_all(&obstacle).unwrap();
+            add(&mut file, 45..60);
+        });
+        assert_eq!(told().lines().count(), 2, "{}", told());
+        assert!(told().contains("is rotated again"), "{}", told());
+        let both = (lines(&obstacle).len(), lines(&path).len());
+        assert_eq!(both, (50, 10), "it is tried again whenever as much as a file has come");
     }
 
     #[test]

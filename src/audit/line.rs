@@ -117,6 +117,7 @@ fn shown(whole: &Value) -> Json {
         Value::Record(record) => inner(record),
         Value::Status(status) => json!({ "status": status.as_str() }),
         Value::Circuit(state) => json!({ "circuit": state }),
+        Value::LogLevel(level) => json!({ "log_level": level }),
     };
     // Lines of their own have told of those.
     if let (Value::Record(Record::Route(_)), Json::Object(route)) = (whole, &mut value) {

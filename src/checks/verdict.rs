@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::flaps::{Flapping, Flaps};
 use super::kinds::cut;
+use crate::model::check::HELD;
 use crate::model::{Check, Status};
 
 /// How many results in a row change a status; each at least 1.
@@ -176,7 +177,7 @@ impl Verdict {
     fn held(&self, found: Status, output: &str) -> String {
         let (falls, steady) = (self.flaps.level(), crate::model::duration::format(self.flaps.steady()));
         format!(
-            "Held critical: it fell {falls} times in a short while, and has to pass for {steady} without a failure. \
+            "{HELD} it fell {falls} times in a short while, and has to pass for {steady} without a failure. \
              Last result: {found}: {output}"
         )
     }

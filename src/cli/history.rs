@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::api::{Server, part};
-use super::show::{list, printable, table};
+use super::show::{list, printable, reason, table};
 use super::{block_on, say};
 
 /// Flags of `history`.
@@ -70,13 +70,15 @@ fn what(change: &Value) -> String {
         };
     }
     match (word.as_str(), check.as_str()) {
-        ("status", check) => {
-            format!("check {check}: {} to {}", text(&change["Before"]), text(&change["After"]))
-        }
+        ("status", check) => match ["Before", "After"].map(|key| text(&change[key])) {
+            [before, after] if before == after => format!("check {check}: held {after}"),
+            [before, after] => format!("check {check}: {before} to {after}"),
+        },
         (word, "") if kind == "maintenance" => match text(&change["Reason"]).as_str() {
             "" => format!("maintenance {word}"),
-            reason => format!("maintenance {word}: {reason}"),
+            text => format!("maintenance {word}: {}", reason(text)),
         },
+        (word, "") if ["circuit", "guard"].contains(&kind.as_str()) => format!("{kind} {word}"),
         (word, "") => word.to_owned(),
         (word, check) => format!("check {check} {word}"),
     }
@@ -111,7 +113,10 @@ fn stood(at: &Value) -> anyhow::Result<()> {
             text(&instance["Node"]),
             text(&instance["Address"]),
             instance["Port"].to_string(),
-            text(&instance["Health"]),
+            match text(&instance["Health"]) {
+                health if instance["Guarded"] == true => format!("{health}, kept by the guard"),
+                health => health,
+            },
         ]);
     }
     table(&rows)

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use tokio::time::Instant;
 
 use super::live::{self, Ask, Client, Domains};
 use super::names::{self, Asked};
@@ -16,7 +17,8 @@ use super::request::{Question, Request};
 use super::respond::{Context, Found, Transport, look_up, reply};
 use super::{Answer, State, rcode_label};
 use crate::acl::View;
-use crate::registry::{RouteEntry, ServiceEntry};
+use crate::registry::guard::Guard;
+use crate::registry::{RouteEntry, ServiceEntry, views};
 use crate::select::explanation::{self, Judged, paced};
 use crate::select::why::{self, Considered};
 use crate::select::{
@@ -295,7 +297,12 @@ impl<'a> Teller<'a> {
     ) {
         let settings = &self.context.settings.domains.settings;
         let family = live::family(self.question.kind);
-        let context = explanation::Context { settings, service: &service.name, tag, from, family };
+        let until = |guard: &Arc<Guard>| {
+            let left = guard.until().saturating_duration_since(Instant::now());
+            u32::try_from(views::now() / 1000 + left.as_secs()).unwrap_or(u32::MAX)
+        };
+        let guarded = service.guard.as_ref().map(until);
+        let context = explanation::Context { settings, service: &service.name, tag, from, family, guarded };
         let shown = rows.iter().filter(|row| self.asker.reads_node(row.entry.instance.node.folded()));
         let judged = shown.map(|row| Judged::of(&context, &Considered { why: self.refined(row), ..*row }));
         let judged: Vec<Judged> = judged.collect();
@@ -374,6 +381,9 @@ impl<'a> Teller<'a> {
         if answer.rcode == Default::default() && answer.answers.is_empty() {
             self.say(format!("the name exists and has no {} records now", self.question.kind));
         }
+        if answer.answers.is_empty() {
+            self.told.ttl = answer.authorities.iter().find_map(remembered);
+        }
         let payload = usize::from(self.context.settings.payload);
         if octets > payload {
             self.say(format!(
@@ -383,4 +393,13 @@ impl<'a> Teller<'a> {
             self.say("over UDP clients without EDNS get it cut (TC), since it has more than 512 octets");
         }
     }
+}
+
+/// For how long caches may have it that there is nothing, by the SOA record that says so (RFC 2308 section 5).
+fn remembered(record: &Record) -> Option<(u32, String)> {
+    let RData::SOA(soa) = &record.data else { return None };
+    Some((
+        record.ttl.min(soa.minimum),
+        "there is nothing to give, which caches may have for so long".to_owned(),
+    ))
 }

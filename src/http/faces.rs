@@ -26,13 +26,10 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::State;
 use super::error::Error;
 use super::route::{get, put, with_rest};
+use super::{PIECE_OCTETS, State};
 use recent::Recent;
-
-/// A long answer is made in pieces of about this size.
-const PIECE_OCTETS: usize = 64 * 1024;
 
 /// What the faces share.
 pub struct Faces {

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-/// About as many octets are written before they are sent.
-const PIECE_OCTETS: usize = 64 * 1024;
+use super::PIECE_OCTETS;
+
 /// So many entries are looked at, which a filter may pass over, before others get their turn.
 pub(super) const LOOKED_AT: usize = 256;
 

@@ -10,13 +10,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
-use super::State;
 use super::error::Error;
 use super::faces::Place;
 use super::route::get;
-
-/// A backup is sent in pieces of about this size.
-const PIECE_OCTETS: usize = 64 * 1024;
+use super::{PIECE_OCTETS, State};
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use super::{CheckId, CheckKey, InstanceId, NodeName, Origin};
 
+/// How the output of a check begins that passes and is held critical, since it fell too often.
+pub const HELD: &str = "Held critical:";
+
 /// What a check says. Ordered from best to worst, so that the maximum is the aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

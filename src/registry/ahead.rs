@@ -34,6 +34,11 @@ impl Ahead {
         self.snapshot.as_ref().unwrap_or(published)
     }
 
+    /// Whether it is there, and may differ from what is published.
+    pub(super) fn is_there(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
     /// A proposal goes out.
     pub(super) fn add(&mut self, published: &Snapshot, ticket: u64, definitions: &[Definition]) {
         let mut keys = Vec::new();

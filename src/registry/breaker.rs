@@ -20,7 +20,7 @@ use super::guard::Member;
 use crate::model::name::of_service;
 use crate::model::{InstanceId, NodeName, ServiceName};
 
-/// Who reports: a token, and an address. Both are seen, not told.
+/// Who reports: a token, and an address or, of IPv6, its network. Both are seen, not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reporter {
     pub who: Option<Uuid>,
@@ -203,6 +203,7 @@ enum Phase {
         until: Instant,
     },
     HalfOpen {
+        since: Instant,
         heard: HashMap<Reporter, Counts>,
     },
 }
@@ -225,7 +226,7 @@ impl State {
 
     fn heard(&self) -> Option<&HashMap<Reporter, Counts>> {
         match &self.phase {
-            Phase::HalfOpen { heard } => Some(heard),
+            Phase::HalfOpen { heard, .. } => Some(heard),
             Phase::Closed | Phase::Open { .. } => None,
         }
     }
@@ -262,6 +263,16 @@ impl Of {
     fn slot(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.begun).as_nanos() / self.slot.as_nanos();
         u64::try_from(passed).unwrap_or(u64::MAX) + SLOTS as u64
+    }
+
+    /// When time alone turns a circuit: out for long enough, or on trial while nobody reports on the service any more. Nobody
+    /// reports on who is out, so that the silence begins with the trial at the earliest.
+    fn turns(&self, rule: &Rule, state: &State) -> Option<Instant> {
+        match state.phase {
+            Phase::Open { until } => Some(until),
+            Phase::HalfOpen { since, .. } => Some(self.reported.max(since) + rule.silence()),
+            Phase::Closed => None,
+        }
     }
 
     /// Forgets who and what has not been reported on for a window; how many tallies went.
@@ -343,7 +354,7 @@ impl Breakers {
         match &mut state.phase {
             // These requests began before it was out.
             Phase::Open { .. } => return Verdict::Stay,
-            Phase::HalfOpen { heard } => heard.entry(reporter).or_default().add(counts),
+            Phase::HalfOpen { heard, .. } => heard.entry(reporter).or_default().add(counts),
             Phase::Closed => {
                 state.tallies.entry(reporter).or_default().add(slot, counts);
             }
@@ -376,7 +387,7 @@ impl Breakers {
     /// There is no room for another one that is out: what was heard while it was half open is not counted again.
     pub(super) fn refuse(&mut self, service: &ServiceName, member: &Member) {
         let state = self.services.get_mut(service).and_then(|of| of.members.get_mut(member));
-        if let Some(Phase::HalfOpen { heard }) = state.map(|state| &mut state.phase) {
+        if let Some(Phase::HalfOpen { heard, .. }) = state.map(|state| &mut state.phase) {
             self.remembered -= heard.len();
             heard.clear();
         }
@@ -408,8 +419,8 @@ impl Breakers {
     }
 
     /// An instance is out no longer, but on trial.
-    pub(super) fn release(&mut self, service: &ServiceName, member: &Member) {
-        self.turn(service, member, Phase::HalfOpen { heard: HashMap::new() });
+    pub(super) fn release(&mut self, service: &ServiceName, member: &Member, now: Instant) {
+        self.turn(service, member, Phase::HalfOpen { since: now, heard: HashMap::new() });
     }
 
     /// What time has done to the circuits of a service: those that were out for long enough are half open, those that nobody
@@ -421,18 +432,13 @@ impl Breakers {
         now: Instant,
     ) -> Vec<(Member, Circuit)> {
         let Some(of) = self.services.get(service) else { return Vec::new() };
-        let silent = of.reported + rule.silence() <= now;
-        let due = |state: &State| match state.phase {
-            Phase::Open { until } => until <= now,
-            Phase::HalfOpen { .. } => silent,
-            Phase::Closed => false,
-        };
+        let due = |state: &State| of.turns(rule, state).is_some_and(|at| at <= now);
         let due = of.members.iter().filter(|(_, state)| due(state));
         let due: Vec<(Member, Circuit)> =
             due.filter_map(|(member, state)| Some((member.clone(), state.circuit()?))).collect();
         for (member, circuit) in &due {
             match circuit {
-                Circuit::Open => self.release(service, member),
+                Circuit::Open => self.release(service, member, now),
                 Circuit::HalfOpen => self.close(service, member),
             }
         }
@@ -444,11 +450,7 @@ impl Breakers {
         let of = self.services.get(service)?;
         let all = of.members.iter().filter_map(|(member, state)| Some((member.clone(), state.circuit()?)));
         let broken = Broken(all.collect());
-        let next = of.members.values().filter_map(|state| match state.phase {
-            Phase::Open { until } => Some(until),
-            Phase::HalfOpen { .. } => Some(of.reported + rule.silence()),
-            Phase::Closed => None,
-        });
+        let next = of.members.values().filter_map(|state| of.turns(rule, state));
         next.min().map(|next| (broken, next))
     }
 
@@ -484,7 +486,7 @@ fn verdict(rule: &Rule, state: &State, slot: u64, reporters: usize) -> Verdict {
     let (said, enough): (Vec<Counts>, u64) = match &state.phase {
         Phase::Open { .. } => return Verdict::Stay,
         Phase::Closed => (state.tallies.values().map(|tally| tally.sum(slot)).collect(), rule.requests),
-        Phase::HalfOpen { heard } => (heard.values().copied().collect(), rule.trial),
+        Phase::HalfOpen { heard, .. } => (heard.values().copied().collect(), rule.trial),
     };
     let mut all = Counts::default();
     said.iter().for_each(|counts| all.add(*counts));

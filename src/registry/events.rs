@@ -77,6 +77,10 @@ pub enum What {
         before: &'static str,
         after: &'static str,
     },
+    /// From now on a guard keeps an instance in DNS that is critical, or does so no longer.
+    Guard {
+        keeps: bool,
+    },
     /// A service's route is this one now, or it is gone.
     Route(Option<Arc<Route>>),
 }

@@ -75,12 +75,28 @@ pub(super) type Member = (NodeName, InstanceId);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     kept: BTreeSet<Member>,
+    until: Instant,
 }
 
 impl Guard {
     pub fn keeps(&self, node: &NodeName, id: &InstanceId) -> bool {
         // Two clones of shared texts; only instances that are critical under a guard are asked for.
         self.kept.contains(&(node.clone(), id.clone()))
+    }
+
+    /// When it ends at the latest.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Whom one of two guards keeps, and the other does not.
+    pub(super) fn differ<'a>(
+        one: Option<&'a Self>,
+        other: Option<&'a Self>,
+    ) -> impl Iterator<Item = &'a Member> {
+        let none = const { &BTreeSet::new() };
+        let kept = |of: Option<&'a Self>| of.map_or(none, |of| &of.kept);
+        kept(one).symmetric_difference(kept(other))
     }
 
     pub fn len(&self) -> usize {
@@ -161,7 +177,9 @@ impl Guards {
         settings: &Settings,
         (service, member): (&ServiceName, &Member),
         healthy: usize,
+        now: Instant,
     ) -> bool {
+        self.server = self.server.filter(|until| now < *until);
         let Some(fallen) = self.services.get_mut(service) else { return false };
         if fallen.members.remove(member).is_none() {
             return false;
@@ -186,7 +204,8 @@ impl Guards {
     /// What is kept of a service, and until when.
     pub(super) fn kept(&self, service: &ServiceName) -> Option<(Guard, Instant)> {
         let fallen = self.services.get(service)?;
-        Some((Guard { kept: fallen.members.keys().cloned().collect() }, fallen.until?))
+        let until = fallen.until?;
+        Some((Guard { kept: fallen.members.keys().cloned().collect(), until }, until))
     }
 
     /// How many services are guarded, and instances kept.
@@ -262,9 +281,9 @@ mod tests {
         let more = guards.fell(&settings, (&web, member(4)), (0, 9), at(200));
         assert_eq!(more, std::slice::from_ref(&web));
         assert_eq!(guards.kept(&web).unwrap().1, at(302));
-        assert!(guards.rose(&settings, (&web, &member(1)), 1));
+        assert!(guards.rose(&settings, (&web, &member(1)), 1, at(201)));
         assert_eq!(guards.counts(), (1, 3));
-        assert!(guards.rose(&settings, (&web, &member(2)), 2));
+        assert!(guards.rose(&settings, (&web, &member(2)), 2, at(202)));
         assert_eq!((guards.counts(), guards.is_empty()), ((0, 0), true), "half are back");
     }
 
@@ -308,7 +327,31 @@ mod tests {
         begun.sort();
         assert_eq!(begun, &names[..3]);
         assert_eq!(guards.fell(&settings, (&names[3], member(0)), (0, 5), now), [names[3].clone()]);
-        assert!(guards.rose(&settings, (&names[0], &member(0)), 1) && guards.kept(&names[0]).is_none());
+        assert!(guards.rose(&settings, (&names[0], &member(0)), 1, now) && guards.kept(&names[0]).is_none());
+    }
+
+    #[test]
+    fn a_services_longer_guard_has_its_own_end_again_when_the_servers_is_over() {
+        let (mut guards, begun) = (Guards::default(), Instant::now());
+        let hour = Duration::from_secs(3600);
+        let settings = Settings {
+            service_share: vec![("long".into(), 50)],
+            service_hold: vec![("long".into(), hour)],
+            server_share: 70,
+            ..Settings::default()
+        };
+        let (long, other) = (service("long"), service("other"));
+        for n in 1..=3u8 {
+            guards.fell(&settings, (&long, member(n)), (4 - usize::from(n), 5), begun);
+        }
+        assert_eq!(guards.kept(&long).unwrap().1, begun + hour);
+        assert_eq!(guards.fell(&settings, (&other, member(9)), (0, 5), begun), std::slice::from_ref(&other));
+        assert!(guards.rose(&settings, (&other, &member(9)), 1, begun), "the only one of it is back");
+        // Half of the others are back: while the server holds all that fell that ends nothing.
+        assert!(guards.rose(&settings, (&long, &member(1)), 2, begun) && guards.kept(&long).is_some());
+        guards.fell(&settings, (&long, member(1)), (1, 5), begun);
+        assert!(guards.rose(&settings, (&long, &member(1)), 2, begun + settings.hold));
+        assert_eq!(guards.kept(&long), None);
     }
 
     proptest! {
@@ -330,7 +373,7 @@ mod tests {
                         }
                     }
                     2 => {
-                        guards.rose(&settings, (&name, &member(id)), 2);
+                        guards.rose(&settings, (&name, &member(id)), 2, now);
                     }
                     _ => guards.end(&name),
                 }

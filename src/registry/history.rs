@@ -69,6 +69,8 @@ pub struct Was {
     pub instance: Arc<Instance>,
     pub node: Arc<Node>,
     pub health: Health,
+    /// A guard kept it in DNS although it was critical.
+    pub kept: bool,
     /// Its circuit was open.
     pub out: bool,
 }
@@ -76,7 +78,7 @@ pub struct Was {
 impl Was {
     /// Whether DNS answered with it.
     pub fn is_served(&self) -> bool {
-        self.health.is_served() && !self.out
+        (self.health.is_served() || self.kept) && !self.out
     }
 }
 
@@ -231,8 +233,13 @@ impl Snapshot {
     pub(super) fn was(&self, node: &str, id: &str) -> Option<Was> {
         let node = self.node(node)?;
         let entry = node.instances.get(id)?;
-        let (instance, node) = (entry.instance.clone(), node.node.clone());
-        Some(Was { instance, node, health: self.health(entry), out: self.is_out(entry) })
+        Some(Was {
+            instance: entry.instance.clone(),
+            node: node.node.clone(),
+            health: self.health(entry),
+            kept: self.is_kept(entry),
+            out: self.is_out(entry),
+        })
     }
 
     /// The instances of a service as they stood at an earlier moment, by node and id: those of now without what changed since. `past`
@@ -275,21 +282,12 @@ mod tests {
             instance: Arc::new(serde_json::from_value(instance).unwrap()),
             node: Arc::new(serde_json::from_value(node).unwrap()),
             health: Health::Passing,
+            kept: false,
             out: false,
         };
         let source = Source { action: "probe", who: None, client: None };
-        let what = What::Registered { new: true };
-        Past {
-            index: at,
-            at,
-            source,
-            service: None,
-            what,
-            of_node: false,
-            output: None,
-            before: None,
-            after: Some(was),
-        }
+        let of = Past::of(&Snapshot::default(), source, What::Registered { new: true }, (None, Some(was)));
+        Past { index: at, at, ..of }
     }
 
     fn kept(history: &History, service: &str) -> (Vec<u64>, u64) {

@@ -11,6 +11,7 @@ use super::command::Refused;
 use super::shown::Begun;
 use crate::acl::ANONYMOUS;
 use crate::model::{InstanceId, NodeName, ServiceName};
+use crate::pace::household;
 use crate::telemetry::origin::{self, Origin};
 
 /// How requests to one instance ended.
@@ -37,7 +38,7 @@ impl Reports {
     /// Whose they are: seen of the request, and not told by it.
     pub(super) fn reporter(&self) -> Reporter {
         let origin = self.origin.as_deref();
-        let address = |origin: &Origin| Some(origin.client?.ip().to_canonical());
+        let address = |origin: &Origin| Some(household(origin.client?.ip()));
         Reporter {
             who: origin.and_then(Origin::who).filter(|accessor| *accessor != ANONYMOUS),
             client: origin.and_then(address).filter(|address: &IpAddr| !address.is_unspecified()),
@@ -61,5 +62,27 @@ impl Registry {
                 Err(Refused::Busy { max: self.shared.reports.max_capacity() })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::origin::RequestId;
+
+    #[test]
+    fn a_network_of_one_holder_is_one_reporter() {
+        let from = |address: &str| {
+            let mut origin = Origin::new(RequestId::new(7));
+            origin.client = Some((address.parse::<IpAddr>().unwrap(), 1).into());
+            let (reply, _) = oneshot::channel();
+            let begun = Begun::of_request(None);
+            Reports { reports: Vec::new(), origin: Some(Arc::new(origin)), begun, reply }.reporter()
+        };
+        assert_eq!(from("2001:db8::1"), from("2001:db8::ffff"));
+        assert_ne!(from("2001:db8::1"), from("2001:db8:0:1::1"));
+        assert_eq!(from("::ffff:192.0.2.1"), from("192.0.2.1"));
+        assert_ne!(from("192.0.2.1"), from("192.0.2.2"));
+        assert_eq!(from("::").client, None);
     }
 }

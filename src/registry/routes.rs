@@ -10,7 +10,7 @@ use imbl::OrdMap;
 use super::apply::Effects;
 use super::snapshot::Snapshot;
 use super::watch::Topic;
-use crate::model::{Route, ServiceName};
+use crate::model::{Instance, Route, ServiceName};
 
 /// The route of one service.
 #[derive(Debug, Clone)]
@@ -60,6 +60,16 @@ impl Snapshot {
     /// The route of a service, its name in lower case.
     pub fn route_of(&self, folded: &str) -> Option<&Arc<RouteEntry>> {
         self.routes.entries.get(folded)
+    }
+
+    /// Whether its service's route gives an instance a share at present; where there is none, all have one.
+    pub(super) fn has_share(&self, instance: &Instance) -> bool {
+        let Some(entry) = self.route_of(instance.service.folded()).filter(|entry| entry.route.is_active())
+        else {
+            return true;
+        };
+        let share = |at: usize| entry.shares.get(at).copied().unwrap_or(0);
+        entry.route.subset_of(instance).is_some_and(|at| share(at) > 0)
     }
 
     pub(super) fn active_routes(&self) -> usize {

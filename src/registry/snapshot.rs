@@ -337,10 +337,11 @@ impl Snapshot {
         circuit == Some(Circuit::Open)
     }
 
-    /// Whether DNS goes on to give an instance because too many failed at once.
+    /// Whether DNS goes on to give an instance that is critical because too many failed at once.
     pub(super) fn is_kept(&self, entry: &InstanceEntry) -> bool {
         let guard = self.services.get(&entry.instance.service).and_then(|service| service.guard.as_ref());
         guard.is_some_and(|guard| guard.keeps(&entry.instance.node, &entry.instance.id))
+            && self.health(entry) == Health::Critical
     }
 
     pub fn check(&self, key: &CheckKey) -> Option<&Arc<CheckEntry>> {

@@ -397,6 +397,66 @@ async fn that_the_writer_has_fallen_is_said() {
     assert!(matches!(refused, Err(Refused::Unavailable(_))), "{refused:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_program_says_of_its_check_counts_whatever_is_under_way() {
+    let (registry, held) = start(Limits::default()).await;
+    // What is planned ahead, then a new check, then something that keeps the state ahead.
+    let first = submit(&registry, register("first", MINUTE, None));
+    let first_proposal = held.next().await;
+    let gone = Command::CatalogDeregister {
+        node: own().name,
+        instance: InstanceId::parse("first").ok(),
+        check: None,
+    };
+    let gone = submit(&registry, gone);
+    let gone_proposal = held.next().await;
+    let new = submit(&registry, register("a", MINUTE, None));
+    let new_proposal = held.next().await;
+    assert_eq!(
+        registry.submit(update("a", Status::Passing)).await,
+        Err(Refused::UnknownCheck("service:a".into())),
+        "nobody was told of it yet"
+    );
+    let last = submit(&registry, register("last", MINUTE, None));
+    let last_proposal = held.next().await;
+    for (proposal, answer) in [(first_proposal, first), (gone_proposal, gone), (new_proposal, new)] {
+        held.commit(proposal);
+        answer.await.unwrap().unwrap();
+    }
+    registry.submit(update("a", Status::Passing)).await.unwrap();
+    assert_eq!(registry.snapshot().instance("n1", "a").unwrap().checks[0].status, Status::Passing);
+    held.commit(last_proposal);
+    last.await.unwrap().unwrap();
+    assert_eq!(registry.snapshot().instance("n1", "a").unwrap().checks[0].status, Status::Passing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_registers_what_is_under_way_waits_for_it() {
+    let (registry, held) = start(Limits::default()).await;
+    for refused in [false, true] {
+        let id = if refused { "b" } else { "a" };
+        let first = submit(&registry, register(id, MINUTE, None));
+        let proposal = held.next().await;
+        let second = submit(&registry, register(id, MINUTE, None));
+        // Another's, planned behind it, shows that it was looked at.
+        assert!(registry.submit(update("nobody", Status::Passing)).await.is_err());
+        assert!(!second.is_finished(), "nothing of it is durable");
+        if refused {
+            held.refuse(&proposal);
+            assert!(first.await.unwrap().is_err());
+            // It is proposed anew.
+            let proposal = held.next().await;
+            assert!(!second.is_finished());
+            held.commit(proposal);
+        } else {
+            held.commit(proposal);
+            first.await.unwrap().unwrap();
+        }
+        second.await.unwrap().unwrap();
+        assert!(registry.snapshot().instance("n1", id).is_some());
+    }
+}
+
 /// By the machine's clock, which a route's way goes by.
 #[tokio::test]
 async fn the_store_hears_of_the_index_that_a_step_of_a_route_has() {

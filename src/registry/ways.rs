@@ -25,6 +25,7 @@ impl Writer {
         if self.state.step_route(&service, now, &mut self.round.effects) {
             self.moved_to(index);
         }
+        self.keep_half(&service);
         let Some(entry) = self.state.route_of(service.folded()).cloned() else { return };
         // Also where it is put back: it is looked at again, whatever comes of that.
         if entry.route.is_on_its_way(now) || entry.route.guard_at(now).is_some() {

@@ -8,6 +8,7 @@
 mod breaking;
 mod easing;
 mod guarding;
+mod planning;
 mod settling;
 
 use std::collections::HashMap;
@@ -23,13 +24,12 @@ use uuid::Uuid;
 use super::ahead::Ahead;
 use super::apply::Effects;
 use super::breaker::Breakers;
-use super::command::{Command, Refused};
+use super::command::Refused;
 use super::deadlines::{Deadlines, Due};
 use super::events::Event;
 use super::guard::Guards;
 use super::history::Past;
 use super::history::pen::Pen;
-use super::permission::permit;
 use super::plan::{Plan, Planner};
 use super::ramps::Ramps;
 use super::report::{self, Reports};
@@ -38,7 +38,6 @@ use super::shown::{self, About, Begun, Shown};
 use super::snapshot::{CheckEntry, Snapshot};
 use super::views;
 use super::{Found, Published, Request, Shared, told};
-use crate::acl::View;
 use crate::audit::{Audit, Cause, Entry, Outcome, Value};
 use crate::model::acl::Token;
 use crate::model::{
@@ -92,6 +91,8 @@ pub(super) struct Writer {
     pub(super) ahead: Ahead,
     under_way: HashMap<u64, UnderWay>,
     tickets: u64,
+    /// Requests that come to nothing if what is under way comes to pass, and the last ticket of that: they are looked at again then.
+    waiting: Vec<(u64, Request)>,
     /// What is known of the file's definitions, until they come.
     pub(super) unplaced: Option<Unplaced>,
     pub(super) deadlines: Deadlines,
@@ -151,6 +152,7 @@ impl Writer {
             ahead: Ahead::default(),
             under_way: HashMap::new(),
             tickets: 0,
+            waiting: Vec::new(),
             unplaced: Some(unplaced),
             deadlines: Deadlines::default(),
             guards: Guards::default(),
@@ -245,37 +247,6 @@ impl Writer {
         }
     }
 
-    fn on_request(&mut self, Request { command, view, reply, origin, begun, mut span }: Request) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        self.begun = begun;
-        span.note("rollcall.action", || command.action().into());
-        let cause = Cause { origin, action: command.action() };
-        let about = if self.audit.is_on() { command.about() } else { None };
-        let planning = span.child("registry.plan", SpanKind::Internal);
-        let planned = self.plan(&shared, command, &view);
-        drop(planning);
-        let mut reply = Reply { to: reply, span };
-        match planned {
-            Err(refused) => {
-                reply.span.fail(|| refused.to_string());
-                if let Refused::Limit { key, .. } = refused {
-                    shared.count_limit(key);
-                }
-                self.tell_failed(cause, about, &refused);
-                self.round.replies.push((reply, Err(refused)));
-            }
-            Ok(plan) if plan.volatile => {
-                self.on_file(plan, &cause);
-                self.round.replies.push((reply, Ok(())));
-            }
-            Ok(plan) if plan.definitions.is_empty() => {
-                self.finish(plan, &cause);
-                self.round.replies.push((reply, Ok(())));
-            }
-            Ok(plan) => self.propose(plan, Some(reply), None, cause),
-        }
-    }
-
     /// The configuration file's definitions: applied, and not stored. To the first ones comes what an earlier process
     /// left.
     fn on_file(&mut self, mut plan: Plan, cause: &Cause) {
@@ -296,38 +267,12 @@ impl Writer {
         self.finish(plan, cause);
     }
 
-    fn plan(&mut self, shared: &Shared, command: Command, view: &View) -> Result<Plan, Refused> {
-        let limits = shared.limits.load();
-        if self.ahead.meets(&command, view, &self.state, &limits) {
-            self.look_ahead();
-        }
-        let state = self.ahead.state(&self.state);
-        permit(state, view, &command)?;
-        Planner { state, limits: &limits, own: &self.own, now: views::now() }.plan(command)
-    }
-
-    /// What is proposed goes to the store at the end of the round, together.
-    pub(super) fn propose(
-        &mut self,
-        mut plan: Plan,
-        reply: Option<Reply>,
-        reaping: Option<Due>,
-        cause: Cause,
-    ) {
-        let definitions: Arc<[Definition]> = std::mem::take(&mut plan.definitions).into();
-        self.tickets += 1;
-        let ticket = self.tickets;
-        self.ahead.add(&self.state, ticket, &definitions);
-        let commit = reply.as_ref().map(|reply| reply.span.child("store.commit", SpanKind::Internal));
-        let commit = commit.unwrap_or_default();
-        let proposal = Proposal { ticket, definitions: definitions.clone(), after: self.state.index };
-        let begun = self.begun;
-        self.under_way.insert(ticket, UnderWay { definitions, plan, reply, cause, begun, commit, reaping });
-        self.round.proposals.push(proposal);
-    }
-
     fn on_log(&mut self, entries: Vec<LogEntry>) {
         entries.into_iter().for_each(|entry| self.on_outcome(entry));
+        let first = self.under_way.keys().min().copied();
+        let is_due = |(last, _): &mut (u64, Request)| first.is_none_or(|first| *last < first);
+        let due: Vec<_> = self.waiting.extract_if(.., is_due).collect();
+        due.into_iter().for_each(|(_, request)| self.on_request(request));
     }
 
     fn on_outcome(&mut self, entry: LogEntry) {
@@ -371,13 +316,6 @@ impl Writer {
             span.note("rollcall.index", || Traced::from(i64::try_from(index).unwrap_or(i64::MAX)));
             self.round.publishing.push(span);
         }
-    }
-
-    /// Makes the state ahead, where it is not there yet.
-    pub(super) fn look_ahead(&mut self) {
-        let mut under_way: Vec<_> = self.under_way.iter().collect();
-        under_way.sort_unstable_by_key(|(ticket, _)| **ticket);
-        self.ahead.look(&self.state, under_way.into_iter().map(|(_, one)| &*one.definitions));
     }
 
     pub(super) fn next_index(&self) -> u64 {
@@ -482,7 +420,9 @@ impl Writer {
             let shows = std::mem::take(&mut self.round.effects.visible);
             let flipped = self.state.observe(index, &seen, &mut self.round.effects);
             self.note(shows, About::check(&self.state, &seen.check));
+            // What does not flip may be held critical from now on.
             if !flipped {
+                pen.close(&self.state, cause, &mut self.round.pasts);
                 continue;
             }
             if let Some(before) = audited {
@@ -524,7 +464,7 @@ impl Writer {
     fn pass_deadlines(&mut self) {
         let now = Instant::now();
         while let Some(due) = self.deadlines.pop(now) {
-            self.begun = Begun { at: now, cause: "deadline" };
+            (self.state.at, self.begun) = (views::now(), Begun { at: now, cause: "deadline" });
             match due {
                 Due::Expire(key) => self.expire(key),
                 Due::Reap(key) => self.reap(key),

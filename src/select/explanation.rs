@@ -75,6 +75,8 @@ pub struct Context<'a> {
     pub tag: Option<&'a str>,
     pub from: Place<'a>,
     pub family: Family,
+    /// Until when the service's guard holds at most, in seconds since 1970.
+    pub guarded: Option<u32>,
 }
 
 impl Judged {
@@ -107,7 +109,9 @@ fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
             format!("weight {} for {}{}", considered.weight, worst(considered), tempered(considered))
         }
         Why::Guarded => {
-            format!("kept, since too many instances failed at once ([guard]); {}", worst(considered))
+            let until = context.guarded.map_or_else(String::new, utc::to_the_second);
+            let worst = worst(considered);
+            format!("kept until {until} at most, since too many instances failed at once ([guard]); {worst}")
         }
         Why::ByName => {
             let host = considered.reached.host.unwrap_or_default();

@@ -6,6 +6,7 @@
 //! route is strict: a route that points at nobody is a mistake more often than a wish for an outage.
 
 use super::order::{Order, chance, mix};
+use super::weight::spread;
 use super::why::judge;
 use super::{Chosen, Family, Known, World};
 use crate::model::{Instance, Route};
@@ -187,13 +188,11 @@ fn weigh(chosen: &mut [Chosen<'_>], shares: &[(u8, u32)]) {
     let divisor = weights.iter().fold(0, |all, weight| gcd(all, *weight)).max(1);
     let most = weights.iter().max().copied().unwrap_or(0).max(1);
     let room = u128::from(u16::MAX);
-    for (chosen, weight) in chosen.iter_mut().zip(weights) {
-        let fitted = match most / divisor <= room {
-            true => weight / divisor * (room / (most / divisor)),
-            false if weight == 0 => 0,
-            false => ((weight * room + most / 2) / most).max(1),
-        };
-        chosen.weight = u16::try_from(fitted).unwrap_or(u16::MAX);
+    let exact =
+        |weight: &u128| u16::try_from(weight / divisor * (room / (most / divisor))).unwrap_or(u16::MAX);
+    let fitted = if most / divisor <= room { weights.iter().map(exact).collect() } else { spread(&weights) };
+    for (chosen, weight) in chosen.iter_mut().zip(fitted) {
+        chosen.weight = weight;
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::fmt as text;
 use std::io::{IsTerminal, stderr};
+use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{Format as Human, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -57,13 +59,24 @@ impl Format {
 /// Octets of a level or of directives.
 const LEVEL_OCTETS_MAX: usize = 4096;
 
-/// Checks a level or directives; gives them back.
+/// Checks a level or directives; gives them back, without blanks around them.
 pub fn level(text: &str) -> Result<String, String> {
     if text.len() > LEVEL_OCTETS_MAX {
         return Err(format!("a log level of {} octets; at most {LEVEL_OCTETS_MAX} are allowed", text.len()));
     }
-    let parsed = EnvFilter::builder().parse(text);
-    parsed.map(|_| text.to_owned()).map_err(|e| format!("{text:?} is not a log level or directives: {e}"))
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    // `EnvFilter` would take a word that is no level for a place in the code, and nothing else would be written.
+    if let Some(word) =
+        directives.iter().find(|one| !one.contains('=') && LevelFilter::from_str(one).is_err())
+    {
+        return Err(format!(
+            "{word:?} is not a log level: error, warn, info, debug, trace and off are; of one place in the code it is \
+             PLACE=LEVEL, as in info,rollcall::dns=debug"
+        ));
+    }
+    let text = directives.join(",");
+    let parsed = EnvFilter::builder().parse(&text);
+    parsed.map_err(|e| format!("{text:?} is not a log level or directives: {e}")).map(|_| text)
 }
 
 /// The logs of this process, once they have begun.
@@ -111,13 +124,13 @@ pub fn init(config: &Config, node: &str) -> anyhow::Result<Logs> {
     Ok(Logs(()))
 }
 
-/// Logs by another level from now on. Errs where this process has no logs of a server.
-pub fn set_level(level: &str) -> anyhow::Result<()> {
+/// Logs by another level from now on; gives the one before. Errs where this process has no logs of a server.
+pub fn set_level(level: &str) -> anyhow::Result<String> {
     let begun =
         BEGUN.get().ok_or_else(|| anyhow::anyhow!("the logs of this process are not the server's"))?;
+    let mut current = begun.level.lock();
     begun.filter.reload(filter(level)?)?;
-    level.clone_into(&mut begun.level.lock());
-    Ok(())
+    Ok(std::mem::replace(&mut current, level.to_owned()))
 }
 
 /// The level in force.
@@ -173,5 +186,30 @@ where
                 to.write_str(&ecs.line(now, level, target, said, origin.as_deref()))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_and_never_taken_for_a_place() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,rollcall::dns=debug",
+            "rollcall=trace",
+            "info,rollcall[x{y=1}]=debug",
+        ] {
+            assert_eq!(level(good).as_deref(), Ok(good));
+        }
+        assert_eq!(level(" info, rollcall::dns=debug ").as_deref(), Ok("info,rollcall::dns=debug"));
+        for bad in ["warning", "bogus", "info,bogus", "rollcall::dns", "rollcall::dns=bogus", "x==1"] {
+            let why = level(bad).expect_err(bad);
+            assert!(why.contains("is not a log level"), "{bad}: {why}");
+        }
+        assert!(level("warning").unwrap_err().contains("error, warn, info, debug, trace"));
     }
 }

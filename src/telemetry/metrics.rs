@@ -1,4 +1,4 @@
-//! Every metric: its name, unit, labels and help text stand here and nowhere else.
+//! Every metric: its name, unit, labels and help text stand here, or in a section below (`outbound`, `steady`, `steering`), and nowhere else.
 //!
 //! Names follow Prometheus' conventions: seconds and bytes, `_total` for what only grows. Rooms get a shared [`Metrics`] and
 //! count in the section that bears their name. The values of a label are a [`Label`]'s, never a client's: what is not among

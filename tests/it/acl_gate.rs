@@ -239,12 +239,30 @@ async fn whether_a_hidden_instance_is_there_is_not_told() {
 #[tokio::test]
 async fn a_token_that_is_taken_away_while_the_body_comes_changes_nothing() {
     let (server, root) = controlled(false).await;
-    let token = server.token_with(&root, "a", WRITES_A).await;
+    let text = with_a_token_that_goes(&server, &root, REGISTER, json!({ "Name": "a" })).await;
+    assert!(text.starts_with("HTTP/1.1 403 ") && text.ends_with("ACL not found"), "{text}");
+    let all = server.with_token("GET", "/v1/agent/services", &root, "").await;
+    assert_eq!(all.text(), "{}", "nothing was registered");
+    // Reports are no commands, and are judged at the door: the same.
+    for id in ["a-1", "a-2"] {
+        let body = json!({ "Name": "a", "ID": id }).to_string();
+        assert_eq!(server.with_token("PUT", REGISTER, &root, &body).await.status, 200);
+    }
+    let reports = json!({ "Reports": [{ "Service": "a", "ID": "a-1", "Failure": 100 }] });
+    let text = with_a_token_that_goes(&server, &root, "/v1/rollcall/report", reports).await;
+    assert!(text.starts_with("HTTP/1.1 403 ") && text.ends_with("ACL not found"), "{text}");
+    let metrics = server.with_token("GET", "/metrics", &root, "").await.text();
+    assert!(metrics.contains("rollcall_breaker_requests_total{outcome=\"failure\"} 0\n"), "{metrics}");
+}
+
+/// What somebody is told whose token is taken away when the server has let them in and waits for the body.
+async fn with_a_token_that_goes(server: &TestServer, root: &str, path: &str, body: Value) -> String {
+    let token = server.token_with(root, path.rsplit('/').next().unwrap(), WRITES_A).await;
     let own = server.with_token("GET", "/v1/acl/token/self", &token, "").await.json();
-    let body = json!({ "Name": "a" }).to_string();
+    let body = body.to_string();
     let mut stream = TcpStream::connect(server.http()).await.unwrap();
     let head = format!(
-        "PUT {REGISTER} HTTP/1.1\r\nHost: {}\r\nX-Consul-Token: {token}\r\nContent-Length: {}\r\n\
+        "PUT {path} HTTP/1.1\r\nHost: {}\r\nX-Consul-Token: {token}\r\nContent-Length: {}\r\n\
          Expect: 100-continue\r\nConnection: close\r\n\r\n",
         server.http(),
         body.len()
@@ -256,16 +274,13 @@ async fn a_token_that_is_taken_away_while_the_body_comes_changes_nothing() {
         stream.read_exact(&mut go_on).await.unwrap();
         assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
         let path = format!("/v1/acl/token/{}", own["AccessorID"].as_str().unwrap());
-        assert_eq!(server.with_token("DELETE", &path, &root, "").await.status, 200);
+        assert_eq!(server.with_token("DELETE", &path, root, "").await.status, 200);
         stream.write_all(body.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         text
     };
-    let text = tokio::time::timeout(PATIENCE, told).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 403 ") && text.ends_with("ACL not found"), "{text}");
-    let all = server.with_token("GET", "/v1/agent/services", &root, "").await;
-    assert_eq!(all.text(), "{}", "nothing was registered");
+    tokio::time::timeout(PATIENCE, told).await.unwrap()
 }
 
 #[tokio::test]

@@ -97,6 +97,26 @@ async fn a_circuit_that_turns_has_a_line() {
 }
 
 #[tokio::test]
+async fn a_change_of_the_log_level_has_what_was_before_and_after() {
+    let server = Audited::start("", "");
+    for (level, status) in [("debug", 200), ("bogus", 400)] {
+        assert_eq!(server.ask("PUT", &format!("/v1/rollcall/log-level?level={level}"), "", "").await, status);
+    }
+    let lines = server.end();
+    let of_it: Vec<_> = lines.iter().filter(|line| line["url.path"] == "/v1/rollcall/log-level").collect();
+    let [set, refused] = of_it[..] else { panic!("{lines:#?}") };
+    assert_eq!((&set["event.action"], &set["rollcall.outcome"]), (&json!("log-level"), &json!("allowed")));
+    let level = |word: &str| json!({ "log_level": word });
+    assert_eq!((&set["rollcall.before"], &set["rollcall.after"]), (&level("info"), &level("debug")));
+    assert_eq!(set["client.address"], "127.0.0.1");
+    assert_eq!(refused["rollcall.outcome"], "refused");
+    assert!(
+        refused["event.reason"].as_str().unwrap().contains("\"bogus\" is not a log level"),
+        "{refused:#}"
+    );
+}
+
+#[tokio::test]
 async fn each_change_has_a_line_with_who_what_before_and_after() {
     let server = Audited::start("", "[[service]]\nname = \"of-the-file\"\n");
     let web = |port: u16| json!({ "Name": "web", "ID": "w", "Port": port, "Check": { "TTL": "50ms", "CheckID": "c" } });

@@ -173,6 +173,51 @@ async fn never_is_more_than_half_of_a_service_out() {
     assert_eq!(ports(&server).await, [1], "the only one is half and more");
 }
 
+/// The ports of those of a colour: the first three are blue, the others green.
+async fn colours(server: &TestServer) {
+    for n in 1..=6 {
+        let colour = if n <= 3 { "blue" } else { "green" };
+        let body = json!({ "Name": "web", "ID": format!("web-{n}"), "Address": format!("10.9.0.{n}"),
+                           "Port": n, "Tags": [colour] });
+        server.register(body).await;
+    }
+}
+
+async fn route(server: &TestServer, subsets: &[&str], strict: bool) {
+    let answer = server.put("/v1/rollcall/route/web", json!({ "Subsets": subsets, "Strict": strict })).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn circuits_leave_half_of_those_to_whom_a_route_points() {
+    for strict in [true, false] {
+        let server = TestServer::with(out_for(3600)).await;
+        colours(&server).await;
+        route(&server, &["green=100"], strict).await;
+        for n in 4..=6 {
+            says(&server, one(n, 0, 20)).await;
+        }
+        assert_eq!(ports(&server).await, [5, 6], "strict: {strict}");
+        // Those to whom it does not point may be out as ever.
+        for n in 1..=2 {
+            says(&server, one(n, 0, 20)).await;
+        }
+        assert_eq!(circuits(&server).await, [3.0, 0.0]);
+        // A canary is one part of those that answer: it may be out as a whole.
+        let canary = TestServer::with(out_for(3600)).await;
+        colours(&canary).await;
+        route(&canary, &["blue=95", "green=5"], strict).await;
+        for n in 4..=6 {
+            says(&canary, one(n, 0, 20)).await;
+        }
+        assert_eq!(ports(&canary).await, [1, 2, 3], "strict: {strict}");
+        // A route that points at nobody else finds half of them: who was out first is tried.
+        route(&canary, &["green=100"], strict).await;
+        assert_eq!(ports(&canary).await, [4, 5], "strict: {strict}");
+        assert_eq!(circuits(&canary).await, [1.0, 2.0]);
+    }
+}
+
 #[tokio::test]
 async fn one_of_several_reporters_takes_nobody_out() {
     let server = TestServer::with(out_for(3600)).await;

@@ -300,14 +300,16 @@ async fn people_register_list_and_deregister() {
 
     let table = with(&["services"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["SERVICE", "INSTANCES", "PASSING", "WARNING", "CRITICAL", "TAGS"]);
-    assert!(lines.contains(&vec!["web", "1", "0", "0", "1", "a,b"]), "{table}");
-    assert!(lines.contains(&vec!["from-file", "1", "1", "0", "0"]), "{table}");
+    let titles = "SERVICE INSTANCES PASSING WARNING CRITICAL MAINTENANCE CIRCUIT OPEN TAGS";
+    assert_eq!(lines[0], titles.split(' ').collect::<Vec<_>>());
+    assert!(lines.contains(&vec!["web", "1", "0", "0", "1", "0", "0", "a,b"]), "{table}");
+    assert!(lines.contains(&vec!["from-file", "1", "1", "0", "0", "0", "0"]), "{table}");
     let services: Value = serde_json::from_str(&with(&["services", "--json"])).unwrap();
-    assert_eq!(services["web"], json!({ "passing": 0, "warning": 0, "critical": 1, "tags": ["a", "b"] }));
+    let counts = json!({ "passing": 0, "warning": 0, "critical": 1, "maintenance": 0, "circuit_open": 0, "tags": ["a", "b"] });
+    assert_eq!(services["web"], counts);
     let table = with(&["instances", "web"]);
     assert!(
-        table.lines().nth(1).unwrap().starts_with("web/1  n1    10.0.0.5  80    critical  a,b"),
+        table.lines().nth(1).unwrap().starts_with("web/1  n1    10.0.0.5  80    critical  out  a,b"),
         "{table}"
     );
     let instances: Value = serde_json::from_str(&with(&["instances", "web", "--json"])).unwrap();
@@ -322,6 +324,42 @@ async fn people_register_list_and_deregister() {
         fails(&["register", "bad", "--address", "0.0.0.0", "--server", &address], 1)
             .contains("Invalid service address")
     );
+}
+
+#[tokio::test]
+async fn tables_say_who_is_out_of_dns_and_why_though_its_checks_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &[]);
+    let address = daemon.http[0].to_string();
+    let put = async |path: &str, body: Value| {
+        let answer = request(daemon.http[0], "PUT", path, &[], &body.to_string()).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    };
+    for id in ["fine", "away", "open", "timed", "said"] {
+        let mut web = json!({ "Name": "web", "ID": id, "Address": "10.0.0.1", "Port": 80 });
+        if ["timed", "said"].contains(&id) {
+            web["Check"] = json!({ "TTL": "1h" });
+        }
+        put("/v1/agent/service/register", web).await;
+    }
+    put("/v1/agent/service/maintenance/away?enable=true", Value::Null).await;
+    put("/v1/agent/check/update/service:said", json!({ "Status": "critical", "Output": "one\ntwo\n" })).await;
+    put("/v1/rollcall/report", json!({ "Reports": [{ "Service": "web", "ID": "open", "Failure": 10 }] }))
+        .await;
+    let table = done(&["services", "--server", &address]);
+    let row = table.lines().find(|line| line.starts_with("web")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["web", "5", "2", "0", "2", "1", "1"], "{table}");
+    let table = done(&["instances", "web", "--server", &address]);
+    let row = |id: &str| {
+        let line = table.lines().find(|line| line.starts_with(id)).unwrap();
+        let words: Vec<&str> = line.split_whitespace().skip(4).collect();
+        words.join(" ")
+    };
+    assert_eq!(row("fine"), "passing in");
+    assert_eq!(row("away"), "maintenance out no reason given");
+    assert!(row("open").starts_with("passing out its circuit is open"), "{table}");
+    assert_eq!(row("timed"), "critical out waits for PUT /v1/agent/check/pass/service:timed");
+    assert_eq!(row("said"), "critical out one two");
 }
 
 #[test]

@@ -387,3 +387,20 @@ async fn the_command_shows_it_to_people_and_programs() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("Invalid type"), "{refused:?}");
 }
+
+#[tokio::test]
+async fn the_time_that_nothing_is_remembered_is_that_of_the_soa_record() {
+    let server = TestServer::start().await;
+    server.placed(1, "critical", |_| {}).await;
+    // Of who is out, of an address family that nobody has, of a name that is not there.
+    for (name, kind) in [("web", "A"), ("web", "AAAA"), ("nobody", "A")] {
+        let name = format!("{name}.service.internal");
+        let explained = server.explained(&format!("{name}&type={kind}")).await;
+        let soa = explained["Authorities"][0].as_str().unwrap_or_else(|| panic!("{explained:#}"));
+        let words: Vec<&str> = soa.split_whitespace().collect();
+        let ttl: u64 = words[1].parse().unwrap();
+        let minimum: u64 = words.last().unwrap().parse().unwrap();
+        assert_eq!(explained["TTL"], json!(ttl.min(minimum)), "{explained:#}");
+        assert!(explained["TTLReason"].as_str().unwrap().contains("nothing to give"), "{explained:#}");
+    }
+}

@@ -171,18 +171,14 @@ async fn how_it_stood_at_a_moment_is_worked_out_backwards() {
     server.done("/v1/agent/maintenance?enable=false", Value::Null).await;
     server.done("/v1/agent/service/deregister/web-2", Value::Null).await;
     let gone = now();
-    let is = |told: Value, wanted: &[(&str, bool)]| {
-        let wanted: BTreeMap<_, _> = wanted.iter().map(|(id, given)| ((*id).to_owned(), *given)).collect();
-        assert_eq!(given(&told), wanted, "{told:#}");
-    };
-    is(server.past(&at(&before)).await, &[]);
-    is(server.past(&at(&one)).await, &[("web-1", true)]);
-    is(server.past(&at(&failing)).await, &[("web-1", false), ("web-2", true)]);
-    is(server.past(&at(&maintained)).await, &[("web-2", false)]);
-    is(server.past(&at(&gone)).await, &[]);
-    is(server.past("web?at=0s").await, &[]);
+    is(&server.past(&at(&before)).await, &[]);
+    is(&server.past(&at(&one)).await, &[("web-1", true)]);
+    is(&server.past(&at(&failing)).await, &[("web-1", false), ("web-2", true)]);
+    is(&server.past(&at(&maintained)).await, &[("web-2", false)]);
+    is(&server.past(&at(&gone)).await, &[]);
+    is(&server.past("web?at=0s").await, &[]);
     // Letter case is the client's.
-    is(server.past(&at(&one).replace("web", "WEB")).await, &[("web-1", true)]);
+    is(&server.past(&at(&one).replace("web", "WEB")).await, &[("web-1", true)]);
     let told = server.past(&at(&one)).await;
     let row = &told["At"]["Instances"][0];
     assert_eq!(
@@ -196,6 +192,116 @@ async fn how_it_stood_at_a_moment_is_worked_out_backwards() {
         json!(format!("what was before {} is not kept", told["Since"].as_str().unwrap()))
     );
     assert!(told["At"]["Instances"].is_null());
+}
+
+fn is(told: &Value, wanted: &[(&str, bool)]) {
+    let wanted: BTreeMap<_, _> = wanted.iter().map(|(id, given)| ((*id).to_owned(), *given)).collect();
+    assert_eq!(given(told), wanted, "{told:#}");
+}
+
+#[tokio::test]
+async fn circuits_and_guards_have_their_times_and_are_in_the_answer_as_it_was() {
+    let server = TestServer::with(|config| {
+        config.guard.share = 50;
+        config.breaker.out.all = Duration::from_secs(3600);
+    })
+    .await;
+    let fails = async |n: u8| drop(server.done(&format!("/v1/agent/check/fail/c{n}"), Value::Null).await);
+    for n in 1..=4 {
+        server.web(n).await;
+    }
+    let before = now();
+    let report = json!({ "Service": "web", "ID": "web-1", "Failure": 10 });
+    server.done("/v1/rollcall/report", json!({ "Reports": [report] })).await;
+    let open = now();
+    fails(2).await;
+    fails(3).await;
+    let fallen = now();
+    fails(4).await;
+    let guarded = now();
+    server.done("/v1/agent/check/pass/c2", Value::Null).await;
+    let ended = now();
+
+    is(
+        &server.past(&at(&before)).await,
+        &[("web-1", true), ("web-2", true), ("web-3", true), ("web-4", true)],
+    );
+    is(
+        &server.past(&at(&open)).await,
+        &[("web-1", false), ("web-2", true), ("web-3", true), ("web-4", true)],
+    );
+    // One that is out is tried, since it is one of two.
+    is(
+        &server.past(&at(&fallen)).await,
+        &[("web-1", false), ("web-2", false), ("web-3", false), ("web-4", true)],
+    );
+    let told = server.past(&at(&guarded)).await;
+    is(&told, &[("web-1", true), ("web-2", true), ("web-3", true), ("web-4", true)]);
+    let rows = told["At"]["Instances"].as_array().unwrap();
+    let guarded_ones: Vec<_> = rows.iter().map(|row| row["Guarded"] == true).collect();
+    assert_eq!(guarded_ones, [false, true, true, true], "{told:#}");
+    is(
+        &server.past(&at(&ended)).await,
+        &[("web-1", true), ("web-2", true), ("web-3", false), ("web-4", false)],
+    );
+
+    let told = server.past("web").await;
+    let moment = |change: &Value| change["Time"].as_str().unwrap().to_owned();
+    let (turned, guards): (Vec<_>, Vec<_>) = changes(&told)
+        .into_iter()
+        .rev()
+        .filter(|change| ["circuit", "guard"].contains(&change["Kind"].as_str().unwrap()))
+        .partition(|change| change["Kind"] == "circuit");
+    let first = moment(turned[0]);
+    assert!(*before.as_str().unwrap() <= *first && *first < *open.as_str().unwrap(), "{told:#}");
+    let of = |change: &Value| {
+        let served = ["Before", "After"].map(|key| change["Served"][key] == true);
+        let text = |key: &str| change[key].as_str().unwrap().to_owned();
+        (text("ID"), text("Change"), text("Cause"), text("Actor"), served)
+    };
+    let line = |id: &str, word: &str, served| {
+        (id.to_owned(), word.to_owned(), "guard".to_owned(), "rollcall".to_owned(), served)
+    };
+    let guards: Vec<_> = guards.into_iter().map(of).collect();
+    let (into, out) = ([false, true], [true, false]);
+    assert_eq!(
+        guards,
+        [
+            line("web-2", "begun", into),
+            line("web-3", "begun", into),
+            line("web-4", "begun", into),
+            line("web-3", "ended", out),
+            line("web-4", "ended", out),
+        ],
+        "who is back has not lost anything: {told:#}"
+    );
+}
+
+#[tokio::test]
+async fn a_guard_that_ends_by_its_time_ends_then() {
+    let hold = Duration::from_millis(300);
+    let server = TestServer::with(|config| {
+        (config.guard.share, config.guard.hold) = (50, hold);
+    })
+    .await;
+    for n in 1..=2 {
+        server.web(n).await;
+        server.done(&format!("/v1/agent/check/fail/c{n}"), Value::Null).await;
+    }
+    let newest = async || server.past("web").await["Changes"][0].clone();
+    let ended = async {
+        while newest().await["Change"] != "ended" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(crate::server::PATIENCE, ended).await.unwrap();
+    let told = server.past("web").await;
+    let time = |word: &str| {
+        let change = changes(&told).into_iter().find(|one| one["Kind"] == "guard" && one["Change"] == word);
+        let text = change.unwrap_or_else(|| panic!("{word}: {told:#}"))["Time"].as_str().unwrap().to_owned();
+        Duration::from_millis(rollcall::telemetry::utc::parse(&text).unwrap())
+    };
+    assert!(time("ended") >= time("begun") + hold, "{told:#}");
 }
 
 #[tokio::test]
@@ -306,8 +412,15 @@ async fn the_command_shows_it() {
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
+    for n in 2..=3 {
+        server.web(n).await;
+    }
+    let report = json!({ "Service": "web", "ID": "web-2", "Failure": 10 });
+    server.done("/v1/rollcall/report", json!({ "Reports": [report] })).await;
+    let shown = printed(&["history", "web"]);
+    assert!(shown.contains("circuit open") && shown.contains("reports of failures"), "{shown}");
     assert!(printed(&["history", "web", "--at", "48h"]).contains("not known; what was before 20"));
     let value: Value = serde_json::from_str(&printed(&["history", "web", "--json"])).unwrap();
-    assert_eq!(changes(&value).len(), 2);
+    assert_eq!(changes(&value).len(), 5);
     assert_eq!(run(&["history", "gone", "--server", &at]).status.code(), Some(1));
 }

@@ -122,8 +122,14 @@ async fn the_level_changes_while_it_runs() {
     server.ask("GET", "/v1/catalog/nodes?after", &[], "").await;
     let line = server.until("/v1/catalog/nodes");
     assert!(line.contains("\"after\"") && !line.contains("before"), "{line}");
-    for bad in ["/v1/rollcall/log-level", "/v1/rollcall/log-level?level=x%3D%3D1"] {
-        assert_eq!(server.ask("PUT", bad, &[], "").await, 400, "{bad}");
+    for bad in ["", "?level=x%3D%3D1", "?level=warning", "?level=info,bogus"] {
+        assert_eq!(server.ask("PUT", &format!("/v1/rollcall/log-level{bad}"), &[], "").await, 400, "{bad}");
+    }
+    // A level that is none would be the end of the log.
+    for words in [&["log-level", "warning"][..], &["serve", "--log-level", "warning"]] {
+        let refused = run(words);
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && why.contains("is not a log level: error, warn, info"), "{why}");
     }
     // A reload gives the file its say again.
     server.daemon.signal(Signal::SIGHUP);

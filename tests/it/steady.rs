@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hickory_proto::rr::{RData, RecordType};
 use http_body_util::Full;
@@ -90,6 +90,20 @@ async fn a_check_that_flaps_is_held_critical_until_it_is_steady() {
         back.push(begun.elapsed());
     }
     assert!(back[1] >= flapping.steady && back[1] > back[0] * 3 / 2, "{back:?}");
+    // What it did is in the history: the last time it was held between its fall and its return.
+    let past = server.get("/v1/rollcall/history/web").await.json();
+    let turns: Vec<_> =
+        past["Changes"].as_array().unwrap().iter().filter(|one| one["Change"] == "status").collect();
+    let words: Vec<_> =
+        turns.iter().map(|one| [&one["Before"], &one["After"]].map(|word| word.as_str().unwrap())).collect();
+    let (fell, held, back) = (["passing", "critical"], ["critical"; 2], ["critical", "passing"]);
+    assert_eq!(words[..4], [back, held, fell, back], "{past:#}");
+    assert!(turns[1]["Output"].as_str().unwrap().starts_with("Held critical: it fell 2 times"), "{past:#}");
+    assert_eq!(
+        (&turns[1]["Served"], &turns[1]["Cause"]),
+        (&json!({ "Before": false, "After": false }), &json!("probe"))
+    );
+    assert_eq!(words.iter().filter(|one| **one == held).count(), 1);
     assert_eq!(server.metric("rollcall_checks_flapping").await, 0.0);
     assert_eq!(server.metric("rollcall_checks_damped_total").await, 1.0);
 }
@@ -177,6 +191,7 @@ async fn when_too_many_fail_at_once_dns_goes_on_for_a_while_and_says_so() {
     }
     assert_eq!(server.metric("rollcall_registry_guarded").await, 0.0);
     let begun = Instant::now();
+    let begun_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     for service in ["web", "brief", "free"] {
         word(&server, "fail", service, 3).await;
         assert_eq!(passing(&server, service).await, 1, "HTTP says what was found");
@@ -191,6 +206,9 @@ async fn when_too_many_fail_at_once_dns_goes_on_for_a_while_and_says_so() {
     assert_eq!(server.metric("rollcall_registry_guarded_instances").await, 6.0);
     let told = server.get("/v1/rollcall/explain?name=web").await.text();
     assert!(told.contains("guarded") && told.contains("too many instances failed at once"), "{told}");
+    let until = told.split("kept until ").nth(1).unwrap().split(' ').next().unwrap();
+    let left = rollcall::telemetry::utc::parse(until).unwrap() as i64 / 1000 - begun_at;
+    assert!((299..=301).contains(&left), "{until} is {left} s from the fall");
     // Maintenance and deregistration are on purpose.
     let path = "/v1/agent/service/maintenance/web-1?enable=true";
     assert_eq!(server.put(path, "").await.status, 200);

@@ -10,7 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("audit", &["model"]),
     ("gently", &[]),
     ("store", &["model", "gently"]),
-    ("registry", &["acl", "audit", "model", "store", "gently"]),
+    ("registry", &["acl", "audit", "model", "pace", "store", "gently"]),
     ("select", &["acl", "model", "registry"]),
     ("dns", &["acl", "model", "pace", "registry", "select", "gently"]),
     ("filter", &[]),

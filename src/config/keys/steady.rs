@@ -151,7 +151,7 @@ pub(super) const KEYS: &[Key] = &[
         "instances_min",
         "2",
         RELOADS,
-        "A service, or a server, that had fewer healthy instances is not guarded: who is alone and fails is out.",
+        "A service that had fewer healthy instances, or a server that has fewer registered, is not guarded: who is alone and fails is out.",
         |c, v| { c.guard.instances_min = value::count(v)? }
     ),
     key!(

@@ -76,8 +76,8 @@ fn changes(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// What has an effect that is no change of the registry.
-const EFFECTS: [&str; 3] = ["/v1/agent/leave", "/v1/agent/reload", "/v1/rollcall/log-level"];
+/// What has an effect that is no change of anything that could be shown.
+const EFFECTS: [&str; 2] = ["/v1/agent/leave", "/v1/agent/reload"];
 
 /// Tells the audit log of what the registry's writer never saw: a request that was refused before, and what changes no
 /// record.

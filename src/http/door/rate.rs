@@ -1,13 +1,13 @@
 //! How fast one client may ask: each has a bucket ([`Rate`]) of a second's requests. Nothing is looked at while there is no limit.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::pace::Rate;
+use crate::pace::{Rate, household};
 
 /// Clients that are known at once; those beyond are let through.
 const CLIENTS_MAX: usize = 65_536;
@@ -53,17 +53,6 @@ impl Buckets {
             self.swept = Some(now);
         }
         self.by_client.len() < CLIENTS_MAX
-    }
-}
-
-/// Who has one IPv6 address has its whole /64.
-fn household(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

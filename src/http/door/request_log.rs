@@ -87,7 +87,7 @@ fn without_secrets(query: &str) -> String {
 }
 
 pub(super) fn short(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_OCTETS_MAX) {
+    match text.char_indices().find(|(at, one)| at + one.len_utf8() > SHOWN_OCTETS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
     }
@@ -110,5 +110,10 @@ mod tests {
     fn what_is_long_is_cut() {
         assert_eq!(short("\u{e4}bc"), "\u{e4}bc");
         assert_eq!(short(&"x".repeat(5000)).len(), SHOWN_OCTETS_MAX + 3);
+        assert_eq!(
+            short(&"\u{4e16}".repeat(5000)).len(),
+            SHOWN_OCTETS_MAX / 3 * 3 + 3,
+            "octets, and no half a character"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! A stream of changes as server-sent events: `GET /v1/rollcall/events`.
 //!
-//! Events are typed (`service`, `check`, `node`, `maintenance`, `route`), their data is JSON with the index of the change. The last event of an
+//! Events are typed (`service`, `check`, `node`, `circuit`, `maintenance`, `route`), their data is JSON with the index of the change. The last event of an
 //! index bears it as `id`, so that a client that comes back with `Last-Event-ID`, as browsers do by themselves, gets what it
 //! missed and nothing twice. `begin` says from where a stream goes on, `reset` that something before it is not known any more:
 //! read the registry anew, what comes after is in the stream. The stream ends when the token that it was opened with may not read it any more; a client that reads more
@@ -209,6 +209,7 @@ pub(super) fn words(what: &What) -> (&'static str, &'static str) {
         What::CheckRemoved { .. } => ("check", "removed"),
         What::Status { .. } => ("check", "status"),
         What::Circuit { after, .. } => ("circuit", after),
+        What::Guard { keeps } => ("guard", if *keeps { "begun" } else { "ended" }),
         What::Route(route) => ("route", if route.is_some() { "set" } else { "removed" }),
         What::Maintenance(reason) => ("maintenance", if reason.is_some() { "begun" } else { "ended" }),
     }

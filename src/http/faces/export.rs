@@ -9,9 +9,9 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::document::{Line, VERSION};
-use super::{PIECE_OCTETS, in_pieces};
-use crate::http::State;
+use super::in_pieces;
 use crate::http::error::Error;
+use crate::http::{PIECE_OCTETS, State};
 use crate::model::{InstanceId, Maintenance, NodeName, Origin, Record};
 use crate::registry::{CheckEntry, NodeEntry, Snapshot};
 

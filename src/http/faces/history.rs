@@ -111,7 +111,7 @@ fn routed(route: &Route, moment: u64) -> Value {
 }
 
 fn instance(was: &Was) -> Value {
-    let Was { instance, node, health, .. } = was;
+    let Was { instance, node, health, kept, .. } = was;
     json!({
         "ID": instance.id,
         "Node": instance.node,
@@ -119,6 +119,7 @@ fn instance(was: &Was) -> Value {
         "Port": instance.port,
         "Tags": instance.tags,
         "Health": health.as_str(),
+        "Guarded": kept,
         "In": was.is_served(),
     })
 }

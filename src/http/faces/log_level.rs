@@ -8,11 +8,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
+use crate::audit::{Cause, Entry, Value};
 use crate::http::State;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{self, Done};
-use crate::telemetry::logs;
+use crate::telemetry::{logs, origin};
 
 /// The level in force.
 pub(super) async fn shown(Extract(state): Extract<Arc<State>>, _: Params) -> Response {
@@ -21,13 +22,14 @@ pub(super) async fn shown(Extract(state): Extract<Arc<State>>, _: Params) -> Res
 }
 
 /// Another one, by `?level=`.
-pub(super) async fn set(params: Params) -> Result<Done, Error> {
+pub(super) async fn set(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Done, Error> {
     let wanted = params.get("level").filter(|level| !level.is_empty());
     let wanted = wanted.ok_or_else(|| Error::bad("name a level: ?level=debug"))?;
     let level = logs::level(wanted).map_err(Error::bad)?;
-    let changed = logs::set_level(&level);
-    changed
+    let before = logs::set_level(&level)
         .map_err(|why| Error::new(StatusCode::SERVICE_UNAVAILABLE, format!("no change of level: {why}")))?;
     tracing::info!(level, "the log level was changed");
+    let cause = Cause { origin: origin::current(), action: "log-level" };
+    state.audit.tell(Entry::changed(cause, Value::LogLevel(before), Value::LogLevel(level)));
     Ok(Done::default())
 }

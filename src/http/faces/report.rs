@@ -67,6 +67,8 @@ pub(super) async fn report(
     Whole(body): Whole,
 ) -> Result<Response, Error> {
     let Body { reports } = decode(&BODY, &body)?;
+    // The token may have been taken away while the body came.
+    let view = params.asker.again(&state)?;
     let limits = state.registry.limits();
     if reports.is_empty() {
         return Err(Error::bad("Missing Reports"));
@@ -81,7 +83,7 @@ pub(super) async fn report(
     for (place, entry) in reports.iter().enumerate() {
         let told = |error: Error| Error { text: format!("Invalid report {place}: {}", error.text), ..error };
         let service = ServiceName::parse(&entry.service).map_err(|error| told(error.into()))?;
-        params.asker.view.require(Resource::Service, service.as_str(), Access::Write)?;
+        view.require(Resource::Service, service.as_str(), Access::Write)?;
         let counts = entry.counts(limits.report_requests_max).map_err(|error| {
             if error.text.contains("report_requests_max") {
                 state.metrics.limits.hit("report_requests_max");

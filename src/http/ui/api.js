@@ -42,11 +42,12 @@ async function ask(path, { method = "GET", body, signal } = {}) {
   return answer;
 }
 
-// A JSON answer and its index.
+// A JSON answer, its text, and its index.
 export async function get(path, signal) {
   const answer = await ask(path, { signal });
   try {
-    return { value: await answer.json(), index: Number(answer.headers.get("X-Consul-Index") ?? 0) };
+    const text = await answer.text();
+    return { value: JSON.parse(text), text, index: Number(answer.headers.get("X-Consul-Index") ?? 0) };
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Refused(0, String(error));
@@ -67,18 +68,20 @@ export const pause = (millis, signal) => new Promise((done) => {
   signal?.addEventListener("abort", () => { clearTimeout(timer); done(); }, { once: true });
 });
 
-// Reads a path now and at every change, by blocking queries. `failed` is told what went wrong; what the server refuses is not
-// asked for again.
-export async function follow(path, seen, failed, signal, rest = 100) {
-  let [index, wait] = [0, 500];
+// Reads a path now and at every change, by blocking queries; `seen` gets what is new. `failed` is told what went wrong; what the
+// server refuses is not asked for again. `patience` says of a value for how many seconds a query may wait: what a check says
+// moves no index as long as its status stays.
+export async function follow(path, seen, failed, signal, { rest = 100, patience = () => 60 } = {}) {
+  let [index, wait, shown, seconds] = [0, 500, null, 0];
   while (!signal.aborted) {
     try {
       const joint = path.includes("?") ? "&" : "?";
-      const answer = await get(index ? `${path}${joint}index=${index}&wait=60s` : path, signal);
+      const answer = await get(index ? `${path}${joint}index=${index}&wait=${seconds}s` : path, signal);
       if (signal.aborted) return;
+      const same = answer.index === index && answer.text === shown;
       index = answer.index < index ? 0 : answer.index;
-      wait = 500;
-      seen(answer.value);
+      [wait, shown, seconds] = [500, answer.text, patience(answer.value)];
+      if (!same) seen(answer.value);
       await pause(rest, signal);
     } catch (error) {
       if (signal.aborted) return;

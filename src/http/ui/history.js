@@ -6,12 +6,13 @@ import { h, moment, replace, status, table } from "./dom.js";
 const SHOWN = 50;
 
 function what(change) {
+  if (change.Change === "status" && change.Before === change.After) return [`check ${change.CheckID}: held `, status(change.After)];
   if (change.Change === "status") return [`check ${change.CheckID}: `, status(change.Before), " to ", status(change.After)];
   if (change.Kind === "route") {
     if (change.Change !== "set") return [`route ${change.Change}`];
     return [`route version ${change.Version}: ${change.Subsets.join(" ") || "all instances answer"} (${change.Why})`];
   }
-  const of = change.CheckID ? `check ${change.CheckID} ` : change.Kind === "circuit" ? "circuit " : "";
+  const of = change.CheckID ? `check ${change.CheckID} ` : ["circuit", "guard"].includes(change.Kind) ? `${change.Kind} ` : "";
   return [`${of}${change.Change}`, change.Reason ? `: ${change.Reason}` : ""];
 }
 

@@ -34,9 +34,9 @@ export function services(main, signal) {
   const rows = list({
     label: "Services", kind: "services",
     columns: [["Service", ""], ["Health", ""], ["Instances", "number"], ["Passing", "number"], ["Warning", "number"],
-      ["Critical", "number"], ["Tags", ""]],
+      ["Critical", "number"], ["Maintenance", "number"], ["Circuit open", "number"], ["Tags", ""]],
     cells: (row) => [row.Name, status(health(row)), number(row.Instances), number(row.Passing), number(row.Warning),
-      number(row.Critical), tags(row.Tags)],
+      number(row.Critical), number(row.Maintenance), number(row.Out), tags(row.Tags)],
     open: (row) => { location.hash = `#/service/${part(row.Name)}`; },
   });
   const show = () => {
@@ -72,7 +72,7 @@ export function nodes(main, signal, failed) {
   const filter = sieve("nodes", show);
   filter.text.addEventListener("keydown", (event) => { if (event.key === "ArrowDown" || event.key === "Enter") rows.focus(); });
   main.replaceChildren(h("h1", {}, "Nodes"), filter.bar, rows.element);
-  follow("/v1/rollcall/nodes", (value) => { all = value; show(); }, failed, signal, 1000);
+  follow("/v1/rollcall/nodes", (value) => { all = value; show(); }, failed, signal, { rest: 1000 });
 }
 
 // A change in a few words.

@@ -9,6 +9,9 @@ const SHOWN = 100;
 // Of services with more instances, the page "Ask DNS" says it.
 const EXPLAINED_MAX = 1000;
 const AGAIN_MILLIS = 2000;
+// Of whoever has something that does not pass, outputs are read anew so often.
+const OUTPUT_SECONDS = 5;
+const patience = (checks) => (checks.some((check) => check.Status !== "passing") ? OUTPUT_SECONDS : 60);
 const STYLES = { passing: "good", warning: "warns", critical: "bad", maintenance: "away" };
 
 // Maintenance is shown as a check by Consul's API.
@@ -16,11 +19,18 @@ const isWord = (check) => check.CheckID.startsWith("_service_maintenance:") || c
 const standing = (checks) => (checks.some(isWord) ? "maintenance" : worst(checks.map((check) => check.Status)));
 const pairs = (map) => Object.entries(map ?? {}).map(([key, value]) => h("div", {}, `${key} = ${value}`));
 
+// What a check says of itself; a TTL check says nothing before its program does.
+function output(check) {
+  if (isWord(check)) return check.Notes;
+  if (!check.Output && check.Type === "ttl" && check.Status !== "passing") return `waits for PUT /v1/agent/check/pass/${check.CheckID}`;
+  return check.Output || "no output yet";
+}
+
 function checkRows(checks) {
   const rows = checks.map((check) => [
     h("span", {}, check.Name || check.CheckID, h("div", { class: "soft" }, check.Type ? `${check.CheckID} (${check.Type})` : check.CheckID)),
     status(isWord(check) ? "maintenance" : check.Status),
-    h("pre", {}, (isWord(check) ? check.Notes : check.Output) || "no output yet"),
+    h("pre", {}, output(check)),
   ]);
   return rows.length ? table(["Check", "Status", "Output"], rows) : h("p", { class: "soft" }, "No checks: it counts as passing.");
 }
@@ -69,7 +79,7 @@ function drain(own, node, said, failed) {
       const first = await send("PUT", path);
       say(first.LeftAt ? `DNS has left it; caches may have it for ${first.Remaining}` : "DNS has not left it yet");
       const last = first.Safe ? first : await send("PUT", `${path}&wait=24h`);
-      say(last.Safe ? "Safe to stop: no answer with it lives. Connections that are open are not looked at." : "The server ended before it was safe to stop it.");
+      say(last.Safe ? `Safe to stop: no answer with it lives. Not proved: ${last.NotProved.join("; ")}.` : "The server ended before it was safe to stop it.");
     } catch (error) {
       say("");
       failed(error);
@@ -110,7 +120,8 @@ export function service(main, signal, failed, name) {
   cards.style.gap = ".5rem";
   const said = new Map();
   const past = history(name, signal);
-  const routed = route(name, signal, failed, past.read);
+  // A route changes what DNS does with an instance, and nothing that Consul's API shows of it.
+  const routed = route(name, signal, failed, () => { past.read(); again(); });
   const show = () => {
     const state = (count, text) => count > 0 && h("p", { class: "state" }, text);
     replace(states,
@@ -139,9 +150,9 @@ export function service(main, signal, failed, name) {
     ]);
     [row, why] = [rows[0] ?? {}, reasons];
     // A slow start goes on without a change that would be waited for.
-    const again = () => !signal.aborted && read().then(show);
     if ([...why.values()].some((one) => one.Reason.includes("[slow_start]"))) timer = setTimeout(again, AGAIN_MILLIS);
   };
+  const again = () => entries && !signal.aborted && read().then(show);
   const seen = async (value) => {
     entries = value;
     await read();
@@ -150,7 +161,8 @@ export function service(main, signal, failed, name) {
     show();
     past.read();
   };
-  follow(`/v1/health/service/${part(name)}`, seen, failed, signal);
+  const patient = (all) => (all.length <= EXPLAINED_MAX ? patience(all.flatMap((entry) => entry.Checks)) : 60);
+  follow(`/v1/health/service/${part(name)}`, seen, failed, signal, { patience: patient });
 }
 
 export function node(main, signal, failed, name) {
@@ -181,5 +193,5 @@ export function node(main, signal, failed, name) {
       if (error instanceof Refused) failed(error);
     }
   };
-  follow(`/v1/health/node/${part(name)}`, seen, failed, signal);
+  follow(`/v1/health/node/${part(name)}`, seen, failed, signal, { patience });
 }

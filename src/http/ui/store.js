@@ -111,7 +111,7 @@ class Store extends EventTarget {
       if (this.state !== "polling") this.#say("polling");
       this.#take(rows, "");
     };
-    await follow(LIST, seen, (error) => this.#say(error.status === 403 ? "refused" : "lost", error), signal, 1000);
+    await follow(LIST, seen, (error) => this.#say(error.status === 403 ? "refused" : "lost", error), signal, { rest: 1000 });
   }
 
   #say(state, error = null) {

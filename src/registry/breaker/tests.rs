@@ -135,10 +135,38 @@ fn when_nobody_reports_any_more_a_half_open_circuit_closes() {
     world.pass();
     let (broken, next) = world.breakers.shown(&rule(), &web()).unwrap();
     assert_eq!(broken.counts(), (0, 1));
-    assert_eq!(next, world.begun + Duration::from_secs(60));
-    world.millis = 60_000;
+    assert_eq!(next, world.begun + Duration::from_secs(70));
+    world.millis = 69_999;
+    assert!(world.pass().is_empty());
+    world.millis = 70_000;
     assert_eq!((world.pass(), world.circuit(1)), (vec![member(1)], None));
     assert_eq!(world.breakers.shown(&rule(), &web()), None);
+    // A report on another instance is one on the service.
+    world.says(1, 1, 0, 10);
+    world.open(1);
+    world.millis = 80_000;
+    world.pass();
+    world.millis = 100_000;
+    world.says(1, 2, 1, 0);
+    assert_eq!(world.breakers.shown(&rule(), &web()).unwrap().1, world.begun + Duration::from_secs(160));
+}
+
+#[test]
+fn who_was_out_for_long_is_tried_all_the_same() {
+    let (mut breakers, begun) = (Breakers::default(), Instant::now());
+    let (mut settings, at) = (Settings::default(), |secs| begun + Duration::from_secs(secs));
+    settings.out.all = Duration::from_secs(90);
+    let rule = settings.rule("web");
+    let says = |breakers: &mut Breakers, good, bad, secs| {
+        breakers.report(&rule, (&web(), &member(1)), reporter(1), Counts { good, bad }, at(secs))
+    };
+    assert_eq!(says(&mut breakers, 0, 10, 0), Verdict::Open);
+    breakers.open(&rule, &web(), &member(1), at(0));
+    assert_eq!(breakers.pass(&rule, &web(), at(90)), [(member(1), Circuit::Open)]);
+    let (broken, next) = breakers.shown(&rule, &web()).unwrap();
+    assert_eq!((broken.counts(), next), ((0, 1), at(150)), "nobody could report on it while it was out");
+    assert!(breakers.pass(&rule, &web(), at(149)).is_empty());
+    assert_eq!(says(&mut breakers, 0, 5, 149), Verdict::Open, "its requests decide");
 }
 
 #[test]
@@ -196,7 +224,10 @@ proptest! {
                 },
                 3 => drop(world.pass()),
                 4 => world.breakers.gone(&web(), &member(id)),
-                _ => world.breakers.release(&web(), &member(id)),
+                _ => {
+                    let now = world.now();
+                    world.breakers.release(&web(), &member(id), now);
+                }
             }
             let all: usize = world.breakers.services.values().flat_map(|of| of.members.values()).map(|s| s.remembered()).sum();
             prop_assert_eq!(all, world.breakers.remembered);

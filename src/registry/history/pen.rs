@@ -3,12 +3,28 @@
 
 use super::{Past, Source, Was};
 use crate::audit::Cause;
-use crate::model::{CheckKey, Definition, InstanceId, Key, NodeName, Observation, Record, ServiceName};
+use crate::model::check::HELD;
+use crate::model::{
+    CheckKey, Definition, InstanceId, Key, NodeName, Observation, Record, ServiceName, Status,
+};
 use crate::registry::events::{Event, Of, What};
-use crate::registry::snapshot::Snapshot;
+use crate::registry::snapshot::{CheckEntry, Snapshot};
 
 /// Characters of a check's output that are kept.
 const OUTPUT_CHARS_MAX: usize = 120;
+
+impl Past {
+    /// What has become of an instance just now.
+    pub(in crate::registry) fn of(
+        state: &Snapshot,
+        source: Source,
+        what: What,
+        (before, after): (Option<Was>, Option<Was>),
+    ) -> Self {
+        let (index, at) = (state.index(), state.at);
+        Self { index, at, source, service: None, what, of_node: false, output: None, before, after }
+    }
+}
 
 /// The notes of one batch of changes.
 #[derive(Default)]
@@ -39,12 +55,10 @@ impl Pen {
         }
     }
 
-    /// Something is found out of a check; noted only where its status will change.
+    /// Something is found out of a check; noted only where its status will change, or it will be held critical from now on.
     pub(in crate::registry) fn observes(&mut self, state: &Snapshot, seen: &Observation) {
         let CheckKey { node, id } = &seen.check;
-        let Some(entry) = state.check(&seen.check).filter(|entry| entry.status != seen.status) else {
-            return;
-        };
+        let Some(entry) = state.check(&seen.check).filter(|entry| concerns(entry, seen)) else { return };
         let what = What::Status { check: id.clone(), before: entry.status, after: seen.status, health: None };
         let begun = self.instances.len();
         match &entry.check.instance {
@@ -78,11 +92,8 @@ impl Pen {
     /// All was applied, as the change of this index.
     pub(in crate::registry) fn close(self, state: &Snapshot, cause: &Cause, into: &mut Vec<Past>) {
         let source = Source::from(cause);
-        let (index, at) = (state.index(), state.at);
         for (service, what) in self.routes {
-            let service = Some(service);
-            let (of_node, output, before, after) = (false, None, None, None);
-            into.push(Past { index, at, source, service, what, of_node, output, before, after });
+            into.push(Past { service: Some(service), ..Past::of(state, source, what, (None, None)) });
         }
         for Open { node, id, mut what, of_node, output, before } in self.instances {
             let after = state.was(node.folded(), id.as_str());
@@ -91,16 +102,28 @@ impl Pen {
             let moved = |one: &Was, other: &Was| one.node.address != other.node.address;
             let differs = health(&before) != health(&after)
                 || before.as_ref().zip(after.as_ref()).is_some_and(|(one, other)| moved(one, other));
-            if (of_node && !differs) || (before.is_none() && after.is_none()) {
+            if (of_node && !differs && !is_held(&what)) || (before.is_none() && after.is_none()) {
                 continue;
             }
             if let What::Status { health: change, .. } = &mut what {
                 *change = health(&before).zip(health(&after));
             }
-            let service = None;
-            into.push(Past { index, at, source, service, what, of_node, output, before, after });
+            into.push(Past { of_node, output, ..Past::of(state, source, what, (before, after)) });
         }
     }
+}
+
+/// Whether what is found of a check belongs to its history. Results of a definition that was replaced are passed over.
+fn concerns(entry: &CheckEntry, seen: &Observation) -> bool {
+    let held = |output: &str| output.starts_with(HELD);
+    let holds = seen.status == Status::Critical && held(&seen.output) && !held(&entry.output);
+    let counts = seen.generation.is_none_or(|generation| generation == entry.generation);
+    counts && (entry.status != seen.status || holds)
+}
+
+/// Whether it is that a check begins to be held critical.
+fn is_held(what: &What) -> bool {
+    matches!(what, What::Status { before, after, .. } if before == after)
 }
 
 /// Whether a node's own record has a say in how its instances stand, or are reached.
@@ -121,7 +144,7 @@ fn rank(what: &What) -> u8 {
     match what {
         What::Registered { .. } | What::Deregistered | What::Route(_) => 3,
         What::Maintenance(_) => 2,
-        What::Status { .. } | What::Circuit { .. } => 1,
+        What::Status { .. } | What::Circuit { .. } | What::Guard { .. } => 1,
         What::Node { .. } | What::NodeRemoved | What::Check { .. } | What::CheckRemoved { .. } => 0,
     }
 }

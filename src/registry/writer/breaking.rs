@@ -16,6 +16,7 @@ use super::super::history::{Past, Source, Was};
 use super::super::report::{Report, Reports};
 use super::super::shown::{About, Begun};
 use super::super::snapshot::InstanceEntry;
+use super::super::views;
 use super::{Writer, of_ours};
 use crate::audit::{Cause, Value};
 use crate::model::{Key, ServiceName};
@@ -23,10 +24,27 @@ use crate::model::{Key, ServiceName};
 /// A circuit that changed, as it was.
 type Changed = (Member, Option<Circuit>, Option<Was>);
 
+/// Of each of these no more than half are out.
+#[derive(Clone, Copy)]
+enum These {
+    Healthy,
+    /// Those that DNS would give if all circuits were closed, which has those that a guard keeps: otherwise what is healthy could
+    /// all be out, while DNS gives what is critical.
+    Given,
+    /// Of those, the ones with a share of the service's route: otherwise a strict route could be left without an answer, and another
+    /// be passed over.
+    Routed,
+}
+
+impl These {
+    const ALL: [Self; 3] = [Self::Healthy, Self::Given, Self::Routed];
+}
+
 impl Writer {
     pub(super) fn on_reports(&mut self, reports: Reports) {
         let Some(shared) = self.shared.upgrade() else { return };
         let (settings, max) = (shared.breaker.load_full(), shared.limits.load().reporters_max);
+        self.state.at = views::now();
         let reporter = reports.reporter();
         let Reports { reports, origin, begun, reply } = reports;
         self.begun = begun;
@@ -98,31 +116,36 @@ impl Writer {
         out.filter(|member| entry(member).is_some_and(|entry| holds(entry))).collect()
     }
 
-    /// Whether no more than half of the service are out when this one is, too: of those that are healthy, and of those that DNS would
-    /// give if all circuits were closed, which has those that a guard keeps. Otherwise what is healthy could all be out, while DNS
-    /// gives what is critical.
-    fn has_room(&self, service: &ServiceName, member: &Member) -> bool {
-        let Some(entry) = self.state.instance(member.0.folded(), member.1.as_str()) else { return false };
-        let room = |holds: &dyn Fn(&InstanceEntry) -> bool| {
-            !holds(entry) || (self.out(service, holds).len() + 1) * 2 <= self.count(service, holds)
-        };
-        room(&|entry| self.state.health(entry).is_served()) && room(&|entry| self.given(entry))
+    fn is_one_of(&self, these: These, entry: &InstanceEntry) -> bool {
+        match these {
+            These::Healthy => self.state.health(entry).is_served(),
+            These::Given => self.given(entry),
+            These::Routed => self.given(entry) && self.state.has_share(&entry.instance),
+        }
     }
 
-    /// Fewer of a service may be healthy now: when more than half of them are out, who was out first is tried again.
-    pub(super) fn keep_half(&mut self, service: &ServiceName) {
-        if !self.breakers.has(service) {
+    /// Whether no more than half of the service are out when this one is, too.
+    fn has_room(&self, service: &ServiceName, member: &Member) -> bool {
+        let Some(entry) = self.state.instance(member.0.folded(), member.1.as_str()) else { return false };
+        These::ALL.into_iter().all(|these| {
+            let holds = |entry: &InstanceEntry| self.is_one_of(these, entry);
+            !holds(entry) || (self.out(service, holds).len() + 1) * 2 <= self.count(service, holds)
+        })
+    }
+
+    /// Fewer of a service may be healthy now, or its route may be another one: when more than half are out, who was out first is
+    /// tried again.
+    pub(in crate::registry) fn keep_half(&mut self, service: &ServiceName) {
+        if self.breakers.out(service).is_empty() {
             return;
         }
-        let mut changed = Vec::new();
-        for healthy in [true, false] {
-            let holds = |entry: &InstanceEntry| {
-                if healthy { self.state.health(entry).is_served() } else { self.given(entry) }
-            };
+        let (now, mut changed) = (Instant::now(), Vec::new());
+        for these in These::ALL {
+            let holds = |entry: &InstanceEntry| self.is_one_of(these, entry);
             let (out, most) = (self.out(service, holds), self.count(service, holds) / 2);
             for member in out.iter().take(out.len().saturating_sub(most)) {
                 changed.push(self.before(service, member));
-                self.breakers.release(service, member);
+                self.breakers.release(service, member, now);
             }
         }
         if !changed.is_empty() {
@@ -209,18 +232,7 @@ impl Writer {
         }
         if self.keeping {
             let after = self.state.was(node.folded(), id.as_str());
-            let (at, source) = (self.state.at, Source::from(cause));
-            self.round.pasts.push(Past {
-                index,
-                at,
-                source,
-                service: None,
-                what,
-                of_node: false,
-                output: None,
-                before: stood,
-                after,
-            });
+            self.round.pasts.push(Past::of(&self.state, Source::from(cause), what, (stood, after)));
         }
         if self.audit.is_on() {
             let circuit = |word| Some(Value::Circuit(word));

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::deadlines::Due;
-use super::Writer;
+use super::super::events::What;
+use super::super::guard::Guard;
+use super::super::history::{Past, Source, Was};
+use super::{Writer, of_ours};
 use crate::model::ServiceName;
 
 impl Writer {
@@ -44,15 +47,37 @@ impl Writer {
             Some((_, until)) => self.deadlines.set(due, *until),
             None => self.deadlines.clear(&due),
         }
+        let stood = self.stood(service, kept.as_ref().map(|(guard, _)| guard));
         let index = self.next_index();
         let guard = kept.map(|(guard, _)| Arc::new(guard));
         if self.state.set_guard(index, service, guard, &mut self.round.effects) {
             self.moved_to(index);
         }
+        self.tell_kept(stood);
         if let Some(shared) = shared {
             let (services, kept) = self.guards.counts();
             shared.metrics.steady.guarded.set(services as i64);
             shared.metrics.steady.guarded_instances.set(kept as i64);
+        }
+    }
+
+    /// How those stand of whom this guard keeps others than the one before.
+    fn stood(&self, service: &ServiceName, guard: Option<&Guard>) -> Vec<Was> {
+        let before = self.state.service(service.folded()).and_then(|entry| entry.guard.as_deref());
+        let differ = Guard::differ(before, guard).filter(|_| self.keeping);
+        differ.filter_map(|(node, id)| self.state.was(node.folded(), id.as_str())).collect()
+    }
+
+    /// Keeps for the history whom a guard keeps now, or no longer.
+    fn tell_kept(&mut self, stood: Vec<Was>) {
+        for was in stood {
+            let is = self.state.was(was.instance.node.folded(), was.instance.id.as_str());
+            // Who is healthy again is not kept, whatever the guard says.
+            let Some(keeps) = is.as_ref().map(|is| is.kept).filter(|kept| *kept != was.kept) else {
+                continue;
+            };
+            let (source, what) = (Source::from(&of_ours("guard")), What::Guard { keeps });
+            self.round.pasts.push(Past::of(&self.state, source, what, (Some(was), is)));
         }
     }
 }

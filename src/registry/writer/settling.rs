@@ -173,7 +173,7 @@ impl Writer {
             }
             None | Some(Health::Passing | Health::Warning) if !self.guards.is_empty() => {
                 let left = left();
-                let rose = self.guards.rose(settings, (service, &one.member), left);
+                let rose = self.guards.rose(settings, (service, &one.member), left, Instant::now());
                 rose.then(|| service.clone()).into_iter().collect()
             }
             _ => Vec::new(),

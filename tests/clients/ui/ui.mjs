@@ -117,6 +117,12 @@ async function live() {
   await page.locator("#reason-text").fill("new disk");
   await page.keyboard.press("Enter");
   await page.locator("[data-instance='web-2'].away", { hasText: "new disk" }).waitFor();
+  const list = await open("/ui/");
+  const counts = list.locator(".services .space .row", { hasText: "web" }).locator(".number");
+  await counts.first().waitFor();
+  // All, passing, warning, critical, in maintenance, with an open circuit.
+  equal(await counts.allInnerTexts(), ["2", "1", "0", "0", "1", "0"], "the list of services counts who is in maintenance");
+  await done(list, "list");
   const srv = await resolver.resolveSrv("web.service.internal");
   equal(srv.map((one) => one.port), [first.port], "an instance that is put into maintenance by a click is out of DNS");
   await shot(page, "service");
@@ -134,6 +140,8 @@ async function live() {
   equal(await ports(), [9], "a route that is set by a click changes what DNS answers");
   await page.locator("section[aria-label=History] tr", { hasText: "route version 1" }).waitFor();
   check(true, "and is in the history");
+  await page.locator("[data-instance='web-1'] dd", { hasText: "the service's route gives it no share" }).waitFor();
+  check(true, "and on the cards of the instances");
   await page.getByLabel("Subsets").fill("v3=1");
   await page.getByRole("button", { name: "Set route" }).click();
   await page.locator("#notice", { hasText: "no instance of service" }).waitFor();
@@ -150,6 +158,7 @@ async function live() {
   equal(await ports(), [9, first.port].sort((a, b) => a - b), "cleared by a click");
   await page.locator("[data-instance='web-2']").getByRole("button", { name: "Drain" }).click();
   await page.locator("[data-instance='web-2']", { hasText: "Safe to stop" }).waitFor();
+  for (const part of ["connections that are open", "zone transfers", "prepared query"]) check((await page.locator("[data-instance='web-2']").innerText()).includes(part), `what is not proved is said: ${part}`);
   equal(await ports(), [first.port], "an instance that is drained by a click is out of DNS, and it is said when it is safe to stop it");
   await page.locator("[data-instance='web-2']").getByRole("button", { name: "End maintenance" }).click();
   await page.locator("[data-instance='web-2'].good").waitFor();
@@ -339,6 +348,11 @@ async function steady() {
   equal(await page.locator(".state").count(), 0, "nothing is said while all is well");
   await api("PUT", "/v1/rollcall/report", { Reports: [{ Service: "web", ID: "web-1", Failure: 10 }] });
   await page.locator(".state", { hasText: "1 instance out of DNS" }).waitFor();
+  const list = await open("/ui/");
+  const counts = list.locator(".services .space .row", { hasText: "web" }).locator(".number");
+  await counts.first().waitFor();
+  equal(await counts.allInnerTexts(), ["3", "3", "0", "0", "0", "1"], "and counted in the list of services");
+  await done(list, "list");
   equal((await resolved("web")).length, 2, "an instance that fails its callers is said to be out, and is");
   await page.locator("[data-instance='web-1'] dd", { hasText: "out: its circuit is open" }).waitFor();
   check(true, "on its own card, too");
@@ -365,6 +379,13 @@ async function steady() {
   check(true, "who starts slowly is said to");
   await page.locator("[data-instance='slow-2'] dd", { hasText: "its check passes" }).filter({ hasNotText: "slowly" }).waitFor();
   check(true, "until it has its whole weight, without a reload");
+  await api("PUT", "/v1/agent/service/register", { Name: "timed", ID: "timed-1", Address: "10.0.3.1", Port: 80, Check: { TTL: "1h" } });
+  await page.goto(`${BASE}/ui/#/service/timed`);
+  await page.locator("[data-instance='timed-1'] pre", { hasText: "waits for PUT /v1/agent/check/pass/service:timed-1" }).waitFor();
+  check(true, "a TTL check that nobody passed says what it waits for");
+  await api("PUT", "/v1/agent/check/update/service:timed-1", { Status: "critical", Output: "another word" });
+  await page.locator("[data-instance='timed-1'] pre", { hasText: "another word" }).waitFor();
+  check(true, "output that changes alone is shown, too, without a reload");
   const flapping = await target();
   await api("PUT", "/v1/agent/service/register", { Name: "flap", ID: "flap-1", Address: "10.0.2.1", Port: 80,
     Check: { HTTP: `http://127.0.0.1:${flapping.port}/`, Interval: "1s", FlapMax: 1, FlapLeak: "1h", FlapSteady: "1h" } });
