@@ -144,7 +144,7 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
     let ceiling = world.settings.ceiling(service.name.folded());
     let about = route::About::of(world, service.name.folded(), asked.tag);
     let (mut visible, mut stale, mut ttl) = (false, false, ceiling);
-    let mut found = Vec::new();
+    let (mut found, mut broken) = (Vec::new(), Vec::new());
     for entry in service.instances.values() {
         match why::judge(world, service, entry, about) {
             Ok((node, health)) => {
@@ -153,13 +153,24 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
                 ttl = ttl.min(stable_for(entry, node));
                 found.push(chosen(entry, node, health, None));
             }
-            Err(why) => visible |= !why.is_absent(),
+            Err(why) => {
+                visible |= !why.is_absent();
+                broken.extend(Some(entry).filter(|_| why == Why::Broken));
+            }
         }
     }
     // A subset has its name as long as the route names it, and the service has anybody.
     if let route::About::Subset(..) = about {
         let mut all = service.instances.values();
         visible |= all.any(|entry| world.view.reads_node(entry.instance.node.folded()));
+    }
+    // Circuits leave half of a service and of its route, but not of a tag: by themselves they leave no name without an answer.
+    for entry in broken.into_iter().filter(|_| found.is_empty()).collect::<Vec<_>>() {
+        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
+        let health = world.snapshot.health(entry);
+        stale |= health == Health::Critical;
+        ttl = ttl.min(stable_for(entry, node));
+        found.push(chosen(entry, node, health, None));
     }
     if !visible {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));

@@ -113,6 +113,10 @@ fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
             let worst = worst(considered);
             format!("kept until {until} at most, since too many instances failed at once ([guard]); {worst}")
         }
+        Why::Spared => {
+            "its circuit is open, but nobody else is left of those that the name is about ([breaker])"
+                .to_owned()
+        }
         Why::ByName => {
             let host = considered.reached.host.unwrap_or_default();
             format!("its address is the host name {host}, whose addresses are looked up")

@@ -22,6 +22,8 @@ pub enum Why {
     Warning,
     /// It is given although it is critical, since too many failed at once.
     Guarded,
+    /// It is given although its circuit is open, since nobody else is left of those whom the name is about.
+    Spared,
     /// It is given by its host name, whose addresses others know.
     ByName,
     /// It lacks the tag that is asked for.
@@ -57,7 +59,7 @@ pub enum Why {
 impl Why {
     /// Whether it is in the answer.
     pub fn is_in(self) -> bool {
-        matches!(self, Self::Passing | Self::Warning | Self::Guarded | Self::ByName)
+        matches!(self, Self::Passing | Self::Warning | Self::Guarded | Self::Spared | Self::ByName)
     }
 
     /// One word for programs.
@@ -66,6 +68,7 @@ impl Why {
             Self::Passing => "passing",
             Self::Warning => "warning",
             Self::Guarded => "guarded",
+            Self::Spared => "spared",
             Self::ByName => "by-name",
             Self::Untagged => "untagged",
             Self::Hidden => "hidden",
@@ -204,6 +207,7 @@ pub(super) fn judged<'a>(
                     (None, Health::Critical) => Why::Guarded,
                     (None, health) => health.into(),
                 },
+                Err(Why::Broken) if chosen.is_some() => left.flatten().unwrap_or(Why::Spared),
                 Err(why) => why,
             },
             weight: chosen.map_or(own, |chosen| chosen.weight),

@@ -409,8 +409,9 @@ async fn lists_of_services_wake_for_guards_and_circuits() {
     assert!(next.0 > index && next.1["Out"] == 1, "{next:?}");
 }
 
-/// Milliseconds that a check of the node takes to fail and pass, when so many instances are on it; the best of some.
-async fn mass_flip(count: usize) -> f64 {
+/// Milliseconds that a check of the node takes to fail and pass when so many instances are on it, the best of some; and a batch with a
+/// report of failures on each of them.
+async fn mass(count: usize) -> (f64, f64) {
     let server = TestServer::with(|config| {
         config.guard.share = 10;
         config.slow_start.window = Duration::from_secs(3600);
@@ -421,8 +422,11 @@ async fn mass_flip(count: usize) -> f64 {
     }
     let check = json!({ "ID": "node", "Name": "node", "TTL": "1h", "Status": "passing" });
     assert_eq!(server.put("/v1/agent/check/register", check).await.status, 200);
-    let report = json!({ "Reports": [{ "Service": "web", "ID": "web-1", "Success": 1 }] });
-    assert_eq!(server.put("/v1/rollcall/report", report).await.status, 200);
+    let reports = |failure: usize| {
+        let one = |n| json!({ "Service": "web", "ID": format!("web-{n}"), "Success": 1, "Failure": failure });
+        json!({ "Reports": (0..count).map(one).collect::<Vec<_>>() })
+    };
+    assert_eq!(server.put("/v1/rollcall/report", reports(0)).await.status, 200);
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let begun = Instant::now();
@@ -432,12 +436,18 @@ async fn mass_flip(count: usize) -> f64 {
         assert_eq!(server.metric("rollcall_registry_guarded_instances").await, 0.0);
         best = best.min(begun.elapsed().as_secs_f64() * 1000.0);
     }
-    best
+    let (begun, body) = (Instant::now(), reports(20));
+    assert_eq!(server.put("/v1/rollcall/report", body).await.status, 200);
+    let reported = begun.elapsed().as_secs_f64() * 1000.0;
+    let open = server.metric("rollcall_breaker_circuits{state=\"open\"}").await;
+    assert_eq!(open, (count / 2) as f64, "half of them");
+    (best, reported)
 }
 
 #[tokio::test]
 async fn what_a_mass_failure_costs_grows_with_the_number_of_instances_and_no_faster() {
-    let (few, many) = (mass_flip(150).await, mass_flip(1500).await);
+    let (few, many) = (mass(100).await, mass(1000).await);
     // Ten times as many: ten times as long, where each were looked at for each it would be a hundred times.
-    assert!(many < 30.0 * few, "{few:.1} ms for 150, {many:.1} ms for 1500");
+    assert!(many.0 < 30.0 * few.0, "flips: {:.1} ms for 100, {:.1} ms for 1000", few.0, many.0);
+    assert!(many.1 < 30.0 * few.1, "reports: {:.1} ms for 100, {:.1} ms for 1000", few.1, many.1);
 }

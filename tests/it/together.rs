@@ -181,6 +181,21 @@ impl Bench {
             assert!(given.contains_key(&usize::from(a.0.octets()[3])), "{a} {}", told(&self.known));
         }
         assert_eq!(addresses.answers.is_empty(), given.is_empty(), "{}", told(&self.known));
+        // No circuit leaves a name of a tag without an answer.
+        for (tag, rest) in [("blue", 0), ("green", 1)] {
+            let some = healthy.iter().any(|one| one % 2 == rest);
+            let answer = self.server.ask(&format!("{tag}.{NAME}"), RecordType::SRV).await;
+            assert!(!some || !answer.answers.is_empty(), "{tag}: {}", told(&self.known));
+            let explained =
+                self.server.get(&format!("/v1/rollcall/explain?name={tag}.{NAME}&type=SRV")).await.json();
+            let all = explained["Instances"].as_array().cloned().unwrap_or_default();
+            let told_in = all.iter().filter(|one| one["In"] == true).count();
+            assert_eq!(told_in, answer.answers.len(), "{tag}: {explained:#}");
+            let spared = all.iter().filter(|one| one["Why"] == "spared").count();
+            if spared > 0 {
+                *self.seen.entry("spared".to_owned()).or_default() += spared;
+            }
+        }
     }
 
     /// Those with a share of the route answer while any of them could: circuits leave them half at least. Only where there is none, and
@@ -237,6 +252,7 @@ fn what_holds_of_each_alone_holds_of_all_together() {
         "guarded",
         "maintenance",
         "passing",
+        "spared",
         "unrouted",
         "warning",
     ];

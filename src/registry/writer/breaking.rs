@@ -2,7 +2,7 @@
 //! and publishes the circuits that are not closed. A change of a circuit is an event, a part of its service's history, and a line of
 //! the audit log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -40,6 +40,14 @@ impl These {
     const ALL: [Self; 3] = [Self::Healthy, Self::Given, Self::Routed];
 }
 
+/// What a batch of reports does to a service: it is counted once, however many reports are on it.
+struct Room {
+    /// Of each of [`These`], how many there are, and how many are out.
+    these: [(usize, usize); 3],
+    /// The circuits that turned, as they were before the batch.
+    changed: BTreeMap<Member, (Option<Circuit>, Option<Was>)>,
+}
+
 impl Writer {
     pub(super) fn on_reports(&mut self, reports: Reports) {
         let Some(shared) = self.shared.upgrade() else { return };
@@ -64,7 +72,7 @@ impl Writer {
             return;
         }
         let cause = Cause { origin, action: "report" };
-        let mut unknown = Vec::new();
+        let (mut unknown, mut rooms) = (Vec::new(), BTreeMap::new());
         for (place, Report { service, node, id, counts }) in reports.into_iter().enumerate() {
             let entry = self.state.instance(node.folded(), id.as_str());
             if entry.is_none_or(|entry| entry.instance.service != service) {
@@ -75,32 +83,65 @@ impl Writer {
             let (rule, member) = (settings.rule(service.folded()), (node, id));
             let now = Instant::now();
             let verdict = self.breakers.report(&rule, (&service, &member), reporter, counts, now);
-            self.carry_out(&rule, verdict, (service, member), &cause);
+            if verdict != Verdict::Stay {
+                let room = rooms.entry(service.clone()).or_insert_with(|| self.room_of(&service));
+                self.carry_out(&rule, verdict, (&service, member), room);
+            }
+        }
+        for (service, room) in rooms {
+            let turned = room.changed.into_iter().map(|(member, (was, stood))| (member, was, stood));
+            let turned =
+                turned.filter(|(member, was, _)| self.breakers.circuit(&service, member) != *was).collect();
+            self.publish_broken(&service, turned, &cause);
         }
         // What was reported is in answers when the client has its own.
         self.round.reported.push((reply, unknown));
     }
 
-    fn carry_out(&mut self, rule: &Rule, verdict: Verdict, of: (ServiceName, Member), cause: &Cause) {
-        let (service, member) = of;
-        if verdict == Verdict::Stay {
-            return;
+    fn carry_out(
+        &mut self,
+        rule: &Rule,
+        verdict: Verdict,
+        (service, member): (&ServiceName, Member),
+        room: &mut Room,
+    ) {
+        if verdict == Verdict::Open && !self.takes(room, &member) {
+            if let Some(shared) = self.shared.upgrade() {
+                shared.metrics.steady.spared.inc();
+            }
+            return self.breakers.refuse(service, &member);
         }
-        let was = self.before(&service, &member);
+        if !room.changed.contains_key(&member) {
+            let (_, was, stood) = self.before(service, &member);
+            room.changed.insert(member.clone(), (was, stood));
+        }
         match verdict {
             Verdict::Stay => {}
-            Verdict::Close => self.breakers.close(&service, &member),
-            Verdict::Open if self.has_room(&service, &member) => {
-                self.breakers.open(rule, &service, &member, Instant::now());
-            }
-            Verdict::Open => {
-                if let Some(shared) = self.shared.upgrade() {
-                    shared.metrics.steady.spared.inc();
-                }
-                return self.breakers.refuse(&service, &member);
-            }
+            Verdict::Close => self.breakers.close(service, &member),
+            Verdict::Open => self.breakers.open(rule, service, &member, Instant::now()),
         }
-        self.publish_broken(&service, vec![was], cause);
+    }
+
+    fn room_of(&self, service: &ServiceName) -> Room {
+        let these = These::ALL.map(|these| {
+            let holds = |entry: &InstanceEntry| self.is_one_of(these, entry);
+            (self.count(service, holds), self.out(service, holds).len())
+        });
+        Room { these, changed: BTreeMap::new() }
+    }
+
+    /// Takes a place for one more that is out, if no more than half are out then.
+    fn takes(&self, room: &mut Room, (node, id): &Member) -> bool {
+        let Some(entry) = self.state.instance(node.folded(), id.as_str()) else { return false };
+        let is_one = These::ALL.map(|these| self.is_one_of(these, entry));
+        let mut those = room.these.iter().zip(is_one);
+        if those.any(|((all, out), is_one)| is_one && (out + 1) * 2 > *all) {
+            return false;
+        }
+        for ((_, out), is_one) in room.these.iter_mut().zip(is_one) {
+            *out += usize::from(is_one);
+        }
+        true
     }
 
     /// How many of a service this holds for.
@@ -122,15 +163,6 @@ impl Writer {
             These::Given => self.given(entry),
             These::Routed => self.given(entry) && self.state.has_share(&entry.instance),
         }
-    }
-
-    /// Whether no more than half of the service are out when this one is, too.
-    fn has_room(&self, service: &ServiceName, member: &Member) -> bool {
-        let Some(entry) = self.state.instance(member.0.folded(), member.1.as_str()) else { return false };
-        These::ALL.into_iter().all(|these| {
-            let holds = |entry: &InstanceEntry| self.is_one_of(these, entry);
-            !holds(entry) || (self.out(service, holds).len() + 1) * 2 <= self.count(service, holds)
-        })
     }
 
     /// Fewer of a service may be healthy now, or its route may be another one: when more than half are out, who was out first is
