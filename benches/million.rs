@@ -174,7 +174,7 @@ fn service_name(service: usize) -> String {
 }
 
 fn caller(node: Ipv4Addr) -> Caller {
-    Caller { node: NodeName::parse(&node.to_string()).unwrap(), address: Some(node.into()) }
+    Caller { node: NodeName::parse(&node.to_string()).unwrap(), address: Some(node.into()), named: false }
 }
 
 /// Registers everything.

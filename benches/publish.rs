@@ -215,7 +215,7 @@ fn define(bencher: Bencher, size: usize) {
         turn += 1;
         let i = turn * 7919 % size;
         let instance = instance(i, (turn % 60_000 + 81) as u16);
-        let caller = Caller { node: instance.node.clone(), address: None };
+        let caller = Caller { node: instance.node.clone(), address: None, named: false };
         let command = Command::RegisterInstance { caller, instance, checks: vec![], replace_checks: false };
         runtime.block_on(registry.submit(command)).unwrap();
     });

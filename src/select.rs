@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use explanation::{Explainer, Explanation, Inquiry};
 pub use near::{Nearness, Origin, Place};
 pub use order::{Order, Ring};
-pub use route::Steered;
+pub use route::{Steered, given};
 pub use why::Why;
 
 use crate::acl::View;
@@ -166,6 +166,11 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         stale |= health == Health::Critical;
         ttl = ttl.min(stable_for(entry, node));
         found.push(chosen(entry, node, health, None));
+    }
+    // A subset has its name as long as the route names it, and the service has anybody.
+    if let route::About::Subset(..) = about {
+        let mut all = service.instances.values();
+        visible |= all.any(|entry| world.view.reads_node(entry.instance.node.folded()));
     }
     if !visible {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));

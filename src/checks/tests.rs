@@ -134,7 +134,7 @@ fn node(name: &str) -> Node {
 }
 
 fn caller() -> Caller {
-    Caller { node: node("n1").name, address: None }
+    Caller { node: node("n1").name, address: None, named: false }
 }
 
 /// A check with a threshold of one and an interval of an hour.

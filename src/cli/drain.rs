@@ -44,14 +44,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { id, node, server, .. } = arguments;
     if arguments.undo {
         let path = path(id, node.as_deref(), &[]);
-        block_on(server.send(Method::DELETE, &path, Vec::new(), Duration::ZERO))?;
-        return say(format_args!("Ended the drain of {id}"));
+        let ended = block_on(read(server, Method::DELETE, &path, Duration::ZERO))?;
+        return if arguments.json { say(format_args!("{ended:#}")) } else { show_end(&ended) };
     }
     let reason = arguments.reason.as_ref().map(|reason| format!("reason={}", part(reason)));
     let drained = drain(server, id, node.as_deref(), reason, arguments.wait)?;
     match arguments.json {
         true => say(format_args!("{drained:#}"))?,
-        false => show(&drained)?,
+        false => {
+            show(&drained)?;
+            let reason = text(&drained["Reason"]);
+            if reason != arguments.reason.as_deref().filter(|text| !text.is_empty()).unwrap_or("draining") {
+                say(format_args!("it was in maintenance already, and that reason stays: {reason}"))?;
+            }
+        }
     }
     safe(&drained, arguments.wait)
 }
@@ -79,24 +85,40 @@ fn drain(
 ) -> anyhow::Result<Value> {
     let wait = waits.then(|| format!("wait={}s", WAIT_MAX.as_secs()));
     let more: Vec<String> = more.into_iter().chain(wait).collect();
-    block_on(async {
-        let longest = if waits { WAIT_MAX } else { Duration::ZERO };
-        let answer = server.send(Method::PUT, &path(id, node, &more), Vec::new(), longest).await?;
-        let body = answer.into_body().collect().await.context("reading the answer")?.to_bytes();
-        serde_json::from_slice(&body).context("the answer is not JSON; is this a rollcall server?")
-    })
+    let longest = if waits { WAIT_MAX } else { Duration::ZERO };
+    block_on(read(server, Method::PUT, &path(id, node, &more), longest))
+}
+
+async fn read(server: &Server, method: Method, path: &str, longest: Duration) -> anyhow::Result<Value> {
+    let answer = server.send(method, path, Vec::new(), longest).await?;
+    let body = answer.into_body().collect().await.context("reading the answer")?.to_bytes();
+    serde_json::from_slice(&body).context("the answer is not JSON; is this a rollcall server?")
 }
 
 /// Whoever waited has waited for this.
 fn safe(drained: &Value, waited: bool) -> anyhow::Result<()> {
     if waited && !drained["Safe"].as_bool().unwrap_or(false) {
-        bail!("the server ended before it was safe to stop {}", text(&drained["ID"]));
+        bail!("the server ended before it was safe to stop {}: run it again", text(&drained["ID"]));
     }
     Ok(())
 }
 
 fn text(value: &Value) -> String {
     printable(value.as_str().unwrap_or(""))
+}
+
+fn show_end(ended: &Value) -> anyhow::Result<()> {
+    let of = format!("{} on {}", text(&ended["ID"]), text(&ended["Node"]));
+    match ended["Ended"].as_str() {
+        Some(reason) => say(format_args!("{of}: ended its maintenance ({})", printable(reason)))?,
+        None => say(format_args!("{of} was not drained"))?,
+    }
+    match ended["NodeReason"].as_str() {
+        Some(reason) => {
+            say(format_args!("it is still out: its node is in maintenance ({})", printable(reason)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn show(drained: &Value) -> anyhow::Result<()> {

@@ -35,6 +35,7 @@ enum Command {
 
 #[derive(Args)]
 struct Set {
+    /// The service's name
     service: String,
     /// TAG=SHARE, meta.KEY=VALUE:SHARE or version=VALUE:SHARE, each perhaps with NAME@ in front; shares are percents (95%) or weights
     #[arg(required = true, value_name = "SUBSET")]
@@ -51,12 +52,16 @@ struct Set {
     /// Answer with nobody rather than with instances that have no share
     #[arg(long)]
     strict: bool,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     server: Server,
 }
 
 #[derive(Args)]
 struct One {
+    /// The service's name
     service: String,
     /// JSON instead of text
     #[arg(long)]
@@ -93,7 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 set.server.put(&path(&set.service), body.to_string().into_bytes()).await?;
                 set.server.get(&path(&set.service), Duration::ZERO).await
             });
-            show(&route?.1, false)
+            show(&route?.1, set.json)
         }
         Command::Undo(one) => changed(one, Method::PUT, &format!("{}/undo", path(&one.service))),
         Command::Clear(one) => changed(one, Method::DELETE, &path(&one.service)),
@@ -129,26 +134,35 @@ fn show(route: &Value, as_json: bool) -> anyhow::Result<()> {
     }
     let (name, version) = (text(&route["Service"]), &route["Version"]);
     say(format_args!("{name}: version {version}, {} at {}", text(&route["Why"]), text(&route["Set"])))?;
-    let subsets = list(&route["Subsets"]);
+    let subsets = list(&route["Now"]);
     if subsets.is_empty() {
         return say(format_args!("all instances answer"));
+    }
+    let [over, abort, watch] = ["Over", "AbortIfUnhealthy", "GuardFor"].map(|key| text(&route[key]));
+    if over != "0s" {
+        say(format_args!("the shares come to what was set {over} after that"))?;
+    }
+    if !abort.is_empty() {
+        say(format_args!(
+            "the former route comes back when more than {abort} of those who gain are unhealthy, until {watch} after that"
+        ))?;
     }
     let mut rows = vec![["SUBSET", "NAME", "SHARE", "NOW"].map(str::to_owned).to_vec()];
     rows.extend(subsets.iter().map(|subset| {
         let percent = subset["Percent"].as_f64().unwrap_or(0.0);
         vec![text(&subset["By"]), text(&subset["Name"]), subset["Share"].to_string(), format!("{percent}%")]
     }));
-    table(&rows)
+    table(&rows)?;
+    match text(&route["Answers"]).as_str() {
+        "by shares" => Ok(()),
+        others => say(format_args!("who answers: {others}")),
+    }
 }
 
 fn history(route: &Value, as_json: bool) -> anyhow::Result<()> {
     let own = json!({
-        "Version": route["Version"], "Set": route["Set"], "Why": route["Why"],
-        "Subsets": list(&route["Subsets"]).iter().map(|subset| {
-            let by = text(&subset["By"]);
-            let joint = if by.starts_with("meta.") { ':' } else { '=' };
-            format!("{by}{joint}{}", subset["Share"])
-        }).collect::<Vec<_>>(),
+        "Version": route["Version"], "Subsets": route["Subsets"], "Strict": route["Strict"], "Set": route["Set"],
+        "Why": route["Why"],
     });
     let versions: Vec<&Value> = std::iter::once(&own).chain(list(&route["Past"])).collect();
     if as_json {
@@ -169,11 +183,15 @@ fn routes(routes: &Value, as_json: bool) -> anyhow::Result<()> {
     }
     let mut rows = vec![["SERVICE", "VERSION", "NOW"].map(str::to_owned).to_vec()];
     rows.extend(list(routes).iter().map(|route| {
-        let subsets = list(&route["Subsets"])
+        let subsets = list(&route["Now"])
             .iter()
             .map(|subset| format!("{}={}%", text(&subset["By"]), subset["Percent"].as_f64().unwrap_or(0.0)));
         let subsets: Vec<String> = subsets.collect();
-        let subsets = if subsets.is_empty() { "all instances".to_owned() } else { subsets.join(" ") };
+        let subsets = match text(&route["Answers"]).as_str() {
+            "by shares" => subsets.join(" "),
+            "all" => "all instances".to_owned(),
+            others => others.to_owned(),
+        };
         vec![text(&route["Service"]), route["Version"].to_string(), subsets]
     }));
     table(&rows)

@@ -224,9 +224,13 @@ impl<'a> Teller<'a> {
         if let Selection::Known(known) = &selection
             && let Some(entry) = world.snapshot.route_of(service.name.folded())
         {
-            self.steered(entry, known.steered);
+            self.steered(entry, known);
         }
+        let absent = rows.iter().all(|row| matches!(row.why, Why::Untagged | Why::Hidden));
         match (&selection, tag) {
+            (Selection::Known(_), Some(tag)) if absent => {
+                self.say(format!("the route's subset {tag} has no instance"));
+            }
             (Selection::Known(known), _) => self.pace(known, world.settings.ceiling(name), false),
             (Selection::Above, Some(tag)) => {
                 self.say(format!("no instance has the tag {tag}, but one has a tag that ends in .{tag}"));
@@ -237,16 +241,23 @@ impl<'a> Teller<'a> {
     }
 
     /// What the service's route did.
-    fn steered(&mut self, entry: &RouteEntry, steered: Steered) {
+    fn steered(&mut self, entry: &RouteEntry, known: &Known<'_>) {
         let total: u64 = entry.shares.iter().map(|share| u64::from(*share)).sum();
         let percent = |share: u32| (u64::from(share) * 1000 / total.max(1)) as f64 / 10.0;
         let subsets = entry.route.subsets.iter().zip(&*entry.shares);
         let subsets: Vec<String> =
             subsets.map(|(subset, share)| format!("{} {} %", subset.by, percent(*share))).collect();
         let route = format!("route version {}: {}", entry.route.version, subsets.join(", "));
-        match steered {
+        let empty = entry.route.subsets.iter().zip(&*entry.shares).enumerate();
+        let empty = empty.filter(|(at, (_, share))| **share > 0 && !known.gives(*at));
+        let empty: Vec<String> = empty.map(|(_, (subset, _))| subset.by.to_string()).collect();
+        match known.steered {
             Steered::Free => {}
-            Steered::ByShares => self.say(route),
+            Steered::ByShares if empty.is_empty() => self.say(route),
+            Steered::ByShares => self.say(format!(
+                "{route}; nobody of {} is healthy, so its share goes to the others",
+                empty.join(" and of ")
+            )),
             Steered::Fallback => self.say(format!(
                 "{route}; nobody of those with a share is healthy, so all who are healthy answer"
             )),

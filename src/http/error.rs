@@ -77,13 +77,16 @@ impl From<Refused> for Error {
             | Refused::QueryName { .. }
             | Refused::QueryOfAll
             | Refused::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refused::UnknownService(_) | Refused::NoRoute(_) => StatusCode::NOT_FOUND,
+            Refused::UnknownService(_) | Refused::NoRoute(_) | Refused::NotThere { .. } => {
+                StatusCode::NOT_FOUND
+            }
             Refused::AclNotFound(_) => StatusCode::NOT_FOUND,
             Refused::AclInvalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::Bootstrapped(_) | Refused::Denied(_) => StatusCode::FORBIDDEN,
-            Refused::Ambiguous { .. } | Refused::FileOwned { .. } | Refused::Ours { .. } => {
-                StatusCode::CONFLICT
-            }
+            Refused::Ambiguous { .. }
+            | Refused::FileOwned { .. }
+            | Refused::Ours { .. }
+            | Refused::RouteNow(_) => StatusCode::CONFLICT,
             Refused::Limit { .. } | Refused::Route(_) => StatusCode::BAD_REQUEST,
             Refused::Busy { .. } | Refused::TooManyWatchers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -57,6 +57,12 @@ impl Params {
         self.get(name).is_some()
     }
 
+    /// Refuses what is none of these: where a request does much, a mistyped parameter is not passed over.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Error> {
+        let unknown = self.pairs.iter().find(|(key, _)| !known.contains(&key.as_str()));
+        unknown.map_or(Ok(()), |(key, _)| Err(Error::bad(format!("Unknown query parameter {key:?}"))))
+    }
+
     /// A flag: present and empty means set.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {
         match self.get(name) {

@@ -18,6 +18,10 @@ pub const SHARE_MAX: u32 = 1_000_000;
 const SELECTOR_OCTETS_MAX: usize = 512;
 /// Earlier versions that are kept.
 pub const PAST_MAX: usize = 16;
+/// The longest way, and the longest watch, in milliseconds.
+pub const TIME_MAX: u64 = 31 * 86_400_000;
+/// Versions, and moments in milliseconds, that any reader of JSON holds exactly.
+const NUMBER_MAX: u64 = 1 << 53;
 
 /// The route of one service, and those before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,9 @@ pub struct Route {
     pub set: u64,
     /// What made this version: `set`, `undo of version 3`, and so on.
     pub why: String,
+    /// The guard of the version before made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aborted: bool,
     /// The newest first.
     #[serde(default)]
     pub past: Vec<Past>,
@@ -112,6 +119,8 @@ pub enum RouteError {
     Mixed,
     #[error("two subsets are {0}")]
     Twice(String),
+    #[error("{0}")]
+    Bounds(&'static str),
 }
 
 /// A subset, and whether its share was written as a percent.
@@ -132,10 +141,18 @@ impl Subset {
 
     fn default_name(by: &By) -> Option<String> {
         match by {
-            By::Tag(tag) => is_label(tag).then(|| tag.to_ascii_lowercase()),
+            By::Tag(tag) => is_name(tag).then(|| tag.to_ascii_lowercase()),
             By::Meta { .. } => None,
         }
     }
+}
+
+/// What makes of a text something else than a tag.
+const FRONTS: [&str; 3] = ["meta.", "tag.", "version="];
+
+/// Whether subsets can be called so: what begins with `_` is a protocol or a service in DNS.
+fn is_name(text: &str) -> bool {
+    is_label(text) && !text.starts_with('_')
 }
 
 impl Written {
@@ -145,7 +162,10 @@ impl Written {
             return Err(wrong("it has a control character"));
         }
         let (name, rest) = match text.split_once('@') {
-            Some((name, rest)) if is_label(name) => (Some(name.to_ascii_lowercase()), rest),
+            Some((name, rest)) if is_name(name) => (Some(name.to_ascii_lowercase()), rest),
+            Some(_) if !FRONTS.iter().any(|front| text.starts_with(front)) => {
+                return Err(wrong("what stands before @ is no name: letters, digits and hyphens"));
+            }
             _ => (None, text),
         };
         let meta = match rest.strip_prefix("meta.") {
@@ -167,6 +187,9 @@ impl Written {
                 let (tag, share) = rest
                     .rsplit_once('=')
                     .ok_or_else(|| wrong("write TAG=SHARE, meta.KEY=VALUE:SHARE or version=VALUE:SHARE"))?;
+                if tag.starts_with("version=") {
+                    return Err(wrong("write version=VALUE:SHARE"));
+                }
                 let tag = tag.strip_prefix("tag.").unwrap_or(tag);
                 if tag.is_empty() {
                     return Err(wrong("the tag is empty"));
@@ -263,10 +286,7 @@ impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // What would be read as something else says what it is.
-            Self::Tag(tag)
-                if ["meta.", "tag.", "version="].iter().any(|front| tag.starts_with(front))
-                    || tag.contains('@') =>
-            {
+            Self::Tag(tag) if FRONTS.iter().any(|front| tag.starts_with(front)) || tag.contains('@') => {
                 write!(f, "tag.{tag}")
             }
             Self::Tag(tag) => f.write_str(tag),
@@ -290,6 +310,31 @@ impl fmt::Display for Subset {
 }
 
 impl Route {
+    /// The rules for one that another server has written.
+    pub fn check(&self) -> Result<(), RouteError> {
+        let bounds = |holds: bool, what| if holds { Ok(()) } else { Err(RouteError::Bounds(what)) };
+        let own = self.subsets.iter().chain(self.past.iter().flat_map(|past| &past.subsets));
+        let mut shares =
+            own.map(|subset| subset.share).chain(self.from.iter().copied()).chain([self.from_others]);
+        bounds(shares.all(|share| share <= SHARE_MAX), "a share is more than 1000000")?;
+        let times = [self.over, self.guard.map_or(0, |guard| guard.watch)];
+        bounds(times.iter().all(|time| *time <= TIME_MAX), "it takes, or watches for, more than 31 days")?;
+        bounds((1..=NUMBER_MAX).contains(&self.version), "its version is not from 1 to 2^53")?;
+        bounds(self.set <= NUMBER_MAX, "it was set after the year 200000")?;
+        let from = [0, self.subsets.len()];
+        bounds(from.contains(&self.from.len()), "it has not one former share for each subset")?;
+        bounds(self.past.len() <= PAST_MAX, "it has more than 16 former versions")?;
+        let guarded = self.guard.is_some();
+        bounds(!guarded || !self.past.is_empty(), "it has a guard, and no former version to put back")?;
+        let kept = self.past.iter().map(|past| &past.subsets).chain([&self.subsets]);
+        kept.filter(|subsets| !subsets.is_empty()).try_for_each(|subsets| check_stored(subsets))
+    }
+
+    /// How long the way takes; no number that is stored makes it endless.
+    fn way(&self) -> u64 {
+        self.over.min(TIME_MAX)
+    }
+
     /// Whether it leaves anybody out.
     pub fn is_active(&self) -> bool {
         !self.subsets.is_empty()
@@ -310,7 +355,7 @@ impl Route {
     pub fn shares_at(&self, now: u64) -> Vec<u32> {
         let to: Vec<u128> = self.subsets.iter().map(|subset| u128::from(subset.share)).collect();
         let gone = u128::from(now.saturating_sub(self.set));
-        let over = u128::from(self.over);
+        let over = u128::from(self.way());
         let total = |shares: &[u128]| shares.iter().sum::<u128>();
         let from: Vec<u128> = self.from.iter().map(|share| u128::from(*share)).collect();
         if gone >= over || from.len() != to.len() || total(&from) == 0 || total(&to) == 0 {
@@ -328,12 +373,13 @@ impl Route {
 
     /// Whether its shares still change.
     pub fn is_on_its_way(&self, now: u64) -> bool {
-        now.saturating_sub(self.set) < self.over
+        now.saturating_sub(self.set) < self.way()
     }
 
-    /// The guard, while it watches.
+    /// The guard, while it watches, and has something to put back.
     pub fn guard_at(&self, now: u64) -> Option<Guard> {
-        self.guard.filter(|guard| now.saturating_sub(self.set) < self.over.saturating_add(guard.watch))
+        let guard = self.guard.filter(|_| !self.past.is_empty())?;
+        (now.saturating_sub(self.set) < self.way().saturating_add(guard.watch)).then_some(guard)
     }
 
     /// Whether a subset has more than before, or has a share and nobody knows what was before.
@@ -377,7 +423,38 @@ mod tests {
             guard: None,
             set: 1_000,
             why: "set".into(),
+            aborted: false,
             past: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn numbers_of_others_are_bounded_and_none_that_is_stored_divides_by_zero() {
+        assert_eq!(route(&[1, 2], &[], 0).check(), Ok(()));
+        let wild = Route { set: 0, ..route(&[1 << 31; 4], &[1 << 31; 4], 1 << 62) };
+        assert_eq!(wild.shares_at(1 << 50), [1 << 31; 4]);
+        assert_eq!(wild.shares_at(1_000), [SHARE_MAX / 4; 4]);
+        let past = vec![route(&[1], &[], 0).as_past()];
+        let guard = Some(Guard { unhealthy: 1, watch: 1 });
+        assert_eq!(Route { guard, past, ..route(&[1], &[], 0) }.check(), Ok(()));
+        for (what, wrong) in [
+            ("share", wild),
+            ("share", route(&[1], &[SHARE_MAX + 1], 0)),
+            ("share", Route { from_others: SHARE_MAX + 1, ..route(&[1], &[], 0) }),
+            ("31 days", route(&[1], &[], TIME_MAX + 1)),
+            (
+                "31 days",
+                Route { guard: Some(Guard { unhealthy: 1, watch: u64::MAX }), ..route(&[1], &[], 0) },
+            ),
+            ("version", Route { version: u64::MAX, ..route(&[1], &[], 0) }),
+            ("version", Route { version: 0, ..route(&[1], &[], 0) }),
+            ("year", Route { set: u64::MAX, ..route(&[1], &[], 0) }),
+            ("former share", route(&[1], &[1, 2], 0)),
+            ("no former version", Route { guard, ..route(&[1], &[], 0) }),
+            ("all 0", route(&[0], &[], 0)),
+        ] {
+            let error = wrong.check().unwrap_err().to_string();
+            assert!(error.contains(what), "{what}: {error}");
         }
     }
 
@@ -416,6 +493,10 @@ mod tests {
             (&["blue=95%", "green=5"], "either all"),
             (&["blue=1", "BLUE=2"], "two subsets are blue"),
             (&["a@x=1", "a@y=2"], "two subsets are named"),
+            (&["a b@x=1"], "before @ is no name"),
+            (&["x.y@x=1"], "before @ is no name"),
+            (&["_tcp@x=1"], "before @ is no name"),
+            (&["version=1.0=50"], "write version=VALUE:SHARE"),
         ] {
             let error = read(texts).unwrap_err().to_string();
             assert!(error.contains(reason), "{texts:?}: {error}");

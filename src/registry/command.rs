@@ -21,6 +21,8 @@ pub struct Caller {
     pub node: NodeName,
     /// The caller's address: that of its node, if the node has to be made. `None` for our own node.
     pub address: Option<IpAddr>,
+    /// The request names the node: what is elsewhere is not meant.
+    pub named: bool,
 }
 
 impl Caller {
@@ -164,7 +166,10 @@ pub enum Refused {
     NoSuchInstance(String),
     #[error("CheckID {0:?} does not have associated TTL")]
     NotTtl(String),
-    #[error("{kind} ID {id:?} is registered on several nodes ({nodes}); name one with ?node=")]
+    /// The request has named the node.
+    #[error("node {node:?} has no {kind} ID {id:?}")]
+    NotThere { kind: &'static str, id: String, node: String },
+    #[error("{kind} ID {id:?} is registered on several nodes ({nodes}); name one with ?node= (--node)")]
     Ambiguous { kind: &'static str, id: String, nodes: String },
     #[error("{kind} ID {id:?} is defined in the configuration file; change it there and reload the server")]
     FileOwned { kind: &'static str, id: String },
@@ -185,6 +190,9 @@ pub enum Refused {
     NoRoute(String),
     #[error("Invalid route: {0}")]
     Route(String),
+    /// Right as it is written, and not as things stand.
+    #[error("{0}")]
+    RouteNow(String),
     #[error("{0}")]
     AclInvalid(String),
     #[error("{0}")]

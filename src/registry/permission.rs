@@ -96,7 +96,7 @@ impl<'a> Gate<'a> {
 
     /// The instance that a caller means. Which nodes have one of that id is told to those alone who may write them all.
     fn instance(&self, caller: &Caller, id: &InstanceId) -> Result<Option<&'a InstanceEntry>, Denied> {
-        match self.state.find_instance(caller.node.folded(), id.as_str()) {
+        match self.state.find_instance(caller, id.as_str()) {
             Ok(found) => {
                 found.map_or(Ok(()), |entry| self.write_service(&entry.instance.service))?;
                 Ok(found.map(|entry| &**entry))
@@ -110,7 +110,7 @@ impl<'a> Gate<'a> {
 
     /// The same of a check.
     fn check(&self, caller: &Caller, id: &CheckId) -> Result<(), Denied> {
-        match self.state.find_check(caller.node.folded(), id.as_str()) {
+        match self.state.find_check(caller, id.as_str()) {
             Ok(found) => found.map_or(Ok(()), |entry| self.write_check(entry)),
             Err(nodes) => nodes.iter().try_for_each(|node| self.write_check_on(node, id)),
         }

@@ -132,7 +132,7 @@ impl Planner<'_> {
     fn register_check(&self, caller: &Caller, mut check: Check, plan: &mut Plan) -> Result<(), Refused> {
         let mut of = None;
         if let Some(id) = &check.instance {
-            let found = self.state.find_instance(caller.node.folded(), id.as_str());
+            let found = self.state.find_instance(caller, id.as_str());
             let entry = found.map_err(|nodes| ambiguous("service", id.as_str(), &nodes))?;
             let entry = entry.filter(|entry| entry.instance.origin != Origin::Own);
             let entry = entry.ok_or_else(|| Refused::NoSuchInstance(id.to_string()))?;
@@ -461,18 +461,18 @@ impl Planner<'_> {
     }
 
     fn instance(&self, caller: &Caller, id: &InstanceId) -> Result<&Arc<InstanceEntry>, Refused> {
-        let found = self.state.find_instance(caller.node.folded(), id.as_str());
+        let found = self.state.find_instance(caller, id.as_str());
         let entry = found.map_err(|nodes| ambiguous("service", id.as_str(), &nodes))?;
         // Agents do not know the service of Consul's servers, which stands in the catalog alone.
         let entry = entry.filter(|entry| entry.instance.origin != Origin::Own);
-        entry.ok_or_else(|| Refused::UnknownInstance(id.to_string()))
+        entry.ok_or_else(|| not_there(caller, "service", id.as_str(), Refused::UnknownInstance))
     }
 
     fn check(&self, caller: &Caller, id: &CheckId) -> Result<&Arc<CheckEntry>, Refused> {
-        let found = self.state.find_check(caller.node.folded(), id.as_str());
+        let found = self.state.find_check(caller, id.as_str());
         let entry = found.map_err(|nodes| ambiguous("check", id.as_str(), &nodes))?;
         let entry = entry.filter(|entry| entry.check.origin != Origin::Own);
-        entry.ok_or_else(|| Refused::UnknownCheck(id.to_string()))
+        entry.ok_or_else(|| not_there(caller, "check", id.as_str(), Refused::UnknownCheck))
     }
 }
 
@@ -492,6 +492,14 @@ impl io::Write for Count {
 
 fn remove_check(entry: &CheckEntry) -> Definition {
     Definition::Remove(Key::Check(entry.check.node.clone(), entry.check.id.clone()))
+}
+
+/// Nobody has the id of those that a caller may mean.
+fn not_there(caller: &Caller, kind: &'static str, id: &str, unknown: fn(String) -> Refused) -> Refused {
+    match caller.named {
+        true => Refused::NotThere { kind, id: id.to_owned(), node: caller.node.to_string() },
+        false => unknown(id.to_owned()),
+    }
 }
 
 fn ambiguous(kind: &'static str, id: &str, nodes: &[NodeName]) -> Refused {

@@ -50,7 +50,7 @@ fn node(index: usize, host: u8) -> Node {
 
 fn caller(index: usize) -> Caller {
     let address = (index > 0).then(|| IpAddr::from([10, 0, 0, index as u8]));
-    Caller { node: name(index), address }
+    Caller { node: name(index), address, named: false }
 }
 
 fn instance(node: usize, id: usize, service: usize, host: Option<u8>, port: u16) -> Instance {

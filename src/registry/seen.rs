@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use super::command::Caller;
 use super::snapshot::{InstanceEntry, NodeEntry, Part, ServiceEntry, Snapshot};
 use super::watch::Topic;
 use crate::acl::View;
@@ -81,12 +82,12 @@ impl Snapshot {
     pub fn find_seen(
         &self,
         view: &View,
-        node: &str,
+        caller: &Caller,
         id: &str,
     ) -> Result<Option<&Arc<InstanceEntry>>, Vec<NodeName>> {
         let shown =
             |of: &Instance| view.reads_service(of.service.folded()) && view.reads_node(of.node.folded());
-        self.find(node, |entry| entry.instances.get(id).filter(|entry| shown(&entry.instance)))
+        self.find(caller, |entry| entry.instances.get(id).filter(|entry| shown(&entry.instance)))
     }
 
     /// Leaves one service, which may be read; its instances need both themselves and their nodes to be readable.

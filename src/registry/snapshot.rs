@@ -14,6 +14,7 @@ use imbl::{OrdMap, OrdSet};
 use smallvec::SmallVec;
 
 use super::breaker::{Broken, Circuit};
+use super::command::Caller;
 use super::guard::Guard;
 use super::queries::Queries;
 use super::ramps::Eased;
@@ -403,23 +404,30 @@ impl Snapshot {
 
     /// The instance of this id on the given node (lower case), else the only one elsewhere. `Err` names the nodes when
     /// there are several.
-    pub fn find_instance(&self, node: &str, id: &str) -> Result<Option<&Arc<InstanceEntry>>, Vec<NodeName>> {
-        self.find(node, |entry| entry.instances.get(id))
+    pub fn find_instance(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Option<&Arc<InstanceEntry>>, Vec<NodeName>> {
+        self.find(caller, |entry| entry.instances.get(id))
     }
 
     /// The check of this id on the given node (lower case), else the only one elsewhere. `Err` names the nodes when
     /// there are several.
-    pub fn find_check(&self, node: &str, id: &str) -> Result<Option<&Arc<CheckEntry>>, Vec<NodeName>> {
-        self.find(node, |entry| entry.checks.get(id))
+    pub fn find_check(&self, caller: &Caller, id: &str) -> Result<Option<&Arc<CheckEntry>>, Vec<NodeName>> {
+        self.find(caller, |entry| entry.checks.get(id))
     }
 
     pub(super) fn find<'a, T>(
         &'a self,
-        node: &str,
+        caller: &Caller,
         get: impl Fn(&'a NodeEntry) -> Option<&'a T>,
     ) -> Result<Option<&'a T>, Vec<NodeName>> {
-        if let Some(found) = self.nodes.get(node).and_then(|entry| get(entry)) {
+        if let Some(found) = self.nodes.get(caller.node.folded()).and_then(|entry| get(entry)) {
             return Ok(Some(found));
+        }
+        if caller.named {
+            return Ok(None);
         }
         let mut elsewhere = self.nodes.values().filter_map(|entry| Some((&entry.node.name, get(entry)?)));
         let first = elsewhere.next();

@@ -109,7 +109,7 @@ async fn start_writer(limits: Limits) -> (Registry, Arc<Held>, tokio::task::Join
 }
 
 fn caller() -> Caller {
-    Caller { node: own().name, address: None }
+    Caller { node: own().name, address: None, named: false }
 }
 
 fn register(id: &str, ttl: Duration, deregister_after: Option<Duration>) -> Command {
@@ -246,6 +246,7 @@ async fn a_machine_makes_its_own_node_and_no_other() {
     let from = |address: &str, node: &str| Caller {
         node: NodeName::parse(node).unwrap(),
         address: address.parse().ok(),
+        named: true,
     };
     for (address, node) in [("10.0.0.2", "n2"), ("10.0.0.2", "10.0.0.3"), ("127.0.0.1", "127.0.0.1")] {
         let command = registered_as("a", "web", from(address, node), None);

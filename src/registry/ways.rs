@@ -8,12 +8,11 @@ use tokio::time::Instant;
 use super::command::Steer;
 use super::deadlines::Due;
 use super::plan::{Plan, Planner};
-use super::routes::RouteEntry;
-use super::snapshot::Snapshot;
+use super::snapshot::{Health, Snapshot};
 use super::views;
 use super::writer::{Writer, of_ours};
 use crate::audit::Cause;
-use crate::model::ServiceName;
+use crate::model::{Route, ServiceName};
 
 /// How often a route on its way is looked at: no more publishes than that.
 const STEP: Duration = Duration::from_secs(1);
@@ -28,13 +27,15 @@ impl Writer {
         }
         self.keep_half(&service);
         let Some(entry) = self.state.route_of(service.folded()).cloned() else { return };
+        // Also where it is put back: it is looked at again, whatever comes of that.
+        if entry.route.is_on_its_way(now) || entry.route.guard_at(now).is_some() {
+            self.deadlines.set(Due::Route(service.clone()), Instant::now() + STEP);
+        }
         // Instances of the configuration file come a moment after the start, and nobody is judged before.
         let judged = self.unplaced.is_none();
-        if let Some(why) = trips(&self.state, &entry, now).filter(|_| judged) {
-            return self.abort_route(service, entry.route.version, &why);
-        }
-        if entry.route.is_on_its_way(now) || entry.route.guard_at(now).is_some() {
-            self.deadlines.set(Due::Route(service), Instant::now() + STEP);
+        if let Some(why) = trips(&self.state, &entry.route, now).filter(|_| judged) {
+            let version = entry.route.version;
+            self.abort_route(service, version, &format!("version {version} aborted: {why}"));
         }
     }
 
@@ -59,16 +60,18 @@ impl Writer {
             return;
         }
         let undo = Steer::Undo { why: Some(why.to_owned()) };
-        if planner.steer(service.clone(), undo, &mut plan).is_ok() && !plan.definitions.is_empty() {
-            tracing::warn!(%service, "putting the former route back: {why}");
-            self.propose(plan, None, Some(Due::Route(service)), of_ours("abort-route"));
+        match planner.steer(service.clone(), undo, &mut plan) {
+            Ok(()) => {
+                tracing::warn!(%service, "putting the former route back: {why}");
+                self.propose(plan, None, Some(Due::Route(service)), of_ours("abort-route"));
+            }
+            Err(refused) => tracing::warn!(%service, "cannot put the former route back: {refused} ({why})"),
         }
     }
 }
 
 /// Why a guard puts the former route back, if it does.
-fn trips(state: &Snapshot, entry: &RouteEntry, now: u64) -> Option<String> {
-    let route = &entry.route;
+pub(super) fn trips(state: &Snapshot, route: &Route, now: u64) -> Option<String> {
     let guard = route.guard_at(now)?;
     // Where nobody has more than before there is nobody to judge.
     if !(0..route.subsets.len()).any(|at| route.gains(at)) {
@@ -80,12 +83,18 @@ fn trips(state: &Snapshot, entry: &RouteEntry, now: u64) -> Option<String> {
         instances.filter(|entry| route.subset_of(&entry.instance).is_some_and(|at| route.gains(at)));
     let (mut all, mut unhealthy) = (0usize, 0usize);
     for entry in gaining {
-        all += 1;
-        unhealthy += usize::from(!state.health(entry).is_served());
+        let health = state.health(entry);
+        // Maintenance is an operator's word, and says nothing about the route.
+        if health != Health::Maintenance {
+            all += 1;
+            unhealthy += usize::from(!health.is_served() || state.is_out(entry));
+        }
     }
-    let trips = all == 0 || unhealthy * 100 > all * usize::from(guard.unhealthy);
-    let (version, most) = (route.version, guard.unhealthy);
-    trips.then(|| {
-        format!("version {version} aborted: {unhealthy} of the {all} instances that gained by it were unhealthy, more than {most} %")
+    let most = guard.unhealthy;
+    (all == 0 || unhealthy * 100 > all * usize::from(most)).then(|| match all {
+        0 => "no instance that gained by it is left".to_owned(),
+        _ => {
+            format!("{unhealthy} of the {all} instances that gained by it were unhealthy, more than {most} %")
+        }
     })
 }

@@ -7,6 +7,7 @@
 
 use super::order::{Order, chance, mix};
 use super::weight::spread;
+use super::why::judge;
 use super::{Chosen, Family, Known, World};
 use crate::model::{Instance, Route};
 use crate::registry::RouteEntry;
@@ -82,6 +83,11 @@ impl<'a> Known<'a> {
         weigh(&mut self.chosen, &self.shares);
     }
 
+    /// Whether the answer has anybody of this subset of the route that steers it.
+    pub fn gives(&self, subset: usize) -> bool {
+        self.shares.iter().any(|(at, _)| usize::from(*at) == subset)
+    }
+
     /// The subsets of which answers of addresses are drawn: the share of each, and what there is of it. Nothing where there is
     /// nothing to draw. Subsets without an address of the family are left out.
     pub fn draws(&self, family: Family) -> Vec<(u64, Self)> {
@@ -124,6 +130,30 @@ impl<'a> Known<'a> {
             order @ Order::For(_) => order,
         }
     }
+}
+
+/// What the plain name of a service gives each subset of its route at present, as weights among each other.
+pub fn given(world: World<'_>, entry: &RouteEntry) -> (Steered, Vec<u32>) {
+    let RouteEntry { route, shares, .. } = entry;
+    let mut given = vec![0; shares.len()];
+    if let Some(service) = world.snapshot.service(route.service.folded()) {
+        for instance in service.instances.values() {
+            let subset = route.subset_of(&instance.instance);
+            if let Some((at, given)) = subset.and_then(|at| Some((at, given.get_mut(at)?)))
+                && *given == 0
+                && judge(world, service, instance, About::All).is_ok()
+            {
+                *given = shares.get(at).copied().unwrap_or(0);
+            }
+        }
+    }
+    let steered = match given.iter().any(|share| *share > 0) {
+        _ if !route.is_active() => Steered::Free,
+        true => Steered::ByShares,
+        false if route.strict => Steered::Strictly,
+        false => Steered::Fallback,
+    };
+    (steered, given)
 }
 
 /// Gives the instances of each subset weights in the proportion of their own, whose sums are in the proportion of the shares: the

@@ -256,6 +256,8 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
         ("web-1?wait=25h", 400, "is more than a day"),
         ("web-1?deregister=maybe", 400, "Invalid value for ?deregister"),
         ("web-1?reason=%07", 400, "control character"),
+        ("web-1?resaon=x", 400, "Unknown query parameter \"resaon\""),
+        ("web-1?node=zz", 404, "node \"zz\" has no service ID \"web-1\""),
     ] {
         let refused = server.put(&format!("/v1/rollcall/drain/{path}"), "").await;
         assert_eq!(refused.status, status, "{path}: {}", refused.text());
@@ -308,7 +310,7 @@ async fn the_command_drains_waits_and_puts_back() {
         assert!(told.contains(part), "{part:?} in {told}");
     }
     assert_eq!(server.addresses_of_web().await, [2, 3]);
-    assert_eq!(printed(&["drain", "web-1", "--undo"]), "Ended the drain of web-1\n");
+    assert_eq!(printed(&["drain", "web-1", "--undo"]), "web-1 on n1: ended its maintenance (draining)\n");
     assert_eq!(server.addresses_of_web().await, [1, 2, 3]);
     let told: Value = serde_json::from_str(&printed(&["drain", "web-2", "--json"])).unwrap();
     assert_eq!((&told["ID"], &told["Safe"]), (&json!("web-2"), &json!(false)));
@@ -323,4 +325,49 @@ async fn the_command_drains_waits_and_puts_back() {
         String::from_utf8_lossy(&refused.stderr).contains("Unknown service ID \"nobody\""),
         "{refused:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_named_is_meant_and_no_other() {
+    let server = webs("10m").await;
+    let path = "/v1/rollcall/drain/web-1?node=zz";
+    let at = server.http().to_string();
+    for refused in [
+        server.put(path, "").await,
+        request(server.http(), "DELETE", path, &[], "").await,
+        server.put("/v1/agent/service/deregister/web-1?node=zz", "").await,
+        server.put("/v1/agent/service/maintenance/web-1?enable=true&node=zz", "").await,
+    ] {
+        let text = "node \"zz\" has no service ID \"web-1\"";
+        assert_eq!((refused.status, refused.text().trim()), (404, text));
+    }
+    for words in [&["drain", "web-1"][..], &["deregister", "web-1"]] {
+        let output = run(&[words, &["--node", "zz", "--server", &at]].concat());
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+    }
+    assert_eq!(server.addresses_of_web().await, [1, 2, 3]);
+    server.drain("web-1?node=n1").await;
+    assert_eq!(server.addresses_of_web().await, [2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_says_whose_word_it_ended_and_what_still_holds() {
+    let server = webs("1s").await;
+    let at = server.http().to_string();
+    let printed = |words: &[&str]| {
+        let output = run(&[&["drain"][..], words, &["--server", &at]].concat());
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(printed(&["web-1", "--undo"]), "web-1 on n1 was not drained\n");
+    let word = "/v1/agent/service/maintenance/web-1?enable=true&reason=disk";
+    assert_eq!(server.put(word, "").await.status, 200);
+    let told = printed(&["web-1"]);
+    assert!(told.contains("it was in maintenance already, and that reason stays: disk\n"), "{told}");
+    assert!(!printed(&["web-2"]).contains("already"));
+    assert_eq!(server.put("/v1/agent/maintenance?enable=true&reason=kernel", "").await.status, 200);
+    let told = printed(&["web-1", "--undo"]);
+    let wanted =
+        "web-1 on n1: ended its maintenance (disk)\nit is still out: its node is in maintenance (kernel)\n";
+    assert_eq!(told, wanted);
 }

@@ -267,6 +267,14 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
             400,
             "no instance of service \"web\" is in the subset blau",
         ),
+        (ROUTE, json!({ "Subsets": ["a b@blue=1"] }), 400, "what stands before @ is no name"),
+        (ROUTE, json!({ "Subsets": ["version=1.0=50"] }), 400, "write version=VALUE:SHARE"),
+        (
+            ROUTE,
+            json!({ "Subsets": ["blue=1", "version=1:1"] }),
+            400,
+            "those that it fits are in one before it",
+        ),
         (ROUTE, json!({ "Subsets": ["blue=1"], "Over": "-1s" }), 400, "Invalid route: Over"),
         (ROUTE, json!({ "Subsets": ["blue=1"], "Over": "9000h" }), 400, "more than 31 days"),
         (ROUTE, json!({ "Subsets": ["blue=1"], "AbortIfUnhealthy": "120%" }), 400, "no percent"),
@@ -334,4 +342,163 @@ async fn a_guard_judges_who_gains_also_where_the_others_are_not_named() {
     server.route(json!({ "Subsets": ["blue=2"], "AbortIfUnhealthy": "20%" })).await;
     server.colored(3, "green", "critical").await;
     assert_eq!(server.addresses("web.service.internal").await, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_with_numbers_beyond_all_bounds_is_refused_and_the_server_lives() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["blue=1", "green=1"] })).await;
+    let exported = server.get("/v1/rollcall/export").await.text();
+    let number = exported.lines().position(|line| line.contains("\"subsets\"")).expect("it has the route");
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut lines: Vec<String> = exported.lines().map(str::to_owned).collect();
+        let mut line: Value = serde_json::from_str(&lines[number]).unwrap();
+        let key = line.as_object().unwrap().keys().find(|key| key.eq_ignore_ascii_case("route")).cloned();
+        change(match &key {
+            Some(key) => &mut line[key],
+            None => &mut line,
+        });
+        lines[number] = line.to_string();
+        lines.join("\n") + "\n"
+    };
+    let other = TestServer::start().await;
+    for (document, what) in [
+        (
+            with(&|route| {
+                route["subsets"][0]["share"] = json!(1u64 << 31);
+                route["from"] = json!([1u64 << 31, 1u64 << 31]);
+                route["over"] = json!(1u64 << 62);
+            }),
+            "a share is more than 1000000",
+        ),
+        (with(&|route| route["over"] = json!(1u64 << 62)), "more than 31 days"),
+        (with(&|route| route["version"] = json!(u64::MAX)), "its version"),
+        (
+            with(&|route| {
+                route["past"] = json!([]);
+                route["guard"] = json!({ "unhealthy": 20, "watch": 600_000 });
+            }),
+            "no former version to put back",
+        ),
+    ] {
+        let refused = other.put("/v1/rollcall/import", &document).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.text().contains(what), "{what}: {}", refused.text());
+    }
+    assert_eq!(other.get("/v1/rollcall/routes").await.json(), json!([]));
+    let taken = other.put("/v1/rollcall/import", &with(&|_| {})).await;
+    assert_eq!(taken.status, 200, "{}", taken.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guard_has_ended_does_not_come_back_by_undo() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["blue=1"] })).await;
+    server.route(json!({ "Subsets": ["green=1"], "AbortIfUnhealthy": "20%" })).await;
+    server.colored(3, "green", "critical").await;
+    server.until_version(3).await;
+    let refused = server.put(&format!("{ROUTE}/undo"), "").await;
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    let text = "version 2 aborted: 1 of the 1 instances that gained by it were unhealthy, more than 20 %; \
+                to have it again all the same, set it again";
+    assert_eq!(refused.text().trim(), text);
+    assert_eq!(server.get(ROUTE).await.json()["Version"], 3);
+    // One that would end so at once is refused when it is set.
+    let again = server.put(ROUTE, json!({ "Subsets": ["green=1"], "AbortIfUnhealthy": "20%" })).await;
+    assert_eq!(again.status, 409, "{}", again.text());
+    assert!(again.text().starts_with("the route would be aborted at once: 1 of the 1 "), "{}", again.text());
+    server.route(json!({ "Subsets": ["blue=2", "red=1"] })).await;
+    assert_eq!(server.put(&format!("{ROUTE}/undo"), "").await.status, 200);
+    assert_eq!(server.get(ROUTE).await.json()["Subsets"], json!(["blue=1"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_is_no_fault_of_a_route_unless_nobody_is_left() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["green=1"] })).await;
+    server.route(json!({ "Subsets": ["blue=1"], "AbortIfUnhealthy": "20%", "Over": "2s" })).await;
+    assert_eq!(server.put("/v1/rollcall/drain/web-1?node=m1", "").await.status, 200);
+    let arrived = async {
+        while server.addresses("web.service.internal").await != [2] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, arrived).await.expect("it never arrived");
+    assert_eq!(server.get(ROUTE).await.json()["Version"], 2);
+    assert_eq!(server.put("/v1/rollcall/drain/web-2?node=m2", "").await.status, 200);
+    let shown = server.until_version(3).await;
+    assert_eq!(shown["Why"], "version 2 aborted: no instance that gained by it is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subset_keeps_its_name_while_the_route_names_it() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["blue=1", "g@version=2:0", "green=0"] })).await;
+    for n in [3, 4] {
+        let gone = json!({ "Node": format!("m{n}"), "ServiceID": format!("web-{n}") });
+        assert_eq!(server.put("/v1/catalog/deregister", gone).await.status, 200);
+    }
+    for (name, code) in
+        [("g", ResponseCode::NoError), ("green", ResponseCode::NoError), ("red", ResponseCode::NXDomain)]
+    {
+        let answer = server.ask(&format!("{name}.web.service.internal"), RecordType::A).await;
+        assert_eq!((answer.metadata.response_code, answer.answers.len()), (code, 0), "{name}");
+    }
+    let told = server.get("/v1/rollcall/explain?name=g.web.service.internal").await.json().to_string();
+    assert!(told.contains("the route's subset g has no instance"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_can_be_written_and_what_is_given_now_is_told_with_it() {
+    let server = colors().await;
+    server
+        .route(json!({ "Subsets": ["n@blue=1", "green=1"], "Over": "1ms", "AbortIfUnhealthy": "60%" }))
+        .await;
+    let read = server.get(ROUTE).await.json();
+    assert_eq!((&read["AbortIfUnhealthy"], &read["GuardFor"]), (&json!("60%"), &json!("10m0s")));
+    server.route(read.clone()).await;
+    let again = server.get(ROUTE).await.json();
+    for key in ["Subsets", "Over", "AbortIfUnhealthy", "GuardFor", "Strict"] {
+        assert_eq!(read[key], again[key], "{key}");
+    }
+    let at = server.http().to_string();
+    let printed = |words: &[&str]| {
+        let output = run(&[&["route"][..], words, &["--server", &at]].concat());
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = printed(&["show", "web"]);
+    assert!(
+        shown.contains("more than 60% of those who gain are unhealthy, until 10m0s after that"),
+        "{shown}"
+    );
+    assert!(
+        printed(&["history", "web"]).contains("n@blue=1 green=1"),
+        "the name of a subset is in the history"
+    );
+    server.route(json!({ "Subsets": ["n@blue=1", "green=1"] })).await;
+    let index = server.get(ROUTE).await.index();
+    server.colored(3, "green", "critical").await;
+    let now = server.wait(ROUTE, index).await.json();
+    let percents: Vec<&Value> = now["Now"].as_array().unwrap().iter().map(|one| &one["Percent"]).collect();
+    assert_eq!((percents, &now["Answers"]), (vec![&json!(100.0), &json!(0.0)], &json!("by shares")));
+    let told = server.get("/v1/rollcall/explain?name=web").await.json().to_string();
+    assert!(told.contains("nobody of green is healthy, so its share goes to the others"), "{told}");
+    for n in [1, 2] {
+        server.colored(n, "blue", "critical").await;
+    }
+    let shown = printed(&["show", "web"]);
+    assert!(shown.contains("who answers: all, since nobody with a share is healthy"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_circuit_is_unhealthy_for_a_guard() {
+    let server = colors().await;
+    server.route(json!({ "Subsets": ["green=1"] })).await;
+    server.route(json!({ "Subsets": ["blue=1"], "AbortIfUnhealthy": "20%" })).await;
+    let failed = json!({ "Reports": [{ "Service": "web", "ID": "web-1", "Success": 0, "Failure": 50 }] });
+    assert_eq!(server.put("/v1/rollcall/report", failed).await.json()["Counted"], 1);
+    let shown = server.until_version(3).await;
+    assert!(shown["Why"].as_str().unwrap().starts_with("version 2 aborted: 1 of the 2 "), "{shown}");
+    assert_eq!(server.addresses("web.service.internal").await, [3]);
 }

@@ -38,7 +38,7 @@ async fn by_id(
     }
     let text = wants_text(&params, &headers);
     let snapshot = state.registry.load();
-    let found = snapshot.find_seen(&params.asker.view, caller.node.folded(), &id).ok().flatten();
+    let found = snapshot.find_seen(&params.asker.view, &caller, &id).ok().flatten();
     let found = found.filter(|entry| entry.instance.origin != Origin::Own);
     let Some(entry) = found else {
         let unknown = json!({ "AggregatedStatus": "critical", "Service": null, "Checks": null });

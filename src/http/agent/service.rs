@@ -194,7 +194,7 @@ fn find<'a>(
     caller: &Caller,
     id: &str,
 ) -> Result<&'a Arc<InstanceEntry>, Error> {
-    let found = snapshot.find_seen(view, caller.node.folded(), id);
+    let found = snapshot.find_seen(view, caller, id);
     let found = found
         .map_err(|_| Error::bad(format!("service ID {id:?} is on several nodes; name one with ?node=")))?;
     let found = found.filter(|entry| entry.instance.origin != Origin::Own);

@@ -76,7 +76,7 @@ fn whose(peer: Peer, named: Option<&str>, own: &NodeName) -> Result<Whose, Error
         None => NodeName::parse(&peer.address().to_string())?,
     };
     let address = (node != *own).then(|| peer.address());
-    Ok(Whose { caller: Caller { node, address }, here })
+    Ok(Whose { caller: Caller { node, address, named: named.is_some() }, here })
 }
 
 #[cfg(test)]

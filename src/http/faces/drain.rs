@@ -21,7 +21,7 @@ use crate::http::agent::service::known_id;
 use crate::http::door::caller::Whose;
 use crate::http::error::Error;
 use crate::http::query::Params;
-use crate::http::route::{self, Done, Rest};
+use crate::http::route::{self, Rest};
 use crate::http::{Config, State, text};
 use crate::model::{Change, Definition, Instance, InstanceId, Key, NodeName, Record, duration};
 use crate::registry::readers::{Progress, Proof};
@@ -73,6 +73,8 @@ impl Former {
 /// One drain while it is asked for.
 struct Drain {
     instance: Arc<Instance>,
+    /// Of its maintenance: one that was there before stays.
+    reason: Option<String>,
     deregister: bool,
     /// It was not registered when we last looked.
     gone: bool,
@@ -96,6 +98,7 @@ pub(super) async fn begin(
     Rest(id): Rest,
     params: Params,
 ) -> Result<Response, Error> {
+    params.only(&["node", "reason", "deregister", "wait", "token", "dc"])?;
     let id = known_id(&id)?;
     let (wait, deregister) = (wait(&params)?, params.flag("deregister")?);
     let reason = params.get("reason").filter(|reason| !reason.is_empty()).unwrap_or("draining");
@@ -106,8 +109,7 @@ pub(super) async fn begin(
     text::prose("the reason", reason)?;
     let max = state.config.load().drains_max;
     let _place = Place::take(&state, &state.faces.drains, ("drains_max", max), "drains are under way")?;
-    let found =
-        state.registry.snapshot().find_instance(caller.node.folded(), id.as_str()).ok().flatten().cloned();
+    let found = state.registry.snapshot().find_instance(&caller, id.as_str()).ok().flatten().cloned();
     let command = match deregister {
         true => Command::DeregisterInstance { caller, id: id.clone() },
         false => Command::Maintain { caller, instance: Some(id.clone()), reason: Some(reason.into()) },
@@ -115,11 +117,13 @@ pub(super) async fn begin(
     // From here on, so that nothing that follows is missed.
     let changes = state.registry.subscribe();
     params.asker.submit(&state, command).await?;
-    let unknown =
-        || Error::new(StatusCode::CONFLICT, format!("{id} was registered just now: drain it again"));
-    let instance = found.ok_or_else(unknown)?.instance.clone();
+    let found = found.ok_or_else(|| just_now(&id))?;
     let drain = Drain {
-        instance,
+        instance: found.instance.clone(),
+        reason: match deregister {
+            true => None,
+            false => Some(found.maintenance.as_deref().unwrap_or(reason).to_owned()),
+        },
         deregister,
         gone: deregister,
         index: state.registry.load().index(),
@@ -137,10 +141,23 @@ pub(super) async fn end(
     Whose { caller, .. }: Whose,
     Rest(id): Rest,
     params: Params,
-) -> Result<Done, Error> {
-    let command = Command::Maintain { caller, instance: Some(known_id(&id)?), reason: None };
+) -> Result<Response, Error> {
+    params.only(&["node", "token", "dc"])?;
+    let id = known_id(&id)?;
+    let found = state.registry.snapshot().find_instance(&caller, id.as_str()).ok().flatten().cloned();
+    let command = Command::Maintain { caller, instance: Some(id.clone()), reason: None };
     params.asker.submit(&state, command).await?;
-    Ok(Done::default())
+    let found = found.ok_or_else(|| just_now(&id))?;
+    let Instance { node, service, .. } = &*found.instance;
+    let still = state.registry.snapshot().node(node.folded()).and_then(|node| node.maintenance.clone());
+    Ok(route::json(&json!({
+        "ID": id, "Node": node, "Service": service, "Ended": found.maintenance.as_deref(),
+        "NodeReason": still.as_deref(),
+    })))
+}
+
+fn just_now(id: &InstanceId) -> Error {
+    Error::new(StatusCode::CONFLICT, format!("{id} was registered just now: do it again"))
 }
 
 fn wait(params: &Params) -> Result<Duration, Error> {
@@ -238,6 +255,7 @@ impl Drain {
             "Node": self.instance.node,
             "Service": self.instance.service,
             "Deregistered": self.deregister,
+            "Reason": self.reason,
             "Index": self.index,
             "Threads": threads,
             "ThreadsBehind": behind,

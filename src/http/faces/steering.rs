@@ -12,15 +12,17 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::acl::View;
 use crate::http::State;
 use crate::http::blocking::answer;
 use crate::http::decode::{Kind, Shape, decode};
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{Done, Rest, Whole, get, put, with_rest};
-use crate::model::route::{self, Guard, Subset};
+use crate::model::route::{self, Guard, Subset, TIME_MAX};
 use crate::model::{ServiceName, duration};
-use crate::registry::{Command, RouteEntry, Steer, Topic};
+use crate::registry::{Command, RouteEntry, Snapshot, Steer, Topic};
+use crate::select::{self, Steered, World};
 use crate::telemetry::utc;
 
 pub(super) fn routes() -> Router<Arc<State>> {
@@ -33,8 +35,6 @@ pub(super) fn routes() -> Router<Arc<State>> {
 
 /// How long a guard watches when nobody says.
 const WATCH_DEFAULT: Duration = Duration::from_secs(600);
-/// The longest way, and the longest watch.
-const TIME_MAX: Duration = Duration::from_secs(31 * 86_400);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -53,6 +53,16 @@ pub(in crate::http) const BODY: Shape = Shape {
         ("AbortIfUnhealthy", Kind::Plain),
         ("GuardFor", Kind::Plain),
         ("Strict", Kind::Plain),
+        // What is read can be written: these are passed over.
+        ("Service", Kind::Plain),
+        ("Version", Kind::Plain),
+        ("Now", Kind::Plain),
+        ("Answers", Kind::Plain),
+        ("Set", Kind::Plain),
+        ("Why", Kind::Plain),
+        ("Past", Kind::Plain),
+        ("CreateIndex", Kind::Plain),
+        ("ModifyIndex", Kind::Plain),
     ],
     aliases: &[],
     lax: false,
@@ -88,7 +98,7 @@ fn time(key: &str, text: &str) -> Result<Option<Duration>, Error> {
         return Ok(None);
     }
     let time = duration::parse(text).map_err(|error| Error::bad(format!("Invalid route: {key}: {error}")))?;
-    match time <= TIME_MAX {
+    match millis(time) <= TIME_MAX {
         true => Ok(Some(time)),
         false => Err(Error::bad(format!("Invalid route: {key} {text:?} is more than 31 days"))),
     }
@@ -131,12 +141,17 @@ async fn undo(Extract(state): Extract<Arc<State>>, Rest(rest): Rest, params: Par
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
     let services: Vec<String> = params.all("service").map(str::to_ascii_lowercase).collect();
-    answer(&state, &params, &Topic::Routes, |snapshot| {
+    // What one is given changes with its instances, too.
+    let topic = match services.as_slice() {
+        [one] => ServiceName::parse(one).map_or(Topic::NoService, Topic::Service),
+        _ => Topic::Routes,
+    };
+    answer(&state, &params, &topic, |snapshot| {
         let asker = params.asker.renewed(&state)?;
         let wanted = |name: &str| services.is_empty() || services.iter().any(|own| own == name);
         let seen = snapshot.routes().filter(|entry| wanted(entry.route.service.folded()));
         let seen = seen.filter(|entry| asker.view.reads_service(entry.route.service.folded()));
-        Ok(seen.map(|entry| shown(entry)).collect::<Vec<_>>())
+        Ok(seen.map(|entry| shown(&state, snapshot, entry)).collect::<Vec<_>>())
     })
     .await
 }
@@ -148,20 +163,24 @@ async fn read(
 ) -> Result<Response, Error> {
     let service = service(&rest)?;
     params.asker.read_service(service.as_str())?;
-    answer(&state, &params, &Topic::Routes, |snapshot| {
+    answer(&state, &params, &Topic::Service(service.clone()), |snapshot| {
         let asker = params.asker.renewed(&state)?;
         asker.read_service(service.as_str())?;
         let entry = snapshot.route_of(service.folded());
-        entry.map(|entry| shown(entry)).ok_or_else(|| {
+        entry.map(|entry| shown(&state, snapshot, entry)).ok_or_else(|| {
             Error::not_found(format!("service {:?} has no route, and had none", service.as_str()))
         })
     })
     .await
 }
 
-fn shown(entry: &RouteEntry) -> Value {
+fn shown(state: &State, snapshot: &Snapshot, entry: &RouteEntry) -> Value {
     let route = &entry.route;
-    let total: u64 = entry.shares.iter().map(|share| u64::from(*share)).sum();
+    let config = state.config.load();
+    // The same for all who may read the route, whichever nodes they may see.
+    let world = World { snapshot, settings: &config.settings, view: &View::default() };
+    let (steered, given) = select::given(world, entry);
+    let total: u64 = given.iter().map(|share| u64::from(*share)).sum();
     let subset = |(subset, share): (&Subset, &u32)| {
         let percent = u64::from(*share) as f64 * 100.0 / total.max(1) as f64;
         json!({
@@ -179,20 +198,22 @@ fn shown(entry: &RouteEntry) -> Value {
             "Why": past.why,
         })
     });
-    let guard = route.guard.map(|guard| {
-        json!({
-            "AbortIfUnhealthy": format!("{}%", guard.unhealthy),
-            "GuardFor": duration::format(Duration::from_millis(guard.watch)),
-        })
-    });
+    let time = |millis: u64| duration::format(Duration::from_millis(millis));
     json!({
         "Service": route.service,
         "Version": route.version,
-        "Subsets": route.subsets.iter().zip(&*entry.shares).map(subset).collect::<Vec<_>>(),
-        "Written": texts(&route.subsets),
+        "Subsets": texts(&route.subsets),
+        "Over": time(route.over),
+        "AbortIfUnhealthy": route.guard.map_or_else(String::new, |guard| format!("{}%", guard.unhealthy)),
+        "GuardFor": route.guard.map_or_else(String::new, |guard| time(guard.watch)),
         "Strict": route.strict,
-        "Over": duration::format(Duration::from_millis(route.over)),
-        "Guard": guard,
+        "Now": route.subsets.iter().zip(&given).map(subset).collect::<Vec<_>>(),
+        "Answers": match steered {
+            Steered::Free => "all",
+            Steered::ByShares => "by shares",
+            Steered::Fallback => "all, since nobody with a share is healthy",
+            Steered::Strictly => "nobody, since nobody with a share is healthy",
+        },
         "Set": when(route.set),
         "Why": route.why,
         "Past": past.collect::<Vec<_>>(),

@@ -88,7 +88,24 @@ fn ours() -> impl Iterator<Item = (&'static str, Value)> {
                 "NotProved",
             ]),
         ),
-        ("Route", open(&["Service", "Version", "Subsets", "Strict", "Over", "Guard", "Set", "Why", "Past"])),
+        ("DrainEnd", open(&["ID", "Node", "Service", "Ended", "NodeReason"])),
+        (
+            "Route",
+            open(&[
+                "Service",
+                "Version",
+                "Subsets",
+                "Strict",
+                "Over",
+                "AbortIfUnhealthy",
+                "GuardFor",
+                "Now",
+                "Answers",
+                "Set",
+                "Why",
+                "Past",
+            ]),
+        ),
         ("LogLevel", object(&[("Level", text())])),
     ];
     all.into_iter()

@@ -167,7 +167,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         method: "delete",
         query: &[WHOSE],
-        answers: &[DONE, UNKNOWN, WRITE],
+        answers: &[&[answer(200, "What was ended.", Form::Json("DrainEnd"))], UNKNOWN, WRITE],
         ..get("/v1/rollcall/drain/{id}", "Put an instance back into answers.", &[])
     },
     Operation {

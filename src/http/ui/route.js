@@ -39,10 +39,10 @@ export function route(name, signal, failed, changed) {
     changed();
     const active = now?.Subsets.length > 0;
     [undo.disabled, clear.disabled] = [!now?.Past.length, !active];
-    if (!touched) subsets.value = active ? now.Written.join("\n") : "";
+    if (!touched) subsets.value = active ? now.Subsets.join("\n") : "";
     if (!now) return replace(body, h("p", { class: "soft" }, "None: all healthy instances answer."));
-    const rows = now.Subsets.map((one) => [one.By, one.Name, String(one.Share), `${one.Percent} %`]);
-    replace(body, h("p", { class: "soft" }, `Version ${now.Version}: ${now.Why}, `, moment(now.Set), now.Guard ? `; back when more than ${now.Guard.AbortIfUnhealthy} are unhealthy` : "", active ? "" : "; all healthy instances answer"),
+    const rows = now.Now.map((one) => [one.By, one.Name, String(one.Share), `${one.Percent} %`]);
+    replace(body, h("p", { class: "soft" }, `Version ${now.Version}: ${now.Why}, `, moment(now.Set), now.AbortIfUnhealthy ? `; back when more than ${now.AbortIfUnhealthy} are unhealthy` : "", active ? (now.Answers === "by shares" ? "" : `; who answers: ${now.Answers}`) : "; all healthy instances answer"),
       active ? table(["Subset", "Name", "Share", "Now"], rows) : "");
   };
   const quietly = (error) => { if (error instanceof Refused && error.status !== 403) failed(error); };

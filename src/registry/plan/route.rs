@@ -7,6 +7,7 @@ use crate::model::route::{self, Guard, PAST_MAX, Past, Route, SHARE_MAX, Subset}
 use crate::model::{Definition, Key, Record, ServiceName};
 use crate::registry::command::{Refused, Steer};
 use crate::registry::snapshot::ServiceEntry;
+use crate::registry::ways::trips;
 
 impl Planner<'_> {
     pub(in crate::registry) fn steer(
@@ -25,16 +26,28 @@ impl Planner<'_> {
                 if old.is_some_and(|old| settled && same(old, &subsets, strict)) {
                     return Ok(());
                 }
-                self.set(service, known, subsets, (strict, over, guard))
+                let next = self.set(service, known, subsets, (strict, over, guard));
+                match trips(self.state, &next, self.now) {
+                    Some(why) => {
+                        return Err(Refused::RouteNow(format!("the route would be aborted at once: {why}")));
+                    }
+                    None => next,
+                }
             }
             Steer::Undo { why } => {
                 let old = old.ok_or_else(none)?;
+                // What a guard has ended does not come back whole, at once and without a guard.
+                if old.aborted && why.is_none() {
+                    let text = format!("{}; to have it again all the same, set it again", old.why);
+                    return Err(Refused::RouteNow(text));
+                }
+                let aborted = why.is_some();
                 let Past { version, subsets, strict, .. } = old.past.first().cloned().ok_or_else(none)?;
                 let why = why.unwrap_or_else(|| match version {
                     0 => format!("undo of version {}: no route", old.version),
                     former => format!("undo of version {}: as version {former}", old.version),
                 });
-                Route { why, ..self.set(service, known, subsets, (strict, 0, None)) }
+                Route { why, aborted, ..self.set(service, known, subsets, (strict, 0, None)) }
             }
             Steer::Clear => {
                 let old = old.ok_or_else(none)?;
@@ -78,7 +91,9 @@ impl Planner<'_> {
         match missing {
             None => Ok(()),
             Some((_, subset)) => {
-                invalid(format!("no instance of service {name:?} is in the subset {}", subset.by))
+                let fits = known.instances.values().any(|entry| subset.by.has(&entry.instance));
+                let why = if fits { ": those that it fits are in one before it" } else { "" };
+                invalid(format!("no instance of service {name:?} is in the subset {}{why}", subset.by))
             }
         }
     }
@@ -122,10 +137,11 @@ impl Planner<'_> {
         let former = old.map_or(none, |old| old.as_past());
         let before = old.iter().flat_map(|old| old.past.iter().cloned());
         Route {
-            version: old.map_or(0, |old| old.version) + 1,
+            version: old.map_or(0, |old| old.version).saturating_add(1),
             past: std::iter::once(former).chain(before).take(PAST_MAX).collect(),
             set: self.now,
             why: "set".into(),
+            aborted: false,
             service,
             subsets,
             strict,

@@ -11,7 +11,6 @@ use crate::http::error::Error;
 use crate::http::faces::document::{Entry, Line};
 use crate::http::prepared::query_rules;
 use crate::http::text;
-use crate::model::route::check_stored;
 use crate::model::{
     Check, Instance, InstanceId, Key, Maintenance, Node, NodeName, Origin, PreparedQuery, Record, Route,
 };
@@ -151,9 +150,7 @@ impl Gathered {
     }
 
     fn steered(&mut self, route: &Route) -> Result<(), Error> {
-        if route.is_active() {
-            check_stored(&route.subsets).map_err(|error| Error::bad(error.to_string()))?;
-        }
+        route.check().map_err(|error| Error::bad(error.to_string()))?;
         self.routes.push(route.clone());
         Ok(())
     }
