@@ -159,11 +159,6 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
             }
         }
     }
-    // A subset has its name as long as the route names it, and the service has anybody.
-    if let route::About::Subset(..) = about {
-        let mut all = service.instances.values();
-        visible |= all.any(|entry| world.view.reads_node(entry.instance.node.folded()));
-    }
     // Circuits leave half of a service and of its route, but not of a tag: by themselves they leave no name without an answer.
     for entry in broken.into_iter().filter(|_| found.is_empty()).collect::<Vec<_>>() {
         let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
@@ -171,6 +166,11 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         stale |= health == Health::Critical;
         ttl = ttl.min(stable_for(entry, node));
         found.push(chosen(entry, node, health, None));
+    }
+    // A subset has its name as long as the route names it, and the service has anybody.
+    if let route::About::Subset(..) = about {
+        let mut all = service.instances.values();
+        visible |= all.any(|entry| world.view.reads_node(entry.instance.node.folded()));
     }
     if !visible {
         let above = asked.tag.is_some_and(|tag| is_above_a_tag(service, tag, world.view));
