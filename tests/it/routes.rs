@@ -219,7 +219,7 @@ async fn history_explain_and_metrics_tell_of_a_route() {
     assert_eq!((&again["Subsets"], &again["Version"]), (&json!(["blue=3", "green=1"]), &json!(2)));
     assert_eq!((&aborted["Cause"], &aborted["Actor"]), (&json!("the route's guard"), &json!("rollcall")));
     assert!(aborted["Why"].as_str().unwrap().starts_with("version 2 aborted: 1 of the 1 "), "{aborted}");
-    assert_eq!(told["At"]["Route"], json!({ "Version": 3, "Subsets": ["blue=1"] }));
+    assert_eq!(told["At"]["Route"], json!({ "Version": 3, "Subsets": ["blue=1"], "Shares": [1] }));
     let printed = run(&["history", "web", "--server", &server.http().to_string()]);
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.contains("route version 2: blue=3 green=1"), "{printed}");

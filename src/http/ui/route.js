@@ -5,6 +5,12 @@ import { h, moment, replace, table } from "./dom.js";
 
 const field = (name, label, hint) => h("label", {}, `${label} `, h("input", { name, type: "text", placeholder: hint, autocomplete: "off", spellcheck: "false" }));
 
+// Whether shares are not yet those that were set.
+function onItsWay(now) {
+  const whole = (now?.Now ?? []).reduce((sum, one) => sum + one.Share, 0);
+  return whole > 0 && now.Now.some((one) => Math.abs(one.Percent - (100 * one.Share) / whole) > 0.02);
+}
+
 // `may` is told whether the token may change it; `changed` that it is another one.
 export function route(name, signal, failed, changed) {
   const path = `/v1/rollcall/route/${part(name)}`;
@@ -52,6 +58,7 @@ export function route(name, signal, failed, changed) {
   // Who is given what changes with the instances, too.
   const read = () => get(list, signal).then(({ value }) => draw(value)).catch(() => {});
   const quietly = (error) => { if (error instanceof Refused && error.status !== 403) failed(error); };
-  follow(list, seen, quietly, signal);
+  // Time takes shares further without a change that would be waited for.
+  follow(list, seen, quietly, signal, { patience: ([now]) => (onItsWay(now) ? 1 : 60) });
   return { element: h("section", { "aria-label": "Route" }, h("h2", {}, "Route"), body, form), read, may: (writable) => { form.hidden = !writable; } };
 }
