@@ -43,13 +43,15 @@ pub(super) fn services(arguments: &ServicesArguments) -> anyhow::Result<()> {
 }
 
 /// What is counted of a service: the column, the key in JSON, and that of the API.
-const COUNTS: [(&str, &str, &str); 5] = [
+const COUNTS: [(&str, &str, &str); 6] = [
     ("PASSING", "passing", "Passing"),
     ("WARNING", "warning", "Warning"),
     ("CRITICAL", "critical", "Critical"),
     ("MAINTENANCE", "maintenance", "Maintenance"),
     // Of whatever health: these are out of DNS, too.
     ("CIRCUIT OPEN", "circuit_open", "Out"),
+    // These are critical, and in DNS all the same.
+    ("GUARDED", "guarded", "Guarded"),
 ];
 
 async fn list_services(arguments: &ServicesArguments) -> anyhow::Result<()> {

@@ -208,6 +208,11 @@ impl Guards {
         Some((Guard { kept: fallen.members.keys().cloned().collect(), until }, until))
     }
 
+    /// Whether it is the whole server that is guarded.
+    pub(super) fn hold_server(&self, now: Instant) -> bool {
+        self.server.is_some_and(|until| now < until)
+    }
+
     /// How many services are guarded, and instances kept.
     pub(super) fn counts(&self) -> (usize, usize) {
         let guarded = self.services.values().filter(|fallen| fallen.until.is_some());

@@ -7,7 +7,7 @@
 
 use super::order::{Order, chance, mix};
 use super::weight::spread;
-use super::why::judge;
+use super::why::{Why, judge};
 use super::{Chosen, Family, Known, World};
 use crate::model::{Instance, Route};
 use crate::registry::RouteEntry;
@@ -136,15 +136,18 @@ impl<'a> Known<'a> {
 pub fn given(world: World<'_>, entry: &RouteEntry) -> (Steered, Vec<u32>) {
     let RouteEntry { route, shares, .. } = entry;
     let mut given = vec![0; shares.len()];
-    if let Some(service) = world.snapshot.service(route.service.folded()) {
-        for instance in service.instances.values() {
-            let subset = route.subset_of(&instance.instance);
-            if let Some((at, given)) = subset.and_then(|at| Some((at, given.get_mut(at)?)))
-                && *given == 0
-                && judge(world, service, instance, About::All).is_ok()
-            {
-                *given = shares.get(at).copied().unwrap_or(0);
-            }
+    let instances = || {
+        world.snapshot.service(route.service.folded()).into_iter().flat_map(|service| {
+            service.instances.values().map(|entry| (entry, judge(world, service, entry, About::All)))
+        })
+    };
+    // As in answers: circuits by themselves leave nobody out when nobody else is left.
+    let anybody = instances().any(|(_, judged)| judged.is_ok());
+    for (entry, judged) in instances() {
+        let answers = judged.is_ok() || (!anybody && judged.is_err_and(|why| why == Why::Broken));
+        let subset = route.subset_of(&entry.instance).filter(|_| answers);
+        if let Some((given, share)) = subset.and_then(|at| Some((given.get_mut(at)?, shares.get(at)?))) {
+            *given = *share;
         }
     }
     let steered = match given.iter().any(|share| *share > 0) {

@@ -300,12 +300,12 @@ async fn people_register_list_and_deregister() {
 
     let table = with(&["services"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    let titles = "SERVICE INSTANCES PASSING WARNING CRITICAL MAINTENANCE CIRCUIT OPEN TAGS";
+    let titles = "SERVICE INSTANCES PASSING WARNING CRITICAL MAINTENANCE CIRCUIT OPEN GUARDED TAGS";
     assert_eq!(lines[0], titles.split(' ').collect::<Vec<_>>());
-    assert!(lines.contains(&vec!["web", "1", "0", "0", "1", "0", "0", "a,b"]), "{table}");
-    assert!(lines.contains(&vec!["from-file", "1", "1", "0", "0", "0", "0"]), "{table}");
+    assert!(lines.contains(&vec!["web", "1", "0", "0", "1", "0", "0", "0", "a,b"]), "{table}");
+    assert!(lines.contains(&vec!["from-file", "1", "1", "0", "0", "0", "0", "0"]), "{table}");
     let services: Value = serde_json::from_str(&with(&["services", "--json"])).unwrap();
-    let counts = json!({ "passing": 0, "warning": 0, "critical": 1, "maintenance": 0, "circuit_open": 0, "tags": ["a", "b"] });
+    let counts = json!({ "passing": 0, "warning": 0, "critical": 1, "maintenance": 0, "circuit_open": 0, "guarded": 0, "tags": ["a", "b"] });
     assert_eq!(services["web"], counts);
     let table = with(&["instances", "web"]);
     assert!(
@@ -348,7 +348,11 @@ async fn tables_say_who_is_out_of_dns_and_why_though_its_checks_pass() {
         .await;
     let table = done(&["services", "--server", &address]);
     let row = table.lines().find(|line| line.starts_with("web")).unwrap();
-    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["web", "5", "2", "0", "2", "1", "1"], "{table}");
+    assert_eq!(
+        row.split_whitespace().collect::<Vec<_>>(),
+        ["web", "5", "2", "0", "2", "1", "1", "0"],
+        "{table}"
+    );
     let table = done(&["instances", "web", "--server", &address]);
     let row = |id: &str| {
         let line = table.lines().find(|line| line.starts_with(id)).unwrap();

@@ -278,6 +278,43 @@ async fn circuits_and_guards_have_their_times_and_are_in_the_answer_as_it_was() 
 }
 
 #[tokio::test]
+async fn the_answer_as_it_was_follows_the_route_that_held() {
+    let server = TestServer::start().await;
+    for (id, tag) in [("b", "blue"), ("g", "green")] {
+        server
+            .register(json!({ "Name": "web", "ID": id, "Port": 80, "Tags": [tag],
+            "Check": { "CheckID": id, "TTL": "1h", "Status": "passing" } }))
+            .await;
+    }
+    let is = |told: &Value, blue: bool, green: bool| {
+        assert_eq!(given(told), [("b".to_owned(), blue), ("g".to_owned(), green)].into(), "{told:#}");
+    };
+    let free = now();
+    server.done("/v1/rollcall/route/web", json!({ "Subsets": ["blue=100", "green=0"] })).await;
+    let blue = now();
+    // Nobody with a share is healthy: the others answer.
+    server.done("/v1/agent/check/fail/b", Value::Null).await;
+    let fallback = now();
+    server.done("/v1/agent/check/pass/b", Value::Null).await;
+    server.done("/v1/rollcall/route/web", json!({ "Subsets": ["blue=0", "green=100"], "Over": "1h" })).await;
+    let way = now();
+    server.done("/v1/rollcall/route/web", json!({ "Subsets": ["green=1"], "Strict": true })).await;
+    let strict = now();
+    server.done("/v1/agent/check/fail/g", Value::Null).await;
+    let nobody = now();
+    server.done("/v1/rollcall/route/web/undo", Value::Null).await;
+    is(&server.past(&at(&free)).await, true, true);
+    is(&server.past(&at(&blue)).await, true, false);
+    is(&server.past(&at(&fallback)).await, false, true);
+    is(&server.past(&at(&strict)).await, false, true);
+    is(&server.past(&at(&nobody)).await, false, false);
+    // How far a version that has gone was on its way is not kept.
+    let told = server.past(&at(&way)).await;
+    assert_eq!(told["At"]["Route"]["Shares"], json!([0, 100]), "{told:#}");
+    assert_eq!(server.past("web?at=0s").await["At"]["Route"]["Version"], json!(4));
+}
+
+#[tokio::test]
 async fn a_guard_that_ends_by_its_time_ends_then() {
     let hold = Duration::from_millis(300);
     let server = TestServer::with(|config| {

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use rollcall::config::Config;
 use rollcall::tls::{Files, Version};
 use rustls::{HandshakeKind, ProtocolVersion};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -130,8 +130,11 @@ async fn the_least_version_holds_and_the_plain_port_can_be_closed() {
 #[tokio::test]
 async fn only_clients_of_the_right_authority_are_let_in() {
     let clients = Authority::new("clients");
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("audit.log");
     let (server, authority) = server(|config, _| {
         config.https.files.client_ca = Some(clients.write_ca("clients.pem"));
+        config.audit.file = Some(log.clone());
     })
     .await;
     let to = server.running.https[0];
@@ -140,6 +143,9 @@ async fn only_clients_of_the_right_authority_are_let_in() {
     let register = json!({ "Name": "web" }).to_string();
     let mut line = Line::open(to, as_client(Some(&good))).await.unwrap();
     assert_eq!(line.ask("GET", "/v1/agent/services", "").await.unwrap().status, 200);
+    let passed = line.ask("PUT", "/v1/agent/service/register", &json!({ "Name": "db" }).to_string()).await;
+    assert_eq!(passed.unwrap().status, 200);
+    assert_eq!(line.ask("PUT", "/v1/agent/service/deregister/db", "").await.unwrap().status, 200);
 
     let strangers = Authority::new("strangers");
     let stranger = strangers.issue("client");
@@ -172,6 +178,12 @@ async fn only_clients_of_the_right_authority_are_let_in() {
         stream.read_to_end(&mut Vec::new()).await.unwrap();
         assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
     }
+    // Who did it is who the certificate says.
+    server.running.stop().await;
+    let audited = std::fs::read_to_string(log).unwrap();
+    let subjects: Vec<Value> = audited.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(subjects.len(), 2, "{audited}");
+    assert!(subjects.iter().all(|line| line["tls.client.subject"] == "CN=client"), "{audited}");
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ async fn history_explain_and_metrics_tell_of_a_route() {
     assert_eq!((&again["Subsets"], &again["Version"]), (&json!(["blue=3", "green=1"]), &json!(2)));
     assert_eq!((&aborted["Cause"], &aborted["Actor"]), (&json!("the route's guard"), &json!("rollcall")));
     assert!(aborted["Why"].as_str().unwrap().starts_with("version 2 aborted: 1 of the 1 "), "{aborted}");
-    assert_eq!(told["At"]["Route"], json!({ "Version": 3, "Subsets": ["blue=1"] }));
+    assert_eq!(told["At"]["Route"], json!({ "Version": 3, "Subsets": ["blue=1"], "Shares": [1] }));
     let printed = run(&["history", "web", "--server", &server.http().to_string()]);
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.contains("route version 2: blue=3 green=1"), "{printed}");
@@ -481,9 +481,9 @@ async fn what_is_read_can_be_written_and_what_is_given_now_is_told_with_it() {
         "the name of a subset is in the history"
     );
     server.route(json!({ "Subsets": ["n@blue=1", "green=1"] })).await;
-    let index = server.get(ROUTE).await.index();
     server.colored(3, "green", "critical").await;
-    let now = server.wait(ROUTE, index).await.json();
+    server.until("web", |all| all.to_string().contains("critical")).await;
+    let now = server.get(ROUTE).await.json();
     let percents: Vec<&Value> = now["Now"].as_array().unwrap().iter().map(|one| &one["Percent"]).collect();
     assert_eq!((percents, &now["Answers"]), (vec![&json!(100.0), &json!(0.0)], &json!("by shares")));
     let told = server.get("/v1/rollcall/explain?name=web").await.json().to_string();
@@ -491,6 +491,8 @@ async fn what_is_read_can_be_written_and_what_is_given_now_is_told_with_it() {
     for n in [1, 2] {
         server.colored(n, "blue", "critical").await;
     }
+    let all_three = |all: &Value| all.to_string().matches("critical").count() >= 3;
+    server.until("web", all_three).await;
     let shown = printed(&["show", "web"]);
     assert!(shown.contains("who answers: all, since nobody with a share is healthy"), "{shown}");
 }

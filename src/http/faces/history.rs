@@ -15,7 +15,8 @@ use crate::http::door::admission::Admitted;
 use crate::http::error::Error;
 use crate::http::query::Params;
 use crate::http::route::{self, Rest};
-use crate::model::{Route, ServiceName, duration};
+use crate::model::route::Subset;
+use crate::model::{Instance, Route, ServiceName, duration};
 use crate::registry::events::What;
 use crate::registry::history::{Past, Source, Told, Was};
 use crate::registry::{InstanceEntry, Snapshot, views};
@@ -98,23 +99,54 @@ fn stood(
     }
     let all = snapshot.stood_at(service, &told.past, moment);
     let seen = all.iter().filter(|was| asker.shows_node(was.instance.node.folded(), hidden));
-    value["Instances"] = seen.map(instance).collect();
-    value["Route"] =
-        snapshot.route_of(service.folded()).map_or(Value::Null, |entry| routed(&entry.route, moment));
+    let held = snapshot.route_of(service.folded()).and_then(|entry| Held::at(&entry.route, moment));
+    let fallback = held.as_ref().is_none_or(|held| held.falls_back(&all));
+    let routed = |was: &Was| held.as_ref().is_none_or(|held| held.has_share(&was.instance) || fallback);
+    value["Instances"] = seen.map(|was| instance(was, was.is_served() && routed(was))).collect();
+    value["Route"] = held.map_or(Value::Null, |held| held.told());
     value
 }
 
-/// The version of a route that held at a moment, as it was set; null where there was none, or it is not kept.
-fn routed(route: &Route, moment: u64) -> Value {
-    let own = (route.set, route.version, &route.subsets);
-    let past = route.past.iter().map(|past| (past.set, past.version, &past.subsets));
-    let held = std::iter::once(own).chain(past).find(|(set, ..)| *set <= moment);
-    held.filter(|(.., subsets)| !subsets.is_empty()).map_or(Value::Null, |(_, version, subsets)| {
-        json!({ "Version": version, "Subsets": subsets.iter().map(ToString::to_string).collect::<Vec<_>>() })
-    })
+/// The version of a route that held at a moment. Of one that has gone since, how far it was on its way is not kept: it counts as it was set.
+struct Held<'a> {
+    version: u64,
+    subsets: &'a [Subset],
+    shares: Vec<u32>,
+    strict: bool,
 }
 
-fn instance(was: &Was) -> Value {
+impl<'a> Held<'a> {
+    /// None where there was none, or it is not kept.
+    fn at(route: &'a Route, moment: u64) -> Option<Self> {
+        let held = if route.set <= moment {
+            let shares = route.shares_at(moment);
+            Self { version: route.version, subsets: &route.subsets, shares, strict: route.strict }
+        } else {
+            let past = route.past.iter().find(|past| past.set <= moment)?;
+            let shares = past.subsets.iter().map(|subset| subset.share).collect();
+            Self { version: past.version, subsets: &past.subsets, shares, strict: past.strict }
+        };
+        (!held.subsets.is_empty()).then_some(held)
+    }
+
+    fn has_share(&self, instance: &Instance) -> bool {
+        let at = self.subsets.iter().position(|subset| subset.by.has(instance));
+        at.is_some_and(|at| self.shares.get(at).is_some_and(|share| *share > 0))
+    }
+
+    /// Whether all answered, since nobody with a share could.
+    fn falls_back(&self, all: &[Was]) -> bool {
+        !self.strict && !all.iter().any(|was| was.is_served() && self.has_share(&was.instance))
+    }
+
+    fn told(&self) -> Value {
+        let subsets: Vec<_> = self.subsets.iter().map(ToString::to_string).collect();
+        json!({ "Version": self.version, "Subsets": subsets, "Shares": self.shares })
+    }
+}
+
+/// An instance, and whether DNS answered with it.
+fn instance(was: &Was, given: bool) -> Value {
     let Was { instance, node, health, kept, .. } = was;
     json!({
         "ID": instance.id,
@@ -124,7 +156,7 @@ fn instance(was: &Was) -> Value {
         "Tags": instance.tags,
         "Health": health.as_str(),
         "Guarded": kept,
-        "In": was.is_served(),
+        "In": given,
     })
 }
 

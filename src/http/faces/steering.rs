@@ -21,7 +21,7 @@ use crate::http::query::Params;
 use crate::http::route::{Done, Rest, Whole, get, put, with_rest};
 use crate::model::route::{self, Guard, Subset, TIME_MAX};
 use crate::model::{ServiceName, duration};
-use crate::registry::{Command, RouteEntry, Snapshot, Steer, Topic};
+use crate::registry::{Command, RouteEntry, Steer, Topic};
 use crate::select::{self, Steered, World};
 use crate::telemetry::utc;
 
@@ -151,17 +151,12 @@ async fn undo(Extract(state): Extract<Arc<State>>, Rest(rest): Rest, params: Par
 
 async fn list(Extract(state): Extract<Arc<State>>, params: Params) -> Result<Response, Error> {
     let services: Vec<String> = params.all("service").map(str::to_ascii_lowercase).collect();
-    // What one is given changes with its instances, too.
-    let topic = match services.as_slice() {
-        [one] => ServiceName::parse(one).map_or(Topic::NoService, Topic::Service),
-        _ => Topic::Routes,
-    };
-    answer(&state, &params, &topic, |snapshot| {
+    answer(&state, &params, &Topic::Routes, |snapshot| {
         let asker = params.asker.renewed(&state)?;
         let wanted = |name: &str| services.is_empty() || services.iter().any(|own| own == name);
         let seen = snapshot.routes().filter(|entry| wanted(entry.route.service.folded()));
         let seen = seen.filter(|entry| asker.view.reads_service(entry.route.service.folded()));
-        Ok(seen.map(|entry| shown(&state, snapshot, entry)).collect::<Vec<_>>())
+        Ok(seen.map(|entry| shown(&state, entry)).collect::<Vec<_>>())
     })
     .await
 }
@@ -173,22 +168,22 @@ async fn read(
 ) -> Result<Response, Error> {
     let service = service(&rest)?;
     params.asker.read_service(service.as_str())?;
-    answer(&state, &params, &Topic::Service(service.clone()), |snapshot| {
+    answer(&state, &params, &Topic::Routes, |snapshot| {
         let asker = params.asker.renewed(&state)?;
         asker.read_service(service.as_str())?;
         let entry = snapshot.route_of(service.folded());
-        entry.map(|entry| shown(&state, snapshot, entry)).ok_or_else(|| {
+        entry.map(|entry| shown(&state, entry)).ok_or_else(|| {
             Error::not_found(format!("service {:?} has no route, and had none", service.as_str()))
         })
     })
     .await
 }
 
-fn shown(state: &State, snapshot: &Snapshot, entry: &RouteEntry) -> Value {
+fn shown(state: &State, entry: &RouteEntry) -> Value {
     let route = &entry.route;
-    let config = state.config.load();
+    let (config, whole) = (state.config.load(), state.registry.load());
     // The same for all who may read the route, whichever nodes they may see.
-    let world = World { snapshot, settings: &config.settings, view: &View::default() };
+    let world = World { snapshot: &whole, settings: &config.settings, view: &View::default() };
     let (steered, given) = select::given(world, entry);
     let total: u64 = given.iter().map(|share| u64::from(*share)).sum();
     let subset = |(subset, share): (&Subset, &u32)| {

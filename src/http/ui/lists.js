@@ -34,9 +34,9 @@ export function services(main, signal) {
   const rows = list({
     label: "Services", kind: "services",
     columns: [["Service", ""], ["Health", ""], ["Instances", "number"], ["Passing", "number"], ["Warning", "number"],
-      ["Critical", "number"], ["Maintenance", "number"], ["Circuit open", "number"], ["Tags", ""]],
+      ["Critical", "number"], ["Maintenance", "number"], ["Circuit open", "number"], ["Guarded", "number"], ["Tags", ""]],
     cells: (row) => [row.Name, status(health(row)), number(row.Instances), number(row.Passing), number(row.Warning),
-      number(row.Critical), number(row.Maintenance), number(row.Out), tags(row.Tags)],
+      number(row.Critical), number(row.Maintenance), number(row.Out), number(row.Guarded), tags(row.Tags)],
     open: (row) => { location.hash = `#/service/${part(row.Name)}`; },
   });
   const show = () => {

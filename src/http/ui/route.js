@@ -1,9 +1,15 @@
 // The route of a service: what it is, and, where the token may change it, a form that sets another.
 
-import { Refused, follow, part, send } from "./api.js";
+import { Refused, follow, get, part, send } from "./api.js";
 import { h, moment, replace, table } from "./dom.js";
 
 const field = (name, label, hint) => h("label", {}, `${label} `, h("input", { name, type: "text", placeholder: hint, autocomplete: "off", spellcheck: "false" }));
+
+// Whether shares are not yet those that were set.
+function onItsWay(now) {
+  const whole = (now?.Now ?? []).reduce((sum, one) => sum + one.Share, 0);
+  return whole > 0 && now.Now.some((one) => Math.abs(one.Percent - (100 * one.Share) / whole) > 0.02);
+}
 
 // `may` is told whether the token may change it; `changed` that it is another one.
 export function route(name, signal, failed, changed) {
@@ -35,8 +41,7 @@ export function route(name, signal, failed, changed) {
   undo.addEventListener("click", () => change("PUT", `${path}/undo`));
   clear.addEventListener("click", () => change("DELETE", path));
 
-  const seen = ([now]) => {
-    changed();
+  const draw = ([now]) => {
     const active = now?.Subsets.length > 0;
     [undo.disabled, clear.disabled] = [!now?.Past.length, !active];
     if (!touched) subsets.value = active ? now.Subsets.join("\n") : "";
@@ -45,7 +50,15 @@ export function route(name, signal, failed, changed) {
     replace(body, h("p", { class: "soft" }, `Version ${now.Version}: ${now.Why}, `, moment(now.Set), now.AbortIfUnhealthy ? `; back when more than ${now.AbortIfUnhealthy} are unhealthy` : "", active ? (now.Answers === "by shares" ? "" : `; who answers: ${now.Answers}`) : "; all healthy instances answer"),
       active ? table(["Subset", "Name", "Share", "Now"], rows) : "");
   };
+  const seen = (all) => {
+    changed();
+    draw(all);
+  };
+  const list = `/v1/rollcall/routes?service=${part(name)}`;
+  // Who is given what changes with the instances, too.
+  const read = () => get(list, signal).then(({ value }) => draw(value)).catch(() => {});
   const quietly = (error) => { if (error instanceof Refused && error.status !== 403) failed(error); };
-  follow(`/v1/rollcall/routes?service=${part(name)}`, seen, quietly, signal);
-  return { element: h("section", { "aria-label": "Route" }, h("h2", {}, "Route"), body, form), may: (writable) => { form.hidden = !writable; } };
+  // Time takes shares further without a change that would be waited for.
+  follow(list, seen, quietly, signal, { patience: ([now]) => (onItsWay(now) ? 1 : 60) });
+  return { element: h("section", { "aria-label": "Route" }, h("h2", {}, "Route"), body, form), read, may: (writable) => { form.hidden = !writable; } };
 }

@@ -160,6 +160,7 @@ export function service(main, signal, failed, name) {
     routed.may(row.Writable ?? false);
     show();
     past.read();
+    routed.read();
   };
   const patient = (all) => (all.length <= EXPLAINED_MAX ? patience(all.flatMap((entry) => entry.Checks)) : 60);
   follow(`/v1/health/service/${part(name)}`, seen, failed, signal, { patience: patient });

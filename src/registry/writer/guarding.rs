@@ -33,6 +33,7 @@ impl Writer {
             (Some((guard, until)), None) => tracing::warn!(
                 %service,
                 instances = guard.len(),
+                server = self.guards.hold_server(Instant::now()),
                 "too many instances failed at once: DNS goes on to give them for at most {} s ([guard])",
                 until.duration_since(Instant::now()).as_secs_f64().round()
             ),

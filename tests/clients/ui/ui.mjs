@@ -149,6 +149,12 @@ async function live() {
   await api("PUT", "/v1/rollcall/route/web", { Subsets: ["v1=1", "v2=1"] });
   await now("50 %").first().waitFor();
   check(true, "one that another sets is shown without a reload");
+  await api("PUT", "/v1/rollcall/route/web", { Subsets: ["v1=0", "v2=1"], Over: "4s" });
+  await page.locator("[data-instance='web-1'] dd", { hasText: "the service's route gives it no share" }).waitFor();
+  await now("100 %").waitFor();
+  equal(await ports(), [9], "and one on its way to its end, as DNS goes there");
+  await api("PUT", "/v1/rollcall/route/web/undo");
+  await now("50 %").first().waitFor();
   await shot(page, "route");
   await page.getByRole("button", { name: "Undo" }).click();
   await now("100 %").waitFor();
@@ -209,6 +215,18 @@ async function live() {
 
   // Another origin on this machine.
   const other = await target();
+  const policed = await browser.newPage();
+  await policed.goto(`${BASE}/ui/`);
+  const let_by = await policed.evaluate(async (far) => {
+    try {
+      const script = document.createElement("script");
+      script.textContent = "window.ran = true";
+      document.body.append(script);
+    } catch { /* Text that becomes a script is no trusted type. */ }
+    const sent = await fetch(far, { mode: "no-cors" }).then(() => "sent", () => "kept");
+    return [window.ran ?? "kept", sent];
+  }, `http://127.0.0.1:${other.port}/`);
+  equal(let_by, ["kept", "kept"], "the page runs no script in its text, and sends nothing elsewhere");
   const stranger = await browser.newPage();
   await stranger.goto(`http://127.0.0.1:${other.port}/`);
   const tried = await stranger.evaluate(async (base) => {
@@ -368,7 +386,7 @@ async function steady() {
   for (const n of [1, 2]) await api("PUT", `/v1/agent/check/fail/c${n}`);
   await page.locator(".state", { hasText: "DNS goes on to give 2 critical instances" }).waitFor();
   equal((await resolved("web")).length, 3, "what a guard keeps is said, and given");
-  await page.locator("[data-instance='web-2'] dd", { hasText: "kept, since too many instances failed at once" }).waitFor();
+  await page.locator("[data-instance='web-2'] dd", { hasText: "since too many instances failed at once" }).waitFor();
   check(true, "and which they are");
   await shot(page, "steady");
   await page.locator(".state").waitFor({ state: "detached" });

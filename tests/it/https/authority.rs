@@ -52,7 +52,9 @@ impl Authority {
     }
 
     pub fn issue(&self, name: &str) -> Identity {
-        self.sign(CertificateParams::new(vec![name.to_owned()]).unwrap())
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        self.sign(params)
     }
 
     /// Valid from one year to another.
