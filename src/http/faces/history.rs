@@ -48,7 +48,7 @@ pub(super) async fn history(
     let here = snapshot.service(service.folded());
     let here = here.is_some_and(|entry| entry.instances.values().any(|entry| of_seen(entry)));
     // One of which nobody may be seen looks as one that is not there.
-    if !shown || !(here || !changes.is_empty()) {
+    if !shown || (!here && changes.is_empty()) {
         let text = format!("there is no service {:?}, and nothing of one is kept", service.as_str());
         return Err(Error::not_found(text));
     }
