@@ -5,9 +5,10 @@ import { h, moment, replace, table } from "./dom.js";
 
 const field = (name, label, hint) => h("label", {}, `${label} `, h("input", { name, type: "text", placeholder: hint, autocomplete: "off", spellcheck: "false" }));
 
-// Whether shares are not yet those that were set.
+// Whether shares may not yet be those that were set. Where nobody of a subset is healthy they are others, too.
 function onItsWay(now) {
-  const whole = (now?.Now ?? []).reduce((sum, one) => sum + one.Share, 0);
+  if (!now || now.Over === "0s") return false;
+  const whole = now.Now.reduce((sum, one) => sum + one.Share, 0);
   return whole > 0 && now.Now.some((one) => Math.abs(one.Percent - (100 * one.Share) / whole) > 0.02);
 }
 
