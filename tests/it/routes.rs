@@ -147,6 +147,8 @@ async fn a_route_makes_no_outage_unless_it_is_strict() {
     let told = server.get("/v1/rollcall/explain?name=web").await.json();
     let why: Vec<&Value> = told["Instances"].as_array().unwrap().iter().map(|row| &row["Why"]).collect();
     assert_eq!(why, ["unrouted", "unrouted", "critical", "unrouted"]);
+    // Not "healthy": a guard may keep one that is not.
+    assert_eq!(told["Instances"][0]["Reason"], "the service's route gives it no share", "{told:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
