@@ -244,9 +244,8 @@ impl Registry {
     pub async fn submit_as(&self, view: View, command: Command) -> Result<(), Refused> {
         let origin = origin::current();
         if !view.is_open()
-            && let Err(denied) = permission::permit(&self.load(), &view, &command)
+            && let Err(refused) = permission::permit(&self.load(), &view, &command)
         {
-            let refused = Refused::from(denied);
             let cause = Cause { origin, action: command.action() };
             self.shared.audit.tell_failed(cause, || command.about(), told::outcome(&refused), &refused);
             return Err(refused);

@@ -70,6 +70,8 @@ impl From<Refused> for Error {
             Refused::UnknownInstance(_) | Refused::UnknownCheck(_) | Refused::NoSuchInstance(_) => {
                 StatusCode::NOT_FOUND
             }
+            // It looks as what is not there.
+            Refused::Hidden(_) => StatusCode::NOT_FOUND,
             // Consul answers 500 here, and its clients match on the text.
             Refused::NotTtl(_)
             | Refused::UnknownNode(_)
@@ -87,6 +89,8 @@ impl From<Refused> for Error {
             | Refused::FileOwned { .. }
             | Refused::Ours { .. }
             | Refused::RouteNow(_) => StatusCode::CONFLICT,
+            // Room comes by time alone.
+            Refused::Limit { key: "reporters_max", .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Limit { .. } | Refused::Route(_) => StatusCode::BAD_REQUEST,
             Refused::Busy { .. } | Refused::TooManyWatchers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -161,6 +161,9 @@ impl Written {
         if text.chars().any(char::is_control) {
             return Err(wrong("it has a control character"));
         }
+        if text.chars().any(|c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
+            return Err(wrong("it has a character that turns the direction of what is shown"));
+        }
         let (name, rest) = match text.split_once('@') {
             Some((name, rest)) if is_name(name) => (Some(name.to_ascii_lowercase()), rest),
             Some(_) if !FRONTS.iter().any(|front| text.starts_with(front)) => {
@@ -488,6 +491,8 @@ mod tests {
             (&["meta.x=1"], "write meta.KEY"),
             (&["meta.=1:2"], "key is empty"),
             (&["bl\tue=1"], "control character"),
+            (&["bl\u{202e}ue=1"], "direction"),
+            (&["meta.a=\u{2067}b:1"], "direction"),
             (&["blue=0", "green=0"], "shares are all 0"),
             (&["blue=90%", "green=5%"], "come to 95"),
             (&["blue=95%", "green=5"], "either all"),

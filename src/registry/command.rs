@@ -178,6 +178,9 @@ pub enum Refused {
     /// Whoever asks may not. Text as Consul's.
     #[error("{0}")]
     Denied(Denied),
+    /// Whoever asks may neither change nor read it: what is said of what is not there.
+    #[error("{0}")]
+    Hidden(Box<Self>),
     /// A catalog request with `SkipNodeUpdate` for a node that is not there.
     #[error("node {0:?} does not exist; register it with its address first")]
     UnknownNode(String),

@@ -6,15 +6,17 @@
 
 use uuid::Uuid;
 
-use super::command::{Caller, Command, Seen};
+use super::command::{Caller, Command, Refused, Seen};
+use super::plan::not_there;
 use super::snapshot::{CheckEntry, InstanceEntry, Snapshot};
 use crate::acl::{Access, Denied, Resource, View};
 use crate::model::{
     Check, CheckId, CheckKey, CheckKind, Instance, InstanceId, Node, NodeName, PreparedQuery, ServiceName,
 };
 
-/// Errs with what the asker lacks. What is not there needs nothing: to say so is the plan's.
-pub(super) fn permit(state: &Snapshot, view: &View, command: &Command) -> Result<(), Denied> {
+/// Errs with what the asker lacks. What is not there needs nothing: to say so is the plan's; and the same is said of what an id
+/// alone names, where the asker may not read it.
+pub(super) fn permit(state: &Snapshot, view: &View, command: &Command) -> Result<(), Refused> {
     if view.is_open() {
         return Ok(());
     }
@@ -23,7 +25,7 @@ pub(super) fn permit(state: &Snapshot, view: &View, command: &Command) -> Result
         Command::RegisterInstance { caller, instance, checks, .. } => {
             gate.put_instance(instance)?;
             gate.make_node(caller)?;
-            checks.iter().try_for_each(|check| gate.put_check(&instance.node, check, Some(instance)))
+            checks.iter().try_for_each(|check| gate.put_check(&instance.node, check, Some(instance)))?;
         }
         Command::RegisterCheck { caller, check } => {
             let mut node = &caller.node;
@@ -31,37 +33,42 @@ pub(super) fn permit(state: &Snapshot, view: &View, command: &Command) -> Result
                 None => gate.write_node(node)?,
                 // It may be on another node, where its checks are, too.
                 Some(id) => {
-                    if let Some(of) = gate.instance(caller, id)? {
+                    if let Some(of) =
+                        gate.instance(caller, id, &|| Refused::NoSuchInstance(id.to_string()))?
+                    {
                         node = &of.instance.node;
                     }
                 }
             }
-            gate.put_check(node, check, None)
+            gate.put_check(node, check, None)?;
         }
         Command::DeregisterInstance { caller, id } | Command::Maintain { caller, instance: Some(id), .. } => {
-            gate.instance(caller, id).map(drop)
+            gate.instance(caller, id, &|| {
+                not_there(caller, "service", id.as_str(), Refused::UnknownInstance)
+            })?;
         }
-        Command::Maintain { caller, instance: None, .. } => gate.write_node(&caller.node),
+        Command::Maintain { caller, instance: None, .. } => gate.write_node(&caller.node)?,
         Command::DeregisterCheck { caller, id } | Command::UpdateTtl { caller, id, .. } => {
-            gate.check(caller, id)
+            gate.check(caller, id)?;
         }
         Command::CatalogRegister { node, skip_node, instance, checks } => {
-            gate.catalog_register(node, *skip_node, instance.as_ref(), checks)
+            gate.catalog_register(node, *skip_node, instance.as_ref(), checks)?;
         }
         Command::CatalogDeregister { node, instance, check } => {
-            gate.catalog_deregister(node, instance.as_ref(), check.as_ref())
+            gate.catalog_deregister(node, instance.as_ref(), check.as_ref())?;
         }
         Command::PutQuery { query, .. } => {
             gate.query_of(query.id)?;
-            gate.write_query(query)
+            gate.write_query(query)?;
         }
-        Command::RemoveQuery { id } => gate.query_of(*id),
-        Command::Route { service, .. } => gate.write_service(service),
+        Command::RemoveQuery { id } => gate.query_of(*id)?,
+        Command::Route { service, .. } => gate.write_service(service)?,
         // They are about everything.
         Command::Import(_) | Command::SetFileDefinitions { .. } | Command::Acl(_) => {
-            view.require(Resource::Acl, "", Access::Write)
+            view.require(Resource::Acl, "", Access::Write)?;
         }
     }
+    Ok(())
 }
 
 struct Gate<'a> {
@@ -84,41 +91,71 @@ impl<'a> Gate<'a> {
         present.map_or(Ok(()), |entry| self.write_service(&entry.instance.service))
     }
 
+    /// The service of a check, where it is not one of its node's own.
+    fn service_of(&self, check: &Check) -> Option<&'a ServiceName> {
+        let of = self.state.instance(check.node.folded(), check.instance.as_ref()?.as_str());
+        of.map(|of| &of.instance.service)
+    }
+
     /// To change a check is to write what it is of: its service, else its node.
-    fn write_check(&self, entry: &CheckEntry) -> Result<(), Denied> {
-        let node = &entry.check.node;
-        let of = entry.check.instance.as_ref();
-        match of.and_then(|id| self.state.instance(node.folded(), id.as_str())) {
-            Some(of) => self.write_service(&of.instance.service),
-            None => self.write_node(node),
-        }
+    fn write_check_on(&self, node: &NodeName, id: &CheckId) -> Result<(), Denied> {
+        let present = self.state.check(&CheckKey { node: node.clone(), id: id.clone() });
+        present.map_or(Ok(()), |entry| match self.service_of(&entry.check) {
+            Some(service) => self.write_service(service),
+            None => self.write_node(&entry.check.node),
+        })
+    }
+
+    /// To change what an id alone names is to write its service, else its node.
+    fn write_known(
+        &self,
+        service: Option<&ServiceName>,
+        node: &NodeName,
+        unknown: &dyn Fn() -> Refused,
+    ) -> Result<(), Refused> {
+        let (outcome, is_read) = match service {
+            Some(name) => (self.write_service(name), self.view.reads_service(name.folded())),
+            None => (self.write_node(node), self.view.reads_node(node.folded())),
+        };
+        outcome.map_err(|denied| if is_read { denied.into() } else { Refused::Hidden(Box::new(unknown())) })
     }
 
     /// The instance that a caller means. Which nodes have one of that id is told to those alone who may write them all.
-    fn instance(&self, caller: &Caller, id: &InstanceId) -> Result<Option<&'a InstanceEntry>, Denied> {
+    fn instance(
+        &self,
+        caller: &Caller,
+        id: &InstanceId,
+        unknown: &dyn Fn() -> Refused,
+    ) -> Result<Option<&'a InstanceEntry>, Refused> {
+        let write = |entry: &InstanceEntry| {
+            self.write_known(Some(&entry.instance.service), &entry.instance.node, unknown)
+        };
         match self.state.find_instance(caller, id.as_str()) {
             Ok(found) => {
-                found.map_or(Ok(()), |entry| self.write_service(&entry.instance.service))?;
+                found.map_or(Ok(()), |entry| write(entry))?;
                 Ok(found.map(|entry| &**entry))
             }
             Err(nodes) => {
-                nodes.iter().try_for_each(|node| self.write_present(node, id))?;
+                let mut all = nodes.iter().filter_map(|node| self.state.instance(node.folded(), id.as_str()));
+                all.try_for_each(|entry| write(entry))?;
                 Ok(None)
             }
         }
     }
 
     /// The same of a check.
-    fn check(&self, caller: &Caller, id: &CheckId) -> Result<(), Denied> {
+    fn check(&self, caller: &Caller, id: &CheckId) -> Result<(), Refused> {
+        let unknown = || not_there(caller, "check", id.as_str(), Refused::UnknownCheck);
+        let write =
+            |entry: &CheckEntry| self.write_known(self.service_of(&entry.check), &entry.check.node, &unknown);
         match self.state.find_check(caller, id.as_str()) {
-            Ok(found) => found.map_or(Ok(()), |entry| self.write_check(entry)),
-            Err(nodes) => nodes.iter().try_for_each(|node| self.write_check_on(node, id)),
+            Ok(found) => found.map_or(Ok(()), |entry| write(entry)),
+            Err(nodes) => {
+                let key = |node: &NodeName| CheckKey { node: node.clone(), id: id.clone() };
+                let mut all = nodes.iter().filter_map(|node| self.state.check(&key(node)));
+                all.try_for_each(|entry| write(entry))
+            }
         }
-    }
-
-    fn write_check_on(&self, node: &NodeName, id: &CheckId) -> Result<(), Denied> {
-        let present = self.state.check(&CheckKey { node: node.clone(), id: id.clone() });
-        present.map_or(Ok(()), |entry| self.write_check(entry))
     }
 
     /// To register an instance is to write its service, and that of the one in whose place it comes.
@@ -196,7 +233,11 @@ impl<'a> Gate<'a> {
             }
             (None, None) => None,
         };
-        of.map_or(of_node, |entry| self.write_service(&entry.instance.service))
+        match of.map(|entry| &entry.instance.service) {
+            Some(service) if self.view.reads_service(service.folded()) => self.write_service(service),
+            // Of one that may not be read, what is said where there is none.
+            _ => of_node,
+        }
     }
 
     /// Whoever may write the query that is there may put another in its place, or take it away.

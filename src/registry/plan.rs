@@ -495,7 +495,12 @@ fn remove_check(entry: &CheckEntry) -> Definition {
 }
 
 /// Nobody has the id of those that a caller may mean.
-fn not_there(caller: &Caller, kind: &'static str, id: &str, unknown: fn(String) -> Refused) -> Refused {
+pub(super) fn not_there(
+    caller: &Caller,
+    kind: &'static str,
+    id: &str,
+    unknown: fn(String) -> Refused,
+) -> Refused {
     match caller.named {
         true => Refused::NotThere { kind, id: id.to_owned(), node: caller.node.to_string() },
         false => unknown(id.to_owned()),

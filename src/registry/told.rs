@@ -119,7 +119,7 @@ impl Command {
 /// What a refusal is.
 pub(super) fn outcome(refused: &Refused) -> Outcome {
     match refused {
-        Refused::Denied(_) | Refused::Bootstrapped(_) => Outcome::Denied,
+        Refused::Denied(_) | Refused::Hidden(_) | Refused::Bootstrapped(_) => Outcome::Denied,
         Refused::Unavailable(_) | Refused::Busy { .. } => Outcome::Error,
         _ => Outcome::Refused,
     }

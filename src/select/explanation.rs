@@ -135,7 +135,7 @@ fn told(context: &Context<'_>, considered: &Considered<'_>) -> String {
             "its circuit is open: too many requests to it failed, as callers report ([breaker])".to_owned()
         }
         Why::NotPassing => format!("the prepared query wants only what passes: {}", worst(considered)),
-        Why::Unrouted => "healthy, but the service's route gives it no share".to_owned(),
+        Why::Unrouted => "the service's route gives it no share".to_owned(),
         Why::Farther => farther(context, considered),
         Why::Unreachable => match context.family {
             Family::V4 => "has no IPv4 address".to_owned(),

@@ -230,10 +230,58 @@ async fn whether_a_hidden_instance_is_there_is_not_told() {
     // Nor is it told on which nodes an id is, but to those who may write what is there.
     for path in ["/v1/agent/service/deregister/x", "/v1/agent/service/maintenance/x?enable=true"] {
         let answer = server.with_token("PUT", path, &token, "").await;
-        refused(&answer, "'service:write' on \"secret\"");
+        let (status, text) = (answer.status, answer.text());
+        assert!(status == 404 && text.starts_with("Unknown service ID \"x\""), "{status} {text}");
         let answer = server.with_token("PUT", path, &root, "").await;
         assert!(answer.status == 409 && answer.text().contains("n2, n3, n4"), "{}", answer.text());
     }
+}
+
+/// By an id alone, nor by a node that is named: what would change a hidden thing is answered as what would change nothing.
+#[tokio::test]
+async fn a_write_does_not_tell_whether_a_hidden_instance_is_there() {
+    let (server, root) = controlled(false).await;
+    let secret = json!({ "Name": "secret", "ID": "s-1", "Check": { "TTL": "1h", "CheckID": "s-1" } });
+    taken(&server, REGISTER, &root, &secret).await;
+    let rules = r#"service "web" { policy = "write" } node_prefix "" { policy = "read" }"#;
+    let token = server.token_with(&root, "web", rules).await;
+    let reads = r#"service "secret" { policy = "read" }"#;
+    let reader = server.token_with(&root, "reader", reads).await;
+    let before = server.registry_as_json(&root).await;
+    let check = json!({ "Name": "mine", "TTL": "1h", "ServiceID": "s-1" }).to_string();
+    let update = json!({ "Status": "passing" }).to_string();
+    let catalog = json!({ "Node": "n1", "ServiceID": "s-1" }).to_string();
+    for (method, path, body) in [
+        ("PUT", "/v1/rollcall/drain/s-1", ""),
+        ("PUT", "/v1/rollcall/drain/s-1?deregister", ""),
+        ("PUT", "/v1/rollcall/drain/s-1?node=n1", ""),
+        ("DELETE", "/v1/rollcall/drain/s-1", ""),
+        ("PUT", "/v1/agent/service/deregister/s-1", ""),
+        ("PUT", "/v1/agent/service/deregister/s-1?node=n1", ""),
+        ("PUT", "/v1/agent/service/maintenance/s-1?enable=true", ""),
+        ("PUT", "/v1/agent/check/register", &*check),
+        ("PUT", "/v1/agent/check/deregister/s-1", ""),
+        ("PUT", "/v1/agent/check/deregister/s-1?node=n1", ""),
+        ("PUT", "/v1/agent/check/pass/s-1", ""),
+        ("PUT", "/v1/agent/check/update/s-1", &*update),
+        ("PUT", "/v1/catalog/deregister", &*catalog),
+    ] {
+        for token in [&*token, ""] {
+            let hidden = server.with_token(method, path, token, body).await;
+            let [path, body] = [path, body].map(|text| text.replace("s-1", "s-9"));
+            let unknown = server.with_token(method, &path, token, &body).await;
+            assert_eq!(
+                (hidden.status, hidden.text().replace("s-1", "s-9")),
+                (unknown.status, unknown.text()),
+                "{method} {path}"
+            );
+            assert_eq!(hidden.status, if path.contains("catalog") { 403 } else { 404 }, "{method} {path}");
+        }
+        // Who may read it is told what they lack.
+        let answer = server.with_token(method, path, &reader, body).await;
+        refused(&answer, "'service:write' on \"secret\"");
+    }
+    assert_eq!(server.registry_as_json(&root).await, before, "nothing was changed");
 }
 
 #[tokio::test]

@@ -227,12 +227,23 @@ async fn who_is_the_tokens_accessor_and_no_secret_is_told() {
     let token = json!({ "AccessorID": "acce5500-0000-4000-8000-000000000001", "SecretID": "5ec4e711-0000-4000-8000-5ec4e75ec4e7" });
     assert_eq!(server.ask("PUT", "/v1/acl/token", MANAGEMENT, &token).await, 200);
     let other = token["SecretID"].as_str().unwrap();
-    let check = json!({ "Name": "web", "Check": { "HTTP": "http://127.0.0.9:1/", "Interval": "1h",
+    let meta = json!({ "api-key": "5ec4e75ec4e7", "db_pass": "5ec4e75ec4e7", "version": "7" });
+    let check = json!({ "Name": "web", "Meta": meta, "Check": { "Interval": "1h",
+        "HTTP": "http://u:5ec4e75ec4e7@127.0.0.9:1/x?token=5ec4e75ec4e7&api_key=5ec4e75ec4e7",
         "Header": { "Authorization": ["Bearer 5ec4e75ec4e7"] } } });
     assert_eq!(server.ask("PUT", "/v1/agent/service/register", MANAGEMENT, &check).await, 200);
     assert_eq!(server.ask("PUT", "/v1/agent/service/register", other, &check).await, 403);
     assert_eq!(server.ask("PUT", "/v1/acl/token?x", other, &token).await, 403);
     assert_eq!(server.ask("PUT", "/v1/agent/service/register?y", "5ec4e75ec4e7-unknown", &check).await, 403);
+    // Whoever may not read it is told that it is not there; the audit log, that they may not.
+    assert_eq!(server.ask("PUT", "/v1/agent/service/deregister/web", other, "").await, 404);
+    // A secret where an accessor belongs.
+    for (method, below) in [("DELETE", ""), ("PUT", ""), ("PUT", "/clone")] {
+        let path = format!("/v1/acl/token/{other}{below}");
+        let headers = [("x-consul-token", MANAGEMENT)];
+        let answer = request(server.daemon.http[0], method, &path, &headers, "{}").await;
+        assert!(answer.status >= 400, "{method} {path}: {}", answer.text());
+    }
     let (path, text) = (server.log.clone(), server.dir.path().to_owned());
     let lines = {
         let Audited { daemon, dir, log } = server;
@@ -249,10 +260,17 @@ async fn who_is_the_tokens_accessor_and_no_secret_is_told() {
     assert_eq!(made["rollcall.after"]["secret"], "(hidden)");
     let management = made["user.id"].as_str().unwrap();
     assert!(uuid::Uuid::parse_str(management).is_ok());
+    let hidden = lines.iter().filter(|line| line["url.path"] == "/v1/acl/token/(hidden)");
+    assert_eq!(hidden.count(), 2, "{lines:#?}");
+    let web = of(&lines, "register-instance", "instance")[0];
+    assert_eq!(
+        web["rollcall.after"]["meta"],
+        json!({ "api-key": "(hidden)", "db_pass": "(hidden)", "version": "7" })
+    );
     let denied: Vec<_> = lines.iter().filter(|line| line["rollcall.outcome"] == "denied").collect();
     let who: Vec<_> = denied.iter().map(|line| line["user.id"].as_str().unwrap_or("")).collect();
     let accessor = token["AccessorID"].as_str().unwrap();
-    assert_eq!(who, [accessor, accessor, ""], "{denied:#?}");
+    assert_eq!(who, [accessor, accessor, "", accessor], "{denied:#?}");
     assert!(denied[0]["event.reason"].as_str().unwrap().contains("lacks permission"), "{:#}", denied[0]);
 }
 

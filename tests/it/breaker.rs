@@ -325,7 +325,7 @@ async fn what_is_wrong_is_refused_whole() {
     let all: Vec<Value> = (1..=3).map(|n| one(n, 0, 100)["Reports"][0].clone()).collect();
     let answer = server.put(PATH, json!({ "Reports": all })).await;
     let why = "instances and who reports on them 3: at most 2 are allowed ([limits] reporters_max)";
-    assert_eq!((answer.status, answer.text().as_str()), (400, why));
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("retry-after")), (429, why, "1"));
     assert_eq!(ports(&server).await, [1, 2, 3, 4], "nothing was counted");
     assert_eq!(server.metric("rollcall_breaker_requests_total").await, 0.0);
     for (limit, hits) in [("reports_max", 1.0), ("reporters_max", 1.0), ("report_requests_max", 3.0)] {

@@ -419,11 +419,15 @@ async fn it_names_the_token_and_shows_only_what_a_token_may_see() {
         (1, vec!["on-n1".to_owned()])
     );
     assert!(!seen.to_string().contains("other"), "{seen:#}");
-    let hidden = past("").await;
-    assert_eq!(
-        (hidden.status, hidden.text()),
-        (404, "there is no service \"web\", and nothing of one is kept".to_owned())
-    );
+    // Of whom nobody may be seen is as one who never was.
+    let nobody = server.token_with(&root, "nobody", r#"service "web" { policy = "read" }"#).await;
+    for token in ["", &nobody] {
+        let hidden = past(token).await;
+        assert_eq!(
+            (hidden.status, hidden.text()),
+            (404, "there is no service \"web\", and nothing of one is kept".to_owned())
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

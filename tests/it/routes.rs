@@ -147,6 +147,8 @@ async fn a_route_makes_no_outage_unless_it_is_strict() {
     let told = server.get("/v1/rollcall/explain?name=web").await.json();
     let why: Vec<&Value> = told["Instances"].as_array().unwrap().iter().map(|row| &row["Why"]).collect();
     assert_eq!(why, ["unrouted", "unrouted", "critical", "unrouted"]);
+    // Not "healthy": a guard may keep one that is not.
+    assert_eq!(told["Instances"][0]["Reason"], "the service's route gives it no share", "{told:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,6 +281,8 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
         (ROUTE, json!({ "Subsets": ["blue=1"], "Over": "9000h" }), 400, "more than 31 days"),
         (ROUTE, json!({ "Subsets": ["blue=1"], "AbortIfUnhealthy": "120%" }), 400, "no percent"),
         (ROUTE, json!({ "Subsets": ["blue=1"], "GuardFor": "1m" }), 400, "needs AbortIfUnhealthy"),
+        ("/v1/rollcall/route/web?cas=1", json!({ "Subsets": ["blue=1"] }), 400, "?cas= is not served here"),
+        (ROUTE, json!({ "Subsets": ["bl\u{202e}ue=1"] }), 400, "turns the direction"),
         ("/v1/rollcall/route/nobody", json!({ "Subsets": ["blue=1"] }), 404, "Unknown service \"nobody\""),
     ] {
         let refused = server.put(path, &body).await;
@@ -286,6 +290,8 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
         assert!(refused.text().contains(text), "{body}: {}", refused.text());
     }
     assert_eq!(server.put(&format!("{ROUTE}/undo"), "").await.status, 404);
+    assert_eq!(server.put(&format!("{ROUTE}/undo?cas=1"), "").await.status, 400);
+    assert_eq!(request(server.http(), "DELETE", &format!("{ROUTE}?cas=1"), &[], "").await.status, 400);
     assert_eq!(server.get(ROUTE).await.status, 404);
     assert_eq!(server.get("/v1/rollcall/routes").await.json(), json!([]));
     assert_eq!(server.addresses("web.service.internal").await, [1, 2, 3, 4]);

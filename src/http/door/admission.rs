@@ -334,7 +334,7 @@ impl Admitted {
     pub(in crate::http) async fn submit(&self, state: &State, command: Command) -> Result<(), Error> {
         let view = if self.view.is_open() { View::default() } else { self.again(state)? };
         let outcome = state.registry.submit_as(view, command).await;
-        if matches!(outcome, Err(Refused::Denied(_))) {
+        if matches!(outcome, Err(Refused::Denied(_) | Refused::Hidden(_))) {
             state.metrics.http.refused("acl");
         }
         Ok(outcome?)

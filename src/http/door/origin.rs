@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
 use super::caller::Peer;
-use super::request_log::short;
+use super::request_log::shown_path;
 use crate::audit::{Cause, Entry, Outcome};
 use crate::http::State;
 use crate::http::error::Why;
@@ -28,7 +28,7 @@ pub(in crate::http) fn of(state: &State, request: &Request, span: &Span) -> Arc<
         let method = request.method();
         origin.certificate = request.extensions().get::<Certificate>().map(|known| known.0.clone());
         origin.asked = changes(method)
-            .then(|| Asked { method: method.as_str().into(), path: short(request.uri().path()).into() });
+            .then(|| Asked { method: method.as_str().into(), path: shown_path(request.uri().path()).into() });
     }
     Arc::new(origin)
 }
@@ -48,7 +48,7 @@ pub(in crate::http) fn span(state: &State, request: &Request) -> Span {
         span.note("http.route", || route.as_str().into());
     }
     span.note("http.request.method", || method.into());
-    span.note("url.path", || request.uri().path().into());
+    span.note("url.path", || shown_path(request.uri().path()).into());
     if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<Peer>>() {
         span.note("client.address", || peer.address().to_string().into());
     }

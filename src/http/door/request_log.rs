@@ -1,7 +1,8 @@
 //! The request log: one line a request, for whoever wants to know what a client really asks. Off unless asked for by
 //! `[telemetry] log_level = "info,rollcall::http::request_log=debug"`; while it is off, a request costs it one comparison.
 //!
-//! A line has no secret: the value of `token` is left out, and no body and no other header is shown.
+//! A line has no secret: the value of `token` is left out, and so is what a path names a token by, which is easily its secret. No body
+//! and no other header is shown.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -39,7 +40,7 @@ impl Logged {
         let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
         Some(Self {
             method: request.method().clone(),
-            path: short(request.uri().path()),
+            path: shown_path(request.uri().path()),
             query: short(&without_secrets(request.uri().query().unwrap_or_default())),
             agent: short(agent.unwrap_or_default()),
             client: request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.remote),
@@ -86,7 +87,19 @@ fn without_secrets(query: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-pub(super) fn short(text: &str) -> String {
+/// A path as logs, spans and the audit log show it. Which token it means is left out, though it should be an accessor: a secret
+/// in its place looks the same, and some are taken for one.
+pub(super) fn shown_path(path: &str) -> String {
+    const TOKENS: &str = "/v1/acl/token/";
+    let Some(below) = path.strip_prefix(TOKENS) else { return short(path) };
+    let shown = below.split('/').map(|part| match part {
+        "" | "self" | "clone" => part,
+        _ => "(hidden)",
+    });
+    format!("{TOKENS}{}", short(&shown.collect::<Vec<_>>().join("/")))
+}
+
+fn short(text: &str) -> String {
     match text.char_indices().find(|(at, one)| at + one.len_utf8() > SHOWN_OCTETS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
@@ -104,6 +117,21 @@ mod tests {
         assert_eq!(without_secrets("Token=a=b&token="), "token=(hidden)&token=(hidden)");
         assert_eq!(without_secrets("passing&tag=token"), "passing&tag=token");
         assert_eq!(without_secrets(""), "");
+    }
+
+    #[test]
+    fn a_path_does_not_show_what_may_be_a_secret() {
+        for (path, shown) in [
+            ("/v1/acl/token/5ec4e7", "/v1/acl/token/(hidden)"),
+            ("/v1/acl/token/5ec4e7/clone", "/v1/acl/token/(hidden)/clone"),
+            ("/v1/acl/token//5ec4e7/x/", "/v1/acl/token//(hidden)/(hidden)/"),
+            ("/v1/acl/token/self", "/v1/acl/token/self"),
+            ("/v1/acl/token/", "/v1/acl/token/"),
+            ("/v1/acl/tokens", "/v1/acl/tokens"),
+            ("/v1/acl/policy/p", "/v1/acl/policy/p"),
+        ] {
+            assert_eq!(shown_path(path), shown);
+        }
     }
 
     #[test]

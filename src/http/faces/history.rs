@@ -19,7 +19,7 @@ use crate::model::route::Subset;
 use crate::model::{Instance, Route, ServiceName, duration};
 use crate::registry::events::What;
 use crate::registry::history::{Past, Source, Told, Was};
-use crate::registry::{Snapshot, views};
+use crate::registry::{InstanceEntry, Snapshot, views};
 use crate::telemetry::utc;
 
 pub(super) async fn history(
@@ -37,17 +37,21 @@ pub(super) async fn history(
     let snapshot = state.registry.snapshot();
     // Read after the snapshot, so that all that led to it is there.
     let told = state.registry.history(&service, &snapshot);
-    let known = snapshot.service(service.folded()).is_some() || !told.past.is_empty();
-    if !known || !params.asker.view.reads_service(service.folded()) {
-        let text = format!("there is no service {:?}, and nothing of one is kept", service.as_str());
-        return Err(Error::not_found(text));
-    }
     let (asker, mut hidden) = (&params.asker, false);
+    let shown = asker.view.reads_service(service.folded());
     let seen = told.past.iter().filter(|past| {
         past.service.is_some()
             || past.instance().is_some_and(|instance| asker.shows_node(instance.node.folded(), &mut hidden))
     });
     let changes: Vec<Value> = seen.map(|past| change(past)).collect();
+    let of_seen = |entry: &InstanceEntry| asker.view.reads_node(entry.instance.node.folded());
+    let here = snapshot.service(service.folded());
+    let here = here.is_some_and(|entry| entry.instances.values().any(|entry| of_seen(entry)));
+    // One of which nobody may be seen looks as one that is not there.
+    if !shown || (!here && changes.is_empty()) {
+        let text = format!("there is no service {:?}, and nothing of one is kept", service.as_str());
+        return Err(Error::not_found(text));
+    }
     let mut value = json!({
         "Service": service,
         "Index": snapshot.index(),

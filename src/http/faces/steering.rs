@@ -113,13 +113,23 @@ fn service(rest: &str) -> Result<ServiceName, Error> {
     Ok(ServiceName::parse(rest)?)
 }
 
+/// The same of a write. Who asks for it to hang on what is there is not to believe that it did.
+fn written(rest: &str, params: &Params) -> Result<ServiceName, Error> {
+    match params.get("cas") {
+        Some(_) => {
+            Err(Error::bad("Invalid route: ?cas= is not served here: whoever writes last has their way"))
+        }
+        None => service(rest),
+    }
+}
+
 async fn set(
     Extract(state): Extract<Arc<State>>,
     Rest(rest): Rest,
     params: Params,
     Whole(body): Whole,
 ) -> Result<Done, Error> {
-    let service = service(&rest)?;
+    let service = written(&rest, &params)?;
     let body: Body = decode(&BODY, &body)?;
     let steer = body.build()?;
     params.asker.submit(&state, Command::Route { service, steer }).await?;
@@ -127,14 +137,14 @@ async fn set(
 }
 
 async fn clear(Extract(state): Extract<Arc<State>>, Rest(rest): Rest, params: Params) -> Result<Done, Error> {
-    let command = Command::Route { service: service(&rest)?, steer: Steer::Clear };
+    let command = Command::Route { service: written(&rest, &params)?, steer: Steer::Clear };
     params.asker.submit(&state, command).await?;
     Ok(Done::default())
 }
 
 async fn undo(Extract(state): Extract<Arc<State>>, Rest(rest): Rest, params: Params) -> Result<Done, Error> {
     let name = rest.strip_suffix("/undo").unwrap_or(&rest);
-    let command = Command::Route { service: service(name)?, steer: Steer::Undo { why: None } };
+    let command = Command::Route { service: written(name, &params)?, steer: Steer::Undo { why: None } };
     params.asker.submit(&state, command).await?;
     Ok(Done::default())
 }
