@@ -1,6 +1,7 @@
 """Debian's nginx: a `resolver` and an upstream in a variable, so that the name is looked up again when its TTL has
 passed. One target is killed, and when it is out, no request goes to it."""
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -63,7 +64,8 @@ class Nginx:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
+        # A master that is killed leaves its worker behind.
+        self.process.kill(signal.SIGTERM)
         self._folder.cleanup()
 
     def ask(self, count):
