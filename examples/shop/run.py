@@ -83,7 +83,8 @@ class Process:
     def end_all(cls):
         for one in cls.running:
             if one.child.poll() is None:
-                one.end(signal.SIGKILL)
+                # A master of nginx that is killed leaves its worker behind.
+                one.end(signal.SIGTERM if one.name == "nginx" else signal.SIGKILL)
                 one.wait()
 
 
