@@ -160,12 +160,14 @@ pub fn select<'a>(world: World<'a>, asked: Asked<'_>) -> Selection<'a> {
         }
     }
     // Circuits leave half of a service and of its route, but not of a tag: by themselves they leave no name without an answer.
-    for entry in broken.into_iter().filter(|_| found.is_empty()).collect::<Vec<_>>() {
-        let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
-        let health = world.snapshot.health(entry);
-        stale |= health == Health::Critical;
-        ttl = ttl.min(stable_for(entry, node));
-        found.push(chosen(entry, node, health, None));
+    if found.is_empty() {
+        for entry in broken {
+            let Some(node) = world.snapshot.node(entry.instance.node.folded()) else { continue };
+            let health = world.snapshot.health(entry);
+            stale |= health == Health::Critical;
+            ttl = ttl.min(stable_for(entry, node));
+            found.push(chosen(entry, node, health, None));
+        }
     }
     // A subset has its name as long as the route names it, and the service has anybody.
     if let route::About::Subset(..) = about {

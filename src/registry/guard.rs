@@ -202,10 +202,9 @@ impl Guards {
     }
 
     /// What is kept of a service, and until when.
-    pub(super) fn kept(&self, service: &ServiceName) -> Option<(Guard, Instant)> {
+    pub(super) fn kept(&self, service: &ServiceName) -> Option<Guard> {
         let fallen = self.services.get(service)?;
-        let until = fallen.until?;
-        Some((Guard { kept: fallen.members.keys().cloned().collect(), until }, until))
+        Some(Guard { kept: fallen.members.keys().cloned().collect(), until: fallen.until? })
     }
 
     /// Whether it is the whole server that is guarded.
@@ -280,12 +279,12 @@ mod tests {
         assert_eq!(guards.kept(&web), None);
         let begun = guards.fell(&settings, (&web, member(3)), (1, 9), at(2));
         assert_eq!(begun, std::slice::from_ref(&web));
-        let (guard, until) = guards.kept(&web).unwrap();
-        assert_eq!((guard.len(), until, guards.counts()), (3, at(302), (1, 3)));
+        let guard = guards.kept(&web).unwrap();
+        assert_eq!((guard.len(), guard.until(), guards.counts()), (3, at(302), (1, 3)));
         // Later ones are kept as long.
         let more = guards.fell(&settings, (&web, member(4)), (0, 9), at(200));
         assert_eq!(more, std::slice::from_ref(&web));
-        assert_eq!(guards.kept(&web).unwrap().1, at(302));
+        assert_eq!(guards.kept(&web).unwrap().until(), at(302));
         assert!(guards.rose(&settings, (&web, &member(1)), 1, at(201)));
         assert_eq!(guards.counts(), (1, 3));
         assert!(guards.rose(&settings, (&web, &member(2)), 2, at(202)));
@@ -315,7 +314,7 @@ mod tests {
             guards.fell(&settings, (&name, member(1)), (0, 9), now);
             assert_eq!(guards.kept(&name).is_some(), begins, "{name}");
         }
-        assert_eq!(guards.kept(&service("short")).unwrap().1, now + Duration::from_secs(1));
+        assert_eq!(guards.kept(&service("short")).unwrap().until(), now + Duration::from_secs(1));
         guards.end(&service("short"));
         assert_eq!(guards.kept(&service("short")), None);
     }
@@ -349,7 +348,7 @@ mod tests {
         for n in 1..=3u8 {
             guards.fell(&settings, (&long, member(n)), (4 - usize::from(n), 5), begun);
         }
-        assert_eq!(guards.kept(&long).unwrap().1, begun + hour);
+        assert_eq!(guards.kept(&long).unwrap().until(), begun + hour);
         assert_eq!(guards.fell(&settings, (&other, member(9)), (0, 5), begun), std::slice::from_ref(&other));
         assert!(guards.rose(&settings, (&other, &member(9)), 1, begun), "the only one of it is back");
         // Half of the others are back: while the server holds all that fell that ends nothing.
@@ -373,8 +372,8 @@ mod tests {
                         let left = 4 - usize::from(id);
                         let changed = guards.fell(&settings, (&name, member(id)), (left, 12), now);
                         for name in changed {
-                            let (guard, until) = guards.kept(&name).unwrap();
-                            prop_assert!(!guard.is_empty() && until <= now + settings.hold);
+                            let guard = guards.kept(&name).unwrap();
+                            prop_assert!(!guard.is_empty() && guard.until() <= now + settings.hold);
                         }
                     }
                     2 => {

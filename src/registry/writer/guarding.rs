@@ -24,33 +24,33 @@ impl Writer {
 
     /// Shows what is kept of a service.
     pub(super) fn publish_guard(&mut self, service: &ServiceName) {
-        let kept = self.guards.kept(service);
+        let guard = self.guards.kept(service);
         let due = Due::Guard(service.clone());
-        let is = kept.as_ref().map(|(guard, _)| guard.len());
-        let was =
-            self.state.service(service.folded()).and_then(|entry| entry.guard.as_ref().map(|g| g.len()));
-        match (&kept, was) {
-            (Some((guard, until)), None) => tracing::warn!(
-                %service,
-                instances = guard.len(),
-                server = self.guards.hold_server(Instant::now()),
-                "too many instances failed at once: DNS goes on to give them for at most {} s ([guard])",
-                until.duration_since(Instant::now()).as_secs_f64().round()
-            ),
-            (None, Some(_)) => tracing::warn!(%service, "the guard has ended: DNS gives what is healthy"),
+        let held = self.state.service(service.folded()).is_some_and(|entry| entry.guard.is_some());
+        let shared = self.shared.upgrade();
+        match &guard {
+            Some(guard) if !held => {
+                tracing::warn!(
+                    %service,
+                    instances = guard.len(),
+                    server = self.guards.hold_server(Instant::now()),
+                    "too many instances failed at once: DNS goes on to give them for at most {} s ([guard])",
+                    guard.until().duration_since(Instant::now()).as_secs_f64().round()
+                );
+                if let Some(shared) = &shared {
+                    shared.metrics.steady.guards.inc();
+                }
+            }
+            None if held => tracing::warn!(%service, "the guard has ended: DNS gives what is healthy"),
             _ => {}
         }
-        let shared = self.shared.upgrade();
-        if let (Some(shared), Some(_), None) = (&shared, is, was) {
-            shared.metrics.steady.guards.inc();
-        }
-        match &kept {
-            Some((_, until)) => self.deadlines.set(due, *until),
+        match &guard {
+            Some(guard) => self.deadlines.set(due, guard.until()),
             None => self.deadlines.clear(&due),
         }
-        let stood = self.stood(service, kept.as_ref().map(|(guard, _)| guard));
+        let stood = self.stood(service, guard.as_ref());
         let index = self.next_index();
-        let guard = kept.map(|(guard, _)| Arc::new(guard));
+        let guard = guard.map(Arc::new);
         if self.state.set_guard(index, service, guard, &mut self.round.effects) {
             self.moved_to(index);
         }
